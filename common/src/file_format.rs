@@ -1,0 +1,580 @@
+//! File formats: the options of the dialect, their defaults, their validation, their text form.
+//!
+//! Comes in: option names and values from a statement. Goes out: a [`FileFormat`] that decoders can
+//! rely on (every combination it can hold is valid). Unknown options and values are errors that name
+//! the option and list what is allowed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The value of an option as it stands in a statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptionValue {
+    /// A string literal, already unescaped.
+    Text(String),
+    /// A bare word or number, as written.
+    Word(String),
+    /// A parenthesised list of string literals.
+    List(Vec<String>),
+}
+
+impl OptionValue {
+    fn as_text(&self, option: &str) -> Result<&str> {
+        match self {
+            Self::Text(text) | Self::Word(text) => Ok(text),
+            Self::List(_) => Err(Error::invalid(format!("option {option} takes one value, not a list"))),
+        }
+    }
+
+    /// The value as a boolean: `TRUE`/`FALSE` in any case, quoted or not.
+    ///
+    /// # Errors
+    /// Names the option.
+    pub fn as_bool(&self, option: &str) -> Result<bool> {
+        match self.as_text(option)?.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(Error::invalid(format!("option {option} is '{other}'; allowed: TRUE, FALSE"))),
+        }
+    }
+
+    /// The value as a whole number from 0.
+    ///
+    /// # Errors
+    /// Names the option.
+    pub fn as_u64(&self, option: &str) -> Result<u64> {
+        let text = self.as_text(option)?;
+        text.parse().map_err(|_| {
+            Error::invalid(format!("option {option} is '{text}'; a whole number from 0 is expected"))
+        })
+    }
+
+    /// The value as text.
+    ///
+    /// # Errors
+    /// Names the option, where it is a list.
+    pub fn text(&self, option: &str) -> Result<&str> {
+        self.as_text(option)
+    }
+}
+
+macro_rules! keyword_enums {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            /// The keyword as printed.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+
+            /// Reads the keyword in any case.
+            ///
+            /// # Errors
+            /// Names the option and lists what is allowed.
+            pub fn parse(option: &str, text: &str) -> Result<Self> {
+                let upper = text.to_ascii_uppercase();
+                match upper.as_str() {
+                    $($text $(| $alias)* => Ok(Self::$variant),)*
+                    _ => Err(Error::invalid(format!(
+                        "option {option} is '{text}'; allowed: {}", [$($text),*].join(", ")
+                    ))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
+        }
+    )*};
+}
+
+keyword_enums! {
+    /// The format family.
+    FormatKind {
+        /// Comma-separated values (RFC 4180 and its relatives).
+        Csv = "CSV",
+        /// Tab-separated values with backslash escapes.
+        Tsv = "TSV" | "TEXT",
+        /// One JSON value a line.
+        Ndjson = "NDJSON",
+        /// Apache Parquet.
+        Parquet = "PARQUET",
+        /// Apache ORC.
+        Orc = "ORC",
+        /// Apache Avro object container files.
+        Avro = "AVRO",
+    }
+    /// How the bytes of a file are compressed.
+    Compression {
+        /// By the file's extension.
+        Auto = "AUTO",
+        /// Not at all.
+        None = "NONE",
+        /// gzip (RFC 1952), concatenated members too.
+        Gzip = "GZIP" | "GZ",
+        /// bzip2.
+        Bz2 = "BZ2" | "BZIP2",
+        /// Brotli (RFC 7932).
+        Brotli = "BROTLI" | "BR",
+        /// Zstandard (RFC 8878).
+        Zstd = "ZSTD" | "ZST",
+        /// zlib (RFC 1950).
+        Deflate = "DEFLATE" | "ZLIB",
+        /// raw deflate (RFC 1951).
+        RawDeflate = "RAW_DEFLATE",
+        /// xz.
+        Xz = "XZ",
+        /// A zip archive that holds one file.
+        Zip = "ZIP",
+    }
+    /// EMPTY_FIELD_AS and QUOTED_EMPTY_FIELD_AS.
+    EmptyFieldAs {
+        /// NULL.
+        Null = "NULL",
+        /// '' for strings, NULL for others.
+        String = "STRING",
+        /// The column's default.
+        FieldDefault = "FIELD_DEFAULT",
+    }
+    /// NULL_FIELD_AS.
+    NullFieldAs {
+        /// NULL.
+        Null = "NULL",
+        /// The column's default.
+        FieldDefault = "FIELD_DEFAULT",
+    }
+    /// MISSING_FIELD_AS.
+    MissingFieldAs {
+        /// An error of the row (NDJSON) or the file.
+        Error = "ERROR",
+        /// NULL (NDJSON only).
+        Null = "NULL",
+        /// The column's default.
+        FieldDefault = "FIELD_DEFAULT",
+    }
+    /// BINARY_FORMAT.
+    BinaryFormat {
+        /// Hexadecimal digits.
+        Hex = "HEX",
+        /// base64 (RFC 4648, standard alphabet).
+        Base64 = "BASE64",
+    }
+    /// ENCODING_ERROR_MODE.
+    EncodingErrorMode {
+        /// A byte sequence that is not valid is an error.
+        Strict = "STRICT",
+        /// It becomes U+FFFD.
+        Replace = "REPLACE",
+    }
+    /// QUOTE_STYLE (unload only).
+    QuoteStyle {
+        /// Where needed.
+        Necessary = "NECESSARY",
+        /// Everywhere.
+        Always = "ALWAYS",
+        /// Everywhere but on numbers.
+        NonNumeric = "NON_NUMERIC",
+        /// Nowhere.
+        Never = "NEVER",
+    }
+}
+
+impl Compression {
+    /// The codec that AUTO means for a path.
+    pub fn of_path(path: &str) -> Self {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        match name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).as_deref() {
+            Some("gz" | "gzip") => Self::Gzip,
+            Some("bz2") => Self::Bz2,
+            Some("br") => Self::Brotli,
+            Some("zst" | "zstd") => Self::Zstd,
+            Some("xz") => Self::Xz,
+            Some("zl") => Self::Deflate,
+            Some("deflate") => Self::RawDeflate,
+            Some("zip") => Self::Zip,
+            _ => Self::None,
+        }
+    }
+
+    /// The codec for a path: AUTO resolved.
+    pub fn resolve(self, path: &str) -> Self {
+        if self == Self::Auto { Self::of_path(path) } else { self }
+    }
+}
+
+/// A file format with every option set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFormat {
+    /// TYPE.
+    pub kind: FormatKind,
+    /// COMPRESSION.
+    pub compression: Compression,
+    /// RECORD_DELIMITER (CSV, TSV): one byte, or `\r\n`. `\n` also accepts a preceding `\r`.
+    pub record_delimiter: String,
+    /// FIELD_DELIMITER (CSV, TSV): 1 to 20 bytes.
+    pub field_delimiter: String,
+    /// QUOTE (CSV): one ASCII byte. TSV has none.
+    pub quote: char,
+    /// ESCAPE (CSV): an additional escape byte inside quotes.
+    pub escape: Option<char>,
+    /// SKIP_HEADER: records skipped at the top of each file.
+    pub skip_header: u64,
+    /// TRIM_SPACE.
+    pub trim_space: bool,
+    /// NULL_DISPLAY.
+    pub null_display: String,
+    /// ALLOW_QUOTED_NULLS.
+    pub allow_quoted_nulls: bool,
+    /// NAN_DISPLAY.
+    pub nan_display: String,
+    /// EMPTY_FIELD_AS.
+    pub empty_field_as: EmptyFieldAs,
+    /// QUOTED_EMPTY_FIELD_AS.
+    pub quoted_empty_field_as: EmptyFieldAs,
+    /// ERROR_ON_COLUMN_COUNT_MISMATCH.
+    pub error_on_column_count_mismatch: bool,
+    /// BINARY_FORMAT.
+    pub binary_format: BinaryFormat,
+    /// ENCODING: a WHATWG label, as given.
+    pub encoding: String,
+    /// ENCODING_ERROR_MODE.
+    pub encoding_error_mode: EncodingErrorMode,
+    /// OUTPUT_HEADER (unload only).
+    pub output_header: bool,
+    /// QUOTE_STYLE (unload only).
+    pub quote_style: QuoteStyle,
+    /// NULL_FIELD_AS (NDJSON).
+    pub null_field_as: NullFieldAs,
+    /// MISSING_FIELD_AS.
+    pub missing_field_as: MissingFieldAs,
+    /// NULL_IF: strings that are NULL.
+    pub null_if: Vec<String>,
+    /// USE_LOGIC_TYPE (Parquet, Avro).
+    pub use_logic_type: bool,
+    /// The options that were set, in the statement's order, canonical; the others are defaults.
+    pub explicit: Vec<String>,
+}
+
+impl FileFormat {
+    /// The defaults of a type.
+    pub fn defaults(kind: FormatKind) -> Self {
+        let tsv = kind == FormatKind::Tsv;
+        Self {
+            kind,
+            compression: Compression::Auto,
+            record_delimiter: "\n".into(),
+            field_delimiter: if tsv { "\t" } else { "," }.into(),
+            quote: '"',
+            escape: tsv.then_some('\\'),
+            skip_header: 0,
+            trim_space: false,
+            null_display: "\\N".into(),
+            allow_quoted_nulls: false,
+            nan_display: "NaN".into(),
+            empty_field_as: if tsv { EmptyFieldAs::FieldDefault } else { EmptyFieldAs::Null },
+            quoted_empty_field_as: EmptyFieldAs::String,
+            error_on_column_count_mismatch: true,
+            binary_format: BinaryFormat::Hex,
+            encoding: "UTF-8".into(),
+            encoding_error_mode: EncodingErrorMode::Strict,
+            output_header: false,
+            quote_style: QuoteStyle::Necessary,
+            null_field_as: NullFieldAs::Null,
+            missing_field_as: MissingFieldAs::Error,
+            null_if: Vec::new(),
+            use_logic_type: true,
+            explicit: Vec::new(),
+        }
+    }
+
+    /// Builds a format from a statement's options. `TYPE` must be among them.
+    ///
+    /// # Errors
+    /// Invalid input that names the option and lists what is allowed.
+    pub fn from_options(options: &[(String, OptionValue)]) -> Result<Self> {
+        let mut kind = None;
+        for (name, value) in options {
+            if name.eq_ignore_ascii_case("TYPE") {
+                kind = Some(FormatKind::parse("TYPE", value.text("TYPE")?)?);
+            }
+        }
+        let kind = kind.ok_or_else(|| {
+            Error::invalid("a file format needs TYPE = …")
+                .hint("allowed: CSV, TSV, NDJSON, PARQUET, ORC, AVRO")
+        })?;
+        let mut format = Self::defaults(kind);
+        let mut seen: Vec<String> = Vec::new();
+        for (name, value) in options {
+            let option = name.to_ascii_uppercase();
+            if seen.contains(&option) {
+                return Err(Error::invalid(format!("option {option} is given twice")));
+            }
+            if option != "TYPE" {
+                format.set(&option, value)?;
+            }
+            seen.push(option);
+        }
+        format.check()?;
+        Ok(format)
+    }
+
+    fn allowed_options(kind: FormatKind) -> &'static [&'static str] {
+        match kind {
+            FormatKind::Csv => &[
+                "COMPRESSION",
+                "RECORD_DELIMITER",
+                "FIELD_DELIMITER",
+                "QUOTE",
+                "ESCAPE",
+                "SKIP_HEADER",
+                "TRIM_SPACE",
+                "NULL_DISPLAY",
+                "ALLOW_QUOTED_NULLS",
+                "NAN_DISPLAY",
+                "EMPTY_FIELD_AS",
+                "QUOTED_EMPTY_FIELD_AS",
+                "ERROR_ON_COLUMN_COUNT_MISMATCH",
+                "BINARY_FORMAT",
+                "ENCODING",
+                "ENCODING_ERROR_MODE",
+                "OUTPUT_HEADER",
+                "QUOTE_STYLE",
+            ],
+            FormatKind::Tsv => &[
+                "COMPRESSION",
+                "RECORD_DELIMITER",
+                "FIELD_DELIMITER",
+                "SKIP_HEADER",
+                "TRIM_SPACE",
+                "NULL_DISPLAY",
+                "NAN_DISPLAY",
+                "EMPTY_FIELD_AS",
+                "ERROR_ON_COLUMN_COUNT_MISMATCH",
+                "BINARY_FORMAT",
+                "ENCODING",
+                "ENCODING_ERROR_MODE",
+                "OUTPUT_HEADER",
+            ],
+            FormatKind::Ndjson => &[
+                "COMPRESSION",
+                "NULL_FIELD_AS",
+                "MISSING_FIELD_AS",
+                "NULL_IF",
+                "ENCODING",
+                "ENCODING_ERROR_MODE",
+                "BINARY_FORMAT",
+                "NAN_DISPLAY",
+            ],
+            FormatKind::Parquet => &["COMPRESSION", "MISSING_FIELD_AS", "NULL_IF", "USE_LOGIC_TYPE"],
+            FormatKind::Avro => &["COMPRESSION", "MISSING_FIELD_AS", "NULL_IF", "USE_LOGIC_TYPE"],
+            FormatKind::Orc => &["COMPRESSION", "MISSING_FIELD_AS"],
+        }
+    }
+
+    fn set(&mut self, option: &str, value: &OptionValue) -> Result<()> {
+        let allowed = Self::allowed_options(self.kind);
+        if !allowed.contains(&option) {
+            return Err(Error::invalid(format!("{} files have no option {option}", self.kind))
+                .hint(format!("allowed: TYPE, {}", allowed.join(", "))));
+        }
+        match option {
+            "COMPRESSION" => self.compression = Compression::parse(option, value.text(option)?)?,
+            "RECORD_DELIMITER" => self.record_delimiter = value.text(option)?.to_owned(),
+            "FIELD_DELIMITER" => self.field_delimiter = value.text(option)?.to_owned(),
+            "QUOTE" => {
+                self.quote = match value.text(option)? {
+                    "\"" => '"',
+                    "'" => '\'',
+                    "`" => '`',
+                    other => {
+                        return Err(Error::invalid(format!("option QUOTE is '{other}'; allowed: \", ', `")));
+                    }
+                }
+            }
+            "ESCAPE" => {
+                self.escape = match value.text(option)? {
+                    "" => None,
+                    "\\" => Some('\\'),
+                    other => {
+                        return Err(Error::invalid(format!(
+                            "option ESCAPE is '{other}'; allowed: '' (none), '\\\\'"
+                        )));
+                    }
+                }
+            }
+            "SKIP_HEADER" => self.skip_header = value.as_u64(option)?,
+            "TRIM_SPACE" => self.trim_space = value.as_bool(option)?,
+            "NULL_DISPLAY" => self.null_display = value.text(option)?.to_owned(),
+            "ALLOW_QUOTED_NULLS" => self.allow_quoted_nulls = value.as_bool(option)?,
+            "NAN_DISPLAY" => self.nan_display = value.text(option)?.to_owned(),
+            "EMPTY_FIELD_AS" => self.empty_field_as = EmptyFieldAs::parse(option, value.text(option)?)?,
+            "QUOTED_EMPTY_FIELD_AS" => {
+                self.quoted_empty_field_as = EmptyFieldAs::parse(option, value.text(option)?)?;
+            }
+            "ERROR_ON_COLUMN_COUNT_MISMATCH" => {
+                self.error_on_column_count_mismatch = value.as_bool(option)?
+            }
+            "BINARY_FORMAT" => self.binary_format = BinaryFormat::parse(option, value.text(option)?)?,
+            "ENCODING" => self.encoding = value.text(option)?.to_owned(),
+            "ENCODING_ERROR_MODE" => {
+                self.encoding_error_mode = EncodingErrorMode::parse(option, value.text(option)?)?;
+            }
+            "OUTPUT_HEADER" => self.output_header = value.as_bool(option)?,
+            "QUOTE_STYLE" => self.quote_style = QuoteStyle::parse(option, value.text(option)?)?,
+            "NULL_FIELD_AS" => self.null_field_as = NullFieldAs::parse(option, value.text(option)?)?,
+            "MISSING_FIELD_AS" => self.missing_field_as = MissingFieldAs::parse(option, value.text(option)?)?,
+            "NULL_IF" => {
+                self.null_if = match value {
+                    OptionValue::List(list) => list.clone(),
+                    OptionValue::Text(text) => vec![text.clone()],
+                    OptionValue::Word(word) => {
+                        return Err(Error::invalid(format!(
+                            "option NULL_IF is {word}; a list of strings is expected"
+                        )));
+                    }
+                }
+            }
+            "USE_LOGIC_TYPE" => self.use_logic_type = value.as_bool(option)?,
+            // `allowed_options` and this match name the same options.
+            other => return Err(Error::internal(format!("option {other} is listed but not handled"))),
+        }
+        self.explicit.push(option.to_owned());
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let record = self.record_delimiter.as_bytes();
+        if !(record.len() == 1 && record[0].is_ascii() || record == b"\r\n") {
+            return Err(Error::invalid(format!(
+                "option RECORD_DELIMITER is {:?}; one byte or '\\r\\n' is expected",
+                self.record_delimiter
+            )));
+        }
+        if self.field_delimiter.is_empty() || self.field_delimiter.len() > 20 {
+            return Err(Error::invalid(format!(
+                "option FIELD_DELIMITER has {} bytes; 1 to 20 are expected",
+                self.field_delimiter.len()
+            )));
+        }
+        let has_quotes = self.kind == FormatKind::Csv;
+        for (name, c) in [("QUOTE", has_quotes.then_some(self.quote)), ("ESCAPE", self.escape)] {
+            if let Some(c) = c {
+                if self.field_delimiter.contains(c) || self.record_delimiter.contains(c) {
+                    return Err(Error::invalid(format!(
+                        "option {name} is {c:?}, which is part of a delimiter; they must differ"
+                    )));
+                }
+            }
+        }
+        if self.field_delimiter.as_bytes().iter().any(|b| record.contains(b)) {
+            return Err(Error::invalid(
+                "options FIELD_DELIMITER and RECORD_DELIMITER share a byte; they must differ",
+            ));
+        }
+        let text = matches!(self.kind, FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson);
+        if !text && !matches!(self.compression, Compression::Auto | Compression::None) {
+            return Err(Error::invalid(format!(
+                "option COMPRESSION is {}; {} files carry their own compression, allowed: AUTO, NONE",
+                self.compression, self.kind
+            )));
+        }
+        if matches!(self.kind, FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro)
+            && self.missing_field_as == MissingFieldAs::Null
+        {
+            return Err(Error::invalid("option MISSING_FIELD_AS is NULL; allowed: ERROR, FIELD_DEFAULT"));
+        }
+        Ok(())
+    }
+
+    /// The value of an option as SHOW FILE FORMATS prints it.
+    fn option_text(&self, option: &str) -> String {
+        let quoted = |text: &str| format!("'{}'", text.escape_default().to_string().replace("\\\"", "\""));
+        match option {
+            "COMPRESSION" => self.compression.to_string(),
+            "RECORD_DELIMITER" => quoted(&self.record_delimiter),
+            "FIELD_DELIMITER" => quoted(&self.field_delimiter),
+            "QUOTE" => quoted(&self.quote.to_string()),
+            "ESCAPE" => quoted(&self.escape.map(String::from).unwrap_or_default()),
+            "SKIP_HEADER" => self.skip_header.to_string(),
+            "TRIM_SPACE" => self.trim_space.to_string(),
+            "NULL_DISPLAY" => quoted(&self.null_display),
+            "ALLOW_QUOTED_NULLS" => self.allow_quoted_nulls.to_string(),
+            "NAN_DISPLAY" => quoted(&self.nan_display),
+            "EMPTY_FIELD_AS" => self.empty_field_as.to_string(),
+            "QUOTED_EMPTY_FIELD_AS" => self.quoted_empty_field_as.to_string(),
+            "ERROR_ON_COLUMN_COUNT_MISMATCH" => self.error_on_column_count_mismatch.to_string(),
+            "BINARY_FORMAT" => self.binary_format.to_string(),
+            "ENCODING" => quoted(&self.encoding),
+            "ENCODING_ERROR_MODE" => self.encoding_error_mode.to_string(),
+            "OUTPUT_HEADER" => self.output_header.to_string(),
+            "QUOTE_STYLE" => self.quote_style.to_string(),
+            "NULL_FIELD_AS" => self.null_field_as.to_string(),
+            "MISSING_FIELD_AS" => self.missing_field_as.to_string(),
+            "NULL_IF" => {
+                let list: Vec<String> = self.null_if.iter().map(|text| quoted(text)).collect();
+                format!("({})", list.join(", "))
+            }
+            "USE_LOGIC_TYPE" => self.use_logic_type.to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for FileFormat {
+    /// `TYPE = CSV SKIP_HEADER = 1`: the type and the options that were set.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TYPE = {}", self.kind)?;
+        for option in &self.explicit {
+            write!(f, " {option} = {}", self.option_text(option))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Vec<(String, OptionValue)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), OptionValue::Text((*v).to_owned()))).collect()
+    }
+
+    #[test]
+    fn options_are_checked_by_type() {
+        let csv = FileFormat::from_options(&options(&[
+            ("type", "csv"),
+            ("skip_header", "1"),
+            ("FIELD_DELIMITER", "||"),
+        ]))
+        .unwrap();
+        assert_eq!(csv.skip_header, 1);
+        assert_eq!(csv.to_string(), "TYPE = CSV SKIP_HEADER = 1 FIELD_DELIMITER = '||'");
+        for (pairs, message) in [
+            (vec![("TYPE", "PARQUET"), ("SKIP_HEADER", "1")], "PARQUET files have no option SKIP_HEADER"),
+            (vec![("TYPE", "CSV"), ("QUOTE", "x")], "allowed: \", ', `"),
+            (vec![("TYPE", "CSV"), ("RECORD_DELIMITER", "ab")], "one byte or"),
+            (vec![("TYPE", "CSV"), ("SKIP_HEADER", "-1")], "whole number"),
+            (vec![("TYPE", "XML")], "allowed: CSV, TSV"),
+            (vec![("SKIP_HEADER", "1")], "needs TYPE"),
+            (vec![("TYPE", "CSV"), ("TYPE", "CSV")], "given twice"),
+            (vec![("TYPE", "PARQUET"), ("COMPRESSION", "GZIP")], "allowed: AUTO, NONE"),
+        ] {
+            let error = FileFormat::from_options(&options(&pairs)).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn auto_compression_goes_by_extension() {
+        assert_eq!(Compression::Auto.resolve("a/b.csv.gz"), Compression::Gzip);
+        assert_eq!(Compression::Auto.resolve("a.gz/b.csv"), Compression::None);
+        assert_eq!(Compression::None.resolve("b.csv.gz"), Compression::None);
+    }
+}

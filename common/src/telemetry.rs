@@ -1,0 +1,1 @@
+//! Logs, spans and metrics: set up once by a process.
