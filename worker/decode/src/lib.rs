@@ -1,1 +1,9 @@
-//! stub
+//! From the bytes of files to Arrow batches of SQL types: decompression, charsets, record cutting,
+//! the decoders, and the casts.
+//!
+//! Comes in: bytes in order (text) or a random-access reader (columnar formats) and a
+//! [`spec::DecodeSpec`]. Goes out: [`spec::DecodedBatch`]es whose rows know their place in the file, and
+//! the rows that were rejected. Everything here is synchronous CPU work that the caller schedules; it
+//! does no I/O of its own, holds no task and never panics on input.
+
+pub mod spec;

@@ -1,0 +1,136 @@
+//! What a decoder is asked for and what it answers.
+
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use stevedore_common::file_format::FileFormat;
+use stevedore_common::types::SqlType;
+
+/// Where the values of an output column come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnSource {
+    /// The n-th field of a record, from 0 (CSV, TSV).
+    Position(usize),
+    /// The field of this name (NDJSON, Parquet, ORC, Avro); any case unless the spec says otherwise.
+    Name(String),
+    /// The whole record as a VARIANT with sorted keys (`$1` of named formats).
+    WholeRow,
+}
+
+/// A column to produce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputColumn {
+    /// Name in the batch and in row errors (`for column 2 (b INT)`).
+    pub name: String,
+    /// Type of the values. Text formats parse straight into it; columnar ones cast to it.
+    /// `None`: the file's own type (Parquet, ORC, Avro previews); VARCHAR for CSV and TSV, VARIANT for NDJSON.
+    pub ty: Option<SqlType>,
+    /// Where it comes from.
+    pub source: ColumnSource,
+    /// Whether NULL is allowed; a NULL elsewhere rejects the row.
+    pub nullable: bool,
+    /// Whether the target column has a DEFAULT. Where an option says FIELD_DEFAULT, rows that need it
+    /// are marked in [`DecodedBatch::defaulted`] (their value is NULL, the NOT NULL check is left to
+    /// whoever fills the default in); without a default the value is NULL.
+    pub has_default: bool,
+}
+
+/// Settings of casts that come from the session or the statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CastOptions {
+    /// IANA time zone that text without a zone is read in.
+    pub timezone: String,
+    /// `numeric_cast_option = 'truncate'`: decimals become integers by truncation rather than rounding half away from zero.
+    pub truncate: bool,
+    /// DISABLE_VARIANT_CHECK: text that is no JSON becomes NULL rather than an error.
+    pub invalid_json_as_null: bool,
+}
+
+impl Default for CastOptions {
+    fn default() -> Self {
+        Self { timezone: "UTC".into(), truncate: false, invalid_json_as_null: false }
+    }
+}
+
+/// What to decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeSpec {
+    /// The format and all its options.
+    pub format: FileFormat,
+    /// The columns wanted, in the order of the batch. Others are not parsed.
+    pub columns: Vec<OutputColumn>,
+    /// CSV and TSV: the number of fields a record must have (ERROR_ON_COLUMN_COUNT_MISMATCH); `None`: any.
+    pub record_fields: Option<usize>,
+    /// COLUMN_MATCH_MODE = CASE_SENSITIVE.
+    pub case_sensitive: bool,
+    /// Settings of casts.
+    pub cast: CastOptions,
+    /// Rows a batch, at most (default 8192).
+    pub batch_rows: usize,
+    /// The largest record in bytes (default 64 MiB); a larger one is an error of the file that names the option `max_record_bytes`.
+    pub max_record_bytes: usize,
+    /// Deepest JSON nesting accepted (default 128).
+    pub max_nesting: usize,
+}
+
+impl DecodeSpec {
+    /// The default limits for a format and columns.
+    pub fn new(format: FileFormat, columns: Vec<OutputColumn>) -> Self {
+        Self {
+            format,
+            columns,
+            record_fields: None,
+            case_sensitive: false,
+            cast: CastOptions::default(),
+            batch_rows: 8192,
+            max_record_bytes: 64 << 20,
+            max_nesting: 128,
+        }
+    }
+
+    /// The schema of the batches for text formats, whose types do not depend on the file.
+    pub fn text_schema(&self) -> SchemaRef {
+        let untyped = match self.format.kind {
+            stevedore_common::file_format::FormatKind::Ndjson => SqlType::Variant,
+            _ => SqlType::String,
+        };
+        let fields: Vec<Field> = self
+            .columns
+            .iter()
+            .map(|column| column.ty.as_ref().unwrap_or(&untyped).to_field(&column.name, true))
+            .collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+/// A row that was rejected. The text is one sentence, as in
+/// `invalid value 'b' for column 1 (b INT): invalid digit`; values are cut at 100 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowError {
+    /// Text formats: the physical line at which the record starts, from 1 within the file (or part).
+    /// Columnar formats: the row, from 1 within the file.
+    pub line: u64,
+    /// The row within the file (or part), from 0, rejected rows counted.
+    pub row: u64,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Some rows of one file, in file order.
+#[derive(Debug, Clone)]
+pub struct DecodedBatch {
+    /// The good rows. All fields are nullable.
+    pub batch: RecordBatch,
+    /// For each row of `batch`: its number within the file (or part), from 0, rejected rows counted
+    /// (`metadata$file_row_number`).
+    pub row_numbers: Vec<u64>,
+    /// For each row of `batch`: the line (as [`RowError::line`]), so that a later cast error names it.
+    pub lines: Vec<u64>,
+    /// For each column: the rows whose value is to be the column's default, if any.
+    pub defaulted: Vec<Option<BooleanArray>>,
+    /// The rejected rows, in order.
+    pub errors: Vec<RowError>,
+    /// Bytes of input (as stored, before decompression) that this batch stands for; for progress.
+    pub input_bytes: u64,
+}
