@@ -206,6 +206,17 @@ impl Error {
         &self.0.message
     }
 
+    /// The message with its context, without place and hint.
+    pub fn message_with_context(&self) -> String {
+        let mut text = String::new();
+        for context in self.0.context.iter().rev() {
+            text.push_str(context);
+            text.push_str(": ");
+        }
+        text.push_str(&self.0.message);
+        text
+    }
+
     /// The hint, if any.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
@@ -224,10 +235,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for context in self.0.context.iter().rev() {
-            write!(f, "{context}: ")?;
-        }
-        f.write_str(&self.0.message)?;
+        f.write_str(&self.message_with_context())?;
         if let Some(Position { line, column }) = self.0.position {
             write!(f, " (line {line}, column {column})")?;
         }

@@ -1,1 +1,616 @@
-//! Locations.
+//! Locations: where files are, as URIs, and the only place where paths are joined.
+//!
+//! Comes in: what a user wrote (`s3://bucket/dir/`, `fs:///data/`, `https://host/x{1,2}.csv`) and
+//! relative paths (`@stage/…`, FILES). Goes out: a [`Location`] whose path cannot leave the place it
+//! was joined to, the names users see, and the identity of the store for the ledger.
+//! Paths are literal text with `/` between segments: nothing is decoded or normalised, and what a
+//! later layer might decode into a way out (`..`, `%2e%2e`, backslashes, NUL) is refused here.
+//! Does no I/O. Fails with errors that quote the text and say which part is wrong.
+
+mod glob;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use url::{Host, Url};
+
+use crate::error::{Error, Result};
+use crate::file_identity::StoreIdentity;
+
+/// The longest path accepted, in bytes (S3's limit for a key).
+pub const MAX_PATH_BYTES: usize = 1024;
+/// The most names that the globs of one URL may expand to.
+pub const MAX_GLOB_NAMES: usize = 10_000;
+
+const KNOWN_BUT_NOT_BUILT: &[&str] =
+    &["azblob", "azfs", "gcs", "gs", "oss", "cos", "obs", "hf", "ipfs", "webhdfs", "hdfs"];
+
+/// How a store is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// S3 and what speaks its protocol.
+    S3,
+    /// The machine's file system, below the roots that the operator allows.
+    Fs,
+    /// Plain HTTP, read only.
+    Http,
+    /// HTTPS, read only.
+    Https,
+    /// The memory of this process: for tests.
+    Memory,
+}
+
+impl Scheme {
+    /// As it stands in URIs and in STORAGE_TYPE.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Fs => "fs",
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// The STORAGE_TYPE of a connection that can serve it.
+    pub fn storage_type(self) -> &'static str {
+        match self {
+            Self::Http => "https",
+            other => other.as_str(),
+        }
+    }
+
+    /// Whether this is HTTP or HTTPS.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let lower = text.to_ascii_lowercase();
+        match lower.as_str() {
+            "s3" | "s3a" => Ok(Self::S3),
+            "fs" => Ok(Self::Fs),
+            "http" => Ok(Self::Http),
+            "https" => Ok(Self::Https),
+            "file" => Err(Error::invalid("the scheme 'file' is not used for stages and locations")
+                .hint("write fs:///dir/ for local folders")),
+            other if KNOWN_BUT_NOT_BUILT.contains(&other) => {
+                Err(Error::not_supported_yet(format!("locations of the scheme '{other}'")))
+            }
+            other => Err(Error::invalid(format!("unknown scheme '{other}' of a location"))
+                .hint("known are s3, fs, https, http")),
+        }
+    }
+}
+
+/// A folder, a raw prefix or a file in a store.
+///
+/// The path has no leading slash; a trailing slash makes it a folder, anything else is a raw prefix
+/// (which may happen to be the whole name of one file).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Location {
+    scheme: Scheme,
+    authority: String,
+    path: String,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/{}", self.scheme.as_str(), self.authority, self.path)
+    }
+}
+
+impl Location {
+    /// Parses a URI as a user writes it.
+    ///
+    /// # Errors
+    /// Invalid input that quotes the URI; «not supported yet» for schemes that are known but not built.
+    pub fn parse(uri: &str) -> Result<Self> {
+        let wrong = |what: &str| Error::invalid(format!("invalid location '{}': {what}", shown(uri)));
+        let Some((scheme, rest)) = uri.split_once("://") else {
+            return Err(
+                wrong("it has no scheme").hint("write s3://bucket/path/, fs:///dir/ or https://host/file")
+            );
+        };
+        let scheme = Scheme::parse(scheme)?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let authority = match scheme {
+            Scheme::S3 | Scheme::Memory => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                if authority.is_empty() || !authority.chars().all(plain) || authority.starts_with('.') {
+                    return Err(wrong("the bucket's name must be letters, digits, '.', '-' or '_'"));
+                }
+                authority.to_owned()
+            }
+            Scheme::Fs => {
+                if !authority.is_empty() || !rest.starts_with('/') {
+                    return Err(
+                        wrong("a local path starts at the root").hint("write fs:///dir/ with three slashes")
+                    );
+                }
+                String::new()
+            }
+            Scheme::Http | Scheme::Https => normal_authority(scheme, authority)
+                .ok_or_else(|| wrong("it needs a host, an optional port, and no user name or password"))?,
+        };
+        if scheme.is_http() && path.contains('#') {
+            return Err(wrong("a '#' in a file's name must be written %23"));
+        }
+        check_path(scheme, path).map_err(|e| wrong(e.message()))?;
+        Ok(Self { scheme, authority, path: path.to_owned() })
+    }
+
+    /// Parses the place of a warehouse or another root of ours: [`Location::parse`], and also
+    /// `file:///dir` and a plain absolute path. The answer is always a folder.
+    ///
+    /// # Errors
+    /// As [`Location::parse`]; HTTP is refused, since it cannot be written to.
+    pub fn parse_root(text: &str) -> Result<Self> {
+        let local = text.strip_prefix("file://").unwrap_or(text);
+        let mut location =
+            if local.starts_with('/') { Self::parse(&format!("fs://{local}"))? } else { Self::parse(text)? };
+        if location.scheme.is_http() {
+            return Err(Error::invalid(format!("'{}' cannot be written to", shown(text)))
+                .hint("use s3://bucket/path/ or a local folder"));
+        }
+        if !location.path.is_empty() && !location.path.ends_with('/') {
+            location.path.push('/');
+        }
+        Ok(location)
+    }
+
+    /// The root of a store in memory.
+    pub(crate) fn memory() -> Self {
+        Self { scheme: Scheme::Memory, authority: "test".into(), path: String::new() }
+    }
+
+    /// This location as Iceberg metadata and its readers write it: local files are `file:///…`.
+    pub fn iceberg_uri(&self) -> String {
+        match self.scheme {
+            Scheme::Fs => format!("file:///{}", self.path),
+            _ => self.to_string(),
+        }
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The bucket or `host[:port]`; empty for `fs`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The path from the top of the store, without a leading slash.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether this names a folder (the whole store, or a path with a trailing slash).
+    pub fn is_folder(&self) -> bool {
+        self.path.is_empty() || self.path.ends_with('/')
+    }
+
+    /// Checks the rule for the URL of a stage: buckets and local paths name a folder.
+    ///
+    /// # Errors
+    /// Invalid input that says to add the slash.
+    pub fn require_folder(&self) -> Result<()> {
+        if self.scheme.is_http() || self.is_folder() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("the URL '{self}' must name a folder")).hint(format!("write '{self}/'")))
+    }
+
+    /// The top of the store: `s3://bucket/`, `fs:///`, `https://host/`. Its paths are those of [`Location::path`].
+    #[must_use]
+    pub fn store_root(&self) -> Self {
+        Self { path: String::new(), ..self.clone() }
+    }
+
+    /// What follows `@stage/` joined to the stage's location, as a raw prefix: `dir/ab` selects
+    /// everything that begins so, `dir/` a folder, the empty text the stage itself.
+    ///
+    /// # Errors
+    /// Invalid input for absolute paths, `..`, `.`, empty segments, NUL, control characters,
+    /// backslashes, and what would decode to one of these.
+    pub fn join(&self, relative: &str) -> Result<Self> {
+        if relative.is_empty() {
+            return Ok(self.clone());
+        }
+        let wrong = |what: &str| Error::invalid(format!("invalid path '{}': {what}", shown(relative)));
+        if self.path.contains('?') && self.scheme.is_http() {
+            return Err(wrong("nothing can be joined to a URL with a query"));
+        }
+        if relative.starts_with('/') {
+            return Err(wrong("it must be relative, without a leading slash"));
+        }
+        check_path(self.scheme, relative).map_err(|e| wrong(e.message()))?;
+        let slash = if self.is_folder() { "" } else { "/" };
+        let path = format!("{}{slash}{relative}", self.path);
+        check_path(self.scheme, &path).map_err(|e| wrong(e.message()))?;
+        Ok(Self { path, ..self.clone() })
+    }
+
+    /// One file below this location (FILES): as [`Location::join`], and it must name something.
+    ///
+    /// # Errors
+    /// As [`Location::join`]; also for an empty name and one with a trailing slash.
+    pub fn join_file(&self, relative: &str) -> Result<Self> {
+        if relative.is_empty() || relative.ends_with('/') {
+            return Err(Error::invalid(format!("'{}' does not name a file", shown(relative))));
+        }
+        self.join(relative)
+    }
+
+    /// The folder of an internal stage below the root of the cluster's own storage.
+    ///
+    /// # Errors
+    /// Invalid input if `stage` (an id) is not one plain segment.
+    pub fn internal_stage(&self, stage: &str) -> Result<Self> {
+        if stage.contains('/') {
+            return Err(Error::internal(format!("'{}' is not the id of a stage", shown(stage))));
+        }
+        self.join(&format!("stages/{stage}/"))
+    }
+
+    /// The folder that names are relative to: the path up to its last slash (before any glob).
+    pub fn folder_path(&self) -> &str {
+        let plain = if self.scheme.is_http() {
+            let end = self.path.find(['{', '[', '?']).unwrap_or(self.path.len());
+            &self.path[..end]
+        } else {
+            &self.path
+        };
+        &plain[..plain.rfind('/').map_or(0, |slash| slash + 1)]
+    }
+
+    /// The name that users see for the file at `path` (from the top of the store): relative to this
+    /// location's folder, without the query of a URL. A path that lies elsewhere is shown whole.
+    pub fn relative_name<'a>(&self, path: &'a str) -> &'a str {
+        let name = path.strip_prefix(self.folder_path()).unwrap_or(path);
+        if self.scheme.is_http() { name.split('?').next().unwrap_or(name) } else { name }
+    }
+
+    /// Whether the path holds globs that [`Location::expand`] would expand.
+    pub fn has_globs(&self) -> bool {
+        self.scheme.is_http() && glob::is_pattern(&self.path)
+    }
+
+    /// The explicit paths that an HTTP URL with `{a,b}` and `[1-3]` stands for, in order; the path
+    /// itself for everything else.
+    ///
+    /// # Errors
+    /// Invalid input for malformed globs; resource exhausted beyond [`MAX_GLOB_NAMES`] names.
+    pub fn expand(&self) -> Result<Vec<String>> {
+        if !self.has_globs() {
+            return Ok(vec![self.path.clone()]);
+        }
+        let paths =
+            glob::expand(&self.path, MAX_GLOB_NAMES).map_err(|e| e.context(format!("expanding '{self}'")))?;
+        for path in &paths {
+            check_path(self.scheme, path).map_err(|e| {
+                Error::invalid(format!(
+                    "'{self}' expands to the invalid path '{}': {}",
+                    shown(path),
+                    e.message()
+                ))
+            })?;
+        }
+        Ok(paths)
+    }
+
+    /// The identity of the store for the ledger. `params` are those of the connection; only the
+    /// endpoint matters, so that two endpoints with the same bucket never collide.
+    pub fn identity(&self, params: &BTreeMap<String, String>) -> StoreIdentity {
+        let endpoint = match self.scheme {
+            Scheme::S3 => params.get("endpoint_url").map(|url| normal_endpoint(url)).unwrap_or_default(),
+            _ => String::new(),
+        };
+        StoreIdentity { kind: self.scheme.as_str().into(), endpoint, container: self.authority.clone() }
+    }
+}
+
+/// The identity of an internal stage, whose paths are relative to the stage.
+pub fn internal_identity(stage: impl fmt::Display) -> StoreIdentity {
+    StoreIdentity { kind: "internal".into(), endpoint: String::new(), container: format!("stage-{stage}") }
+}
+
+/// An endpoint in one spelling: scheme and host in lower case, default port and trailing slash
+/// dropped, `https://` where no scheme is given, AWS's own endpoints as the empty text.
+pub fn normal_endpoint(endpoint: &str) -> String {
+    let endpoint = endpoint.trim();
+    let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
+    let Ok(url) = Url::parse(&text) else { return endpoint.to_ascii_lowercase() };
+    let aws = |host: &str| {
+        host == "s3.amazonaws.com"
+            || (host.ends_with(".amazonaws.com") && (host.starts_with("s3.") || host.starts_with("s3-")))
+    };
+    if url.host_str().is_some_and(aws) {
+        return String::new();
+    }
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+/// Checks a path that a listing or a task gave, before it reaches a store: no way out, nothing empty.
+///
+/// # Errors
+/// Invalid input that quotes the path.
+pub(crate) fn check_store_path(scheme: Scheme, path: &str) -> Result<()> {
+    let wrong = |what: &str| Error::invalid(format!("invalid path '{}': {what}", shown(path)));
+    if path.is_empty() || path.ends_with('/') {
+        return Err(wrong("it does not name a file"));
+    }
+    if scheme.is_http() {
+        return check_path(scheme, path).map_err(|e| wrong(e.message()));
+    }
+    if path.starts_with('/') || path.contains('\0') {
+        return Err(wrong("it must be relative and free of NUL"));
+    }
+    if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(wrong("'..', '.' and empty segments are refused"));
+    }
+    Ok(())
+}
+
+/// The rule for paths that users write. A trailing slash is fine; everything else must be plain.
+fn check_path(scheme: Scheme, path: &str) -> Result<()> {
+    if path.len() > MAX_PATH_BYTES * if scheme.is_http() { 4 } else { 1 } {
+        return Err(Error::invalid(format!("it is longer than {MAX_PATH_BYTES} bytes")));
+    }
+    if path.chars().any(char::is_control) {
+        return Err(Error::invalid("control characters are refused"));
+    }
+    // The query of a URL is opaque: it names no segment of the path.
+    let path = if scheme.is_http() { path.split('?').next().unwrap_or(path) } else { path };
+    if path.contains('\\') {
+        return Err(Error::invalid("backslashes are refused").hint("separate folders with '/'"));
+    }
+    let body = path.strip_suffix('/').unwrap_or(path);
+    if path == "/" || (!body.is_empty() && body.split('/').any(str::is_empty)) {
+        return Err(Error::invalid("empty segments ('//') are refused"));
+    }
+    // Decoded as often as a careless layer below might: `%252e%252e` is no way out either.
+    let mut text = path.to_owned();
+    for _ in 0..4 {
+        if text.split(['/', '\\']).any(|segment| matches!(segment, "." | "..")) {
+            return Err(Error::invalid("'..' and '.' are refused, also when encoded"));
+        }
+        if text.contains('\0') {
+            return Err(Error::invalid("an encoded NUL is refused"));
+        }
+        let decoded = percent_decoded(&text);
+        if decoded == text {
+            return Ok(());
+        }
+        text = decoded;
+    }
+    Err(Error::invalid("it is percent-encoded too many times over"))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(hex.unwrap_or(bytes[at]));
+        at += if hex.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// `host[:port]` in the one spelling that the URL standard gives it (so that `0x7f.1` is `127.0.0.1`).
+fn normal_authority(scheme: Scheme, authority: &str) -> Option<String> {
+    if authority.is_empty() || authority.contains(['@', '\\', '?', '#', ' ']) {
+        return None;
+    }
+    let url = Url::parse(&format!("{}://{authority}/", scheme.as_str())).ok()?;
+    if !url.username().is_empty() || url.password().is_some() || url.path() != "/" {
+        return None;
+    }
+    match url.host()? {
+        Host::Domain("") => None,
+        host => Some(match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_string(),
+        }),
+    }
+}
+
+/// A piece of a user's text for a message: cut, without control characters, and without the query of
+/// a URL, which may be a signature.
+fn shown(text: &str) -> String {
+    let mut out: String = text.split('?').next().unwrap_or(text).chars().take(200).collect::<String>();
+    if out.chars().any(char::is_control) {
+        out = out.escape_default().to_string();
+    }
+    // `https://user:password@host/`: never repeat the password.
+    match (out.find("://"), out.find('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &out[..scheme + 3], &out[at..]),
+        _ => out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(uri: &str) -> Location {
+        Location::parse(uri).unwrap()
+    }
+
+    #[test]
+    fn uris_parse_into_scheme_authority_and_path() {
+        for (uri, scheme, authority, path) in [
+            ("s3://bucket/a/b/", Scheme::S3, "bucket", "a/b/"),
+            ("S3://bucket", Scheme::S3, "bucket", ""),
+            ("s3://b.u-c_k/k=v/x y.csv", Scheme::S3, "b.u-c_k", "k=v/x y.csv"),
+            ("fs:///data/in/", Scheme::Fs, "", "data/in/"),
+            ("fs:///", Scheme::Fs, "", ""),
+            ("https://Example.COM:443/d/x{a,b}[1-3].csv", Scheme::Https, "example.com", "d/x{a,b}[1-3].csv"),
+            ("http://[::1]:8080/x", Scheme::Http, "[::1]:8080", "x"),
+            ("http://2130706433/x", Scheme::Http, "127.0.0.1", "x"),
+            ("https://h/x.csv?sig=../%00", Scheme::Https, "h", "x.csv?sig=../%00"),
+        ] {
+            let location = parse(uri);
+            assert_eq!(
+                (location.scheme(), location.authority(), location.path()),
+                (scheme, authority, path),
+                "{uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_uris_are_refused_with_a_reason() {
+        for (uri, reason) in [
+            ("bucket/path", "no scheme"),
+            ("ftp://h/x", "unknown scheme 'ftp'"),
+            ("file:///data/", "fs:///dir/"),
+            ("azblob://c/x/", "not supported yet: locations of the scheme 'azblob'"),
+            ("hf://d/x/", "scheme 'hf'"),
+            ("ipfs://cid/", "scheme 'ipfs'"),
+            ("s3:///x", "bucket's name"),
+            ("s3://bu cket/x", "bucket's name"),
+            ("fs://host/x", "three slashes"),
+            ("fs://data", "three slashes"),
+            ("https:///x", "needs a host"),
+            ("s3://b/a//b", "empty segments"),
+            ("s3://b/../x", "'..'"),
+            ("s3://b/a/%2e%2E/x", "'..'"),
+            ("fs:///data/..", "'..'"),
+            ("https://h/a#b", "%23"),
+        ] {
+            let error = Location::parse(uri).unwrap_err().to_string();
+            assert!(error.contains(reason), "{uri}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        let error = Location::parse("https://me:hunter2@h/x").unwrap_err().to_string();
+        assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn joins_are_raw_prefixes_below_the_stage() {
+        let stage = parse("s3://b/in/");
+        for (relative, path) in [
+            ("", "in/"),
+            ("dir/", "in/dir/"),
+            ("dir/ab", "in/dir/ab"),
+            ("a b/%41.csv", "in/a b/%41.csv"),
+            ("...", "in/..."),
+        ] {
+            assert_eq!(stage.join(relative).unwrap().path(), path);
+        }
+        assert_eq!(stage.join("dir").unwrap().join_file("x.csv").unwrap().path(), "in/dir/x.csv");
+    }
+
+    #[test]
+    fn joins_that_could_lead_elsewhere_are_refused() {
+        let stage = parse("fs:///data/in/");
+        for relative in [
+            "..",
+            "../x",
+            "a/../b",
+            "a/..",
+            "./a",
+            ".",
+            "/etc/passwd",
+            "a//b",
+            "//",
+            "a\0b",
+            "a\\..\\b",
+            "..\\x",
+            "%2e%2e/x",
+            "%2E./x",
+            ".%2e",
+            "a/%252e%252e/b",
+            "%2e%2e%2fx",
+            "a%2f..%2fb",
+            "a%00",
+            "%5c..%5cx",
+            "a\nb",
+        ] {
+            assert!(stage.join(relative).is_err(), "{relative:?} was joined");
+        }
+        for file in ["", "dir/"] {
+            assert!(stage.join_file(file).is_err(), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_stage_names_a_folder() {
+        assert!(parse("s3://b/in/").require_folder().is_ok());
+        assert!(parse("s3://b").require_folder().is_ok());
+        let error = parse("s3://b/in").require_folder().unwrap_err().to_string();
+        assert!(error.contains("write 's3://b/in/'"), "{error}");
+    }
+
+    #[test]
+    fn names_are_relative_to_the_folder() {
+        assert_eq!(parse("s3://b/in/").relative_name("in/a/x.csv"), "a/x.csv");
+        assert_eq!(parse("s3://b/in/ab").relative_name("in/abc.csv"), "abc.csv");
+        assert_eq!(parse("https://h/d/x[1-2].csv").relative_name("d/x1.csv"), "x1.csv");
+        assert_eq!(parse("https://h/d/x.csv?sig=1").relative_name("d/x.csv?sig=1"), "x.csv");
+    }
+
+    #[test]
+    fn two_endpoints_with_one_bucket_are_two_stores() {
+        let bucket = parse("s3://b/in/");
+        let at = |url: &str| bucket.identity(&BTreeMap::from([("endpoint_url".to_owned(), url.to_owned())]));
+        assert_eq!(at("http://Minio:9000/"), at("http://minio:9000"));
+        assert_eq!(at("https://s3.eu-central-1.amazonaws.com"), bucket.identity(&BTreeMap::new()));
+        assert_ne!(at("http://minio:9000"), at("http://other:9000"));
+        assert_ne!(internal_identity(3), internal_identity(4));
+    }
+
+    #[test]
+    fn roots_are_folders_and_writable() {
+        assert_eq!(Location::parse_root("/data/wh").unwrap().to_string(), "fs:///data/wh/");
+        assert_eq!(Location::parse_root("file:///data/wh/").unwrap().to_string(), "fs:///data/wh/");
+        assert_eq!(
+            Location::parse_root("s3://b/wh").unwrap().internal_stage("7").unwrap().path(),
+            "wh/stages/7/"
+        );
+        assert!(Location::parse_root("https://h/x").is_err());
+        assert!(Location::parse_root("relative/dir").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_join_never_leaves_its_folder(relative in r"([a-z.%/\\\x00]|%2e|%2f|%5c|%25|\.\.|é){0,12}") {
+            let stage = parse("fs:///data/in/");
+            if let Ok(joined) = stage.join(&relative) {
+                prop_assert!(joined.path().starts_with("data/in/"));
+                for text in [joined.path().to_owned(), percent_decoded(joined.path()), percent_decoded(&percent_decoded(joined.path()))] {
+                    let mut depth = 0i32;
+                    for segment in text.replace('\\', "/").split('/') {
+                        depth += match segment { ".." => -1, "" | "." => 0, _ => 1 };
+                        prop_assert!(segment != ".." && depth >= 0, "{text}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics(uri in r"(s3|fs|https?|x)?(://|:|/)?\PC{0,40}") {
+            if let Ok(location) = Location::parse(&uri) {
+                let _ = location.expand();
+                prop_assert_eq!(Location::parse(&location.to_string()).unwrap(), location);
+            }
+        }
+    }
+}

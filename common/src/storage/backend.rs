@@ -1,0 +1,56 @@
+//! What a kind of store has to be able to do. Paths are whole (from the top of the bucket or file
+//! system) and were checked by [`super::Store`].
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::error::Result;
+use crate::file_identity::{FileEntry, FileVersion};
+
+#[async_trait]
+pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Everything whose path begins with `prefix`, in the order of the store, page by page.
+    fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>>;
+
+    /// One file's current version.
+    async fn head(&self, path: &str) -> Result<FileEntry>;
+
+    /// The file for reading, pinned to a version.
+    async fn open(&self, path: &str, version: &FileVersion) -> Result<Arc<dyn BackendFile>>;
+
+    /// Writes a file in one step; `new` refuses to replace one.
+    async fn put(&self, path: &str, bytes: Bytes, new: bool) -> Result<()>;
+
+    /// Writes a file in pieces; it appears only when the writer is finished.
+    async fn writer(&self, path: &str) -> Result<Box<dyn BackendWriter>>;
+
+    /// Deletes a file; one that is gone already is fine.
+    async fn delete(&self, path: &str) -> Result<()>;
+}
+
+/// A file pinned to one version. Every read fails with a conflict once the version is gone.
+#[async_trait]
+pub(crate) trait BackendFile: fmt::Debug + Send + Sync + 'static {
+    /// Whether ranges read apart are known to be of one version.
+    fn can_split(&self) -> bool;
+
+    /// The bytes of a range that lies within the file.
+    async fn read(&self, range: Range<u64>) -> Result<Bytes>;
+
+    /// The whole file in one pass.
+    async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>>;
+}
+
+/// A file that is being written.
+#[async_trait]
+pub(crate) trait BackendWriter: Send + 'static {
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+    /// Makes the file durable and visible.
+    async fn finish(&mut self) -> Result<()>;
+    async fn abort(&mut self) -> Result<()>;
+}

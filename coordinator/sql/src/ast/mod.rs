@@ -1,0 +1,328 @@
+//! The statements of the dialect as data.
+//!
+//! Owns: what a statement says, after parsing and checking of everything that needs no catalog:
+//! options are typed, names normalised (unquoted ones in lower case), queries rendered for a worker.
+//! Comes in: from [`crate::parse`]. Goes out: to the coordinator, which binds names to objects.
+//! Must never hold catalog state. Secrets are kept in [`Secret`], so printing a statement is safe.
+
+mod copy;
+mod location;
+mod query;
+mod stage;
+mod table;
+
+pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError};
+pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
+pub use query::{
+    AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
+    TableFunction, TransformItem,
+};
+pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PutFiles};
+pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use stevedore_common::Error;
+use stevedore_common::file_format::FileFormat;
+use stevedore_common::schema::Column;
+
+use crate::connection::ConnectionOptions;
+
+/// The name of a table or another object of a database: `[database.]name`, normalised.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// The database; `None` is the session's current one.
+    pub database: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(database) = &self.database {
+            write!(f, "{database}.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// What CREATE does when the object exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreateMode {
+    /// Fails.
+    Create,
+    /// Does nothing: IF NOT EXISTS.
+    IfNotExists,
+    /// Takes its place: OR REPLACE.
+    OrReplace,
+}
+
+/// A statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Statement {
+    /// CREATE DATABASE.
+    CreateDatabase {
+        /// Name.
+        name: String,
+        /// What to do when it exists.
+        mode: CreateMode,
+    },
+    /// DROP DATABASE.
+    DropDatabase {
+        /// Name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// SHOW DATABASES.
+    ShowDatabases {
+        /// LIKE: `%` and `_`.
+        like: Option<String>,
+    },
+    /// USE.
+    Use {
+        /// The database.
+        database: String,
+    },
+    /// CREATE TABLE, also AS SELECT.
+    CreateTable(Box<CreateTable>),
+    /// DROP TABLE.
+    DropTable {
+        /// The table.
+        table: ObjectRef,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// TRUNCATE TABLE.
+    TruncateTable {
+        /// The table.
+        table: ObjectRef,
+    },
+    /// DESC TABLE.
+    DescTable {
+        /// The table.
+        table: ObjectRef,
+    },
+    /// SHOW TABLES.
+    ShowTables {
+        /// FROM or IN; `None` is the current database.
+        database: Option<String>,
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// SHOW COLUMNS FROM.
+    ShowColumns {
+        /// The table.
+        table: ObjectRef,
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// SHOW CREATE TABLE.
+    ShowCreateTable {
+        /// The table.
+        table: ObjectRef,
+    },
+    /// ALTER TABLE ADD COLUMN.
+    AlterTableAddColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column, with id 0.
+        column: Column,
+    },
+    /// ALTER TABLE SET OPTIONS.
+    AlterTableSetOptions {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// Names in lower case, in the statement's order.
+        options: Vec<(String, String)>,
+    },
+    /// CREATE CONNECTION.
+    CreateConnection {
+        /// Name.
+        name: String,
+        /// What to do when it exists.
+        mode: CreateMode,
+        /// Type and keys.
+        options: ConnectionOptions,
+    },
+    /// DROP CONNECTION.
+    DropConnection {
+        /// Name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DESC CONNECTION.
+    DescConnection {
+        /// Name.
+        name: String,
+    },
+    /// SHOW CONNECTIONS.
+    ShowConnections {
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// CREATE STAGE.
+    CreateStage(Box<CreateStage>),
+    /// DROP STAGE.
+    DropStage {
+        /// Name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DESC STAGE.
+    DescStage {
+        /// Name; `~` is the user's own stage.
+        name: String,
+    },
+    /// SHOW STAGES.
+    ShowStages {
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// ALTER STAGE.
+    AlterStage(Box<AlterStage>),
+    /// CREATE FILE FORMAT.
+    CreateFileFormat {
+        /// Name.
+        name: String,
+        /// What to do when it exists.
+        mode: CreateMode,
+        /// The format, checked.
+        format: Box<FileFormat>,
+    },
+    /// DROP FILE FORMAT.
+    DropFileFormat {
+        /// Name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// SHOW FILE FORMATS.
+    ShowFileFormats {
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// LIST.
+    List(ListFiles),
+    /// REMOVE.
+    Remove(ListFiles),
+    /// PUT: runs in the client.
+    Put(PutFiles),
+    /// GET: runs in the client.
+    Get(GetFiles),
+    /// COPY INTO a table.
+    CopyIntoTable(Box<CopyInto>),
+    /// INSERT INTO and INSERT OVERWRITE.
+    Insert(Box<Insert>),
+    /// A query.
+    Query(Box<AnalyzedQuery>),
+    /// EXPLAIN.
+    Explain {
+        /// The query.
+        query: Box<AnalyzedQuery>,
+        /// EXPLAIN ANALYZE: runs it.
+        analyze: bool,
+        /// EXPLAIN VERBOSE.
+        verbose: bool,
+    },
+    /// SET.
+    Set {
+        /// The setting, in lower case.
+        name: String,
+        /// The value as text.
+        value: String,
+    },
+    /// UNSET: back to the default.
+    Unset {
+        /// The setting, in lower case.
+        name: String,
+    },
+    /// SHOW SETTINGS.
+    ShowSettings {
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// In the dialect's grammar, but not built yet: answer [`Error::not_supported_yet`].
+    NotSupportedYet(String),
+    /// Will not be built: answer [`Error::not_supported`].
+    NotSupported(String),
+}
+
+impl Statement {
+    /// What the statement is called in messages and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateDatabase { .. } => "CREATE DATABASE",
+            Self::DropDatabase { .. } => "DROP DATABASE",
+            Self::ShowDatabases { .. } => "SHOW DATABASES",
+            Self::Use { .. } => "USE",
+            Self::CreateTable(create) if create.as_query.is_some() => "CREATE TABLE AS SELECT",
+            Self::CreateTable(_) => "CREATE TABLE",
+            Self::DropTable { .. } => "DROP TABLE",
+            Self::TruncateTable { .. } => "TRUNCATE TABLE",
+            Self::DescTable { .. } => "DESC TABLE",
+            Self::ShowTables { .. } => "SHOW TABLES",
+            Self::ShowColumns { .. } => "SHOW COLUMNS",
+            Self::ShowCreateTable { .. } => "SHOW CREATE TABLE",
+            Self::AlterTableAddColumn { .. } => "ALTER TABLE ADD COLUMN",
+            Self::AlterTableSetOptions { .. } => "ALTER TABLE SET OPTIONS",
+            Self::CreateConnection { .. } => "CREATE CONNECTION",
+            Self::DropConnection { .. } => "DROP CONNECTION",
+            Self::DescConnection { .. } => "DESC CONNECTION",
+            Self::ShowConnections { .. } => "SHOW CONNECTIONS",
+            Self::CreateStage(_) => "CREATE STAGE",
+            Self::DropStage { .. } => "DROP STAGE",
+            Self::DescStage { .. } => "DESC STAGE",
+            Self::ShowStages { .. } => "SHOW STAGES",
+            Self::AlterStage(_) => "ALTER STAGE",
+            Self::CreateFileFormat { .. } => "CREATE FILE FORMAT",
+            Self::DropFileFormat { .. } => "DROP FILE FORMAT",
+            Self::ShowFileFormats { .. } => "SHOW FILE FORMATS",
+            Self::List(_) => "LIST",
+            Self::Remove(_) => "REMOVE",
+            Self::Put(_) => "PUT",
+            Self::Get(_) => "GET",
+            Self::CopyIntoTable(_) => "COPY INTO",
+            Self::Insert(insert) if insert.overwrite => "INSERT OVERWRITE",
+            Self::Insert(_) => "INSERT INTO",
+            Self::Query(_) => "SELECT",
+            Self::Explain { .. } => "EXPLAIN",
+            Self::Set { .. } => "SET",
+            Self::Unset { .. } => "UNSET",
+            Self::ShowSettings { .. } => "SHOW SETTINGS",
+            Self::NotSupportedYet(_) | Self::NotSupported(_) => "unsupported statement",
+        }
+    }
+
+    /// How many `?` parameters the statement has. Only queries, INSERT, CREATE TABLE AS and the
+    /// transform of COPY can have them.
+    pub fn parameters(&self) -> usize {
+        match self {
+            Self::Query(query) | Self::Explain { query, .. } => query.parameters,
+            Self::Insert(insert) => insert.source.query().parameters,
+            Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
+            Self::CopyIntoTable(copy) => match &copy.source {
+                CopySource::Location(_) => 0,
+                CopySource::Transform(transform) => transform.parameters,
+            },
+            _ => 0,
+        }
+    }
+
+    /// The answer to a statement that is not built.
+    pub fn unsupported(&self) -> Option<Error> {
+        match self {
+            Self::NotSupportedYet(what) => Some(Error::not_supported_yet(what)),
+            Self::NotSupported(what) => Some(Error::not_supported(what)),
+            _ => None,
+        }
+    }
+}

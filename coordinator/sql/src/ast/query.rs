@@ -1,0 +1,145 @@
+//! Queries as a worker runs them, and the relations they read.
+
+use stevedore_common::types::SqlType;
+
+use super::{FileFormatRef, LocationRef, ObjectRef};
+
+/// A query, rendered for a worker. How the text must be run stands in [`crate::render`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnalyzedQuery {
+    /// The SQL over generated relation names.
+    pub sql: String,
+    /// What the names are, in order of their numbers.
+    pub relations: Vec<RelationRef>,
+    /// How many `?` parameters; in `sql` they are `$1` … `$n`.
+    pub parameters: usize,
+    /// Whether the query is a bare list of constants (`SELECT 1`, VALUES) that reads nothing.
+    pub is_constant: bool,
+}
+
+/// A relation of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RelationRef {
+    /// The generated name, as in the SQL, without quotes: `__rel_0`.
+    pub name: String,
+    /// What it is.
+    pub target: RelationTarget,
+}
+
+/// What a query reads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RelationTarget {
+    /// A table, also of `system` and `information_schema`.
+    Table(ObjectRef),
+    /// Files.
+    Stage(StageSource),
+    /// A table function of the coordinator's.
+    Function(TableFunction),
+}
+
+/// Files as a relation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageSource {
+    /// Where.
+    pub location: LocationRef,
+    /// FILE_FORMAT; `None` is the stage's.
+    pub file_format: Option<FileFormatRef>,
+    /// PATTERN, checked.
+    pub pattern: Option<String>,
+    /// FILES.
+    pub files: Option<Vec<String>>,
+    /// CASE_SENSITIVE.
+    pub case_sensitive: bool,
+    /// The positions `$n` that the query reads of this relation, ascending. A `$n` without an alias
+    /// counts for every stage relation of the query.
+    pub positions: Vec<u32>,
+}
+
+/// A call of a table function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableFunction {
+    /// Name, in lower case.
+    pub name: String,
+    /// Arguments in order, with their names in lower case where given.
+    pub arguments: Vec<(Option<String>, FunctionArg)>,
+}
+
+impl TableFunction {
+    /// The argument of a name.
+    pub fn named(&self, name: &str) -> Option<&FunctionArg> {
+        self.arguments.iter().find(|(n, _)| n.as_deref() == Some(name)).map(|(_, value)| value)
+    }
+}
+
+/// A constant argument of a table function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FunctionArg {
+    /// A string.
+    Text(String),
+    /// A number, as written.
+    Number(String),
+    /// TRUE or FALSE.
+    Bool(bool),
+    /// NULL.
+    Null,
+}
+
+impl FunctionArg {
+    /// The text of a string argument.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// The `(SELECT … FROM location [alias] [WHERE …])` of COPY INTO.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnalyzedTransform {
+    /// The SQL over the one relation.
+    pub sql: String,
+    /// The relation's generated name.
+    pub relation: String,
+    /// What it is.
+    pub location: LocationRef,
+    /// The expressions; `None` is `*`.
+    pub items: Option<Vec<TransformItem>>,
+    /// The condition, rendered, if there is one.
+    pub filter: Option<String>,
+    /// The positions `$n` that the expressions and the condition read, ascending.
+    pub positions: Vec<u32>,
+    /// The columns that they read by name, in lower case where unquoted, in order of appearance.
+    pub columns: Vec<String>,
+    /// How many `?` parameters.
+    pub parameters: usize,
+}
+
+impl AnalyzedTransform {
+    /// The number of expressions; `None` is `*`.
+    pub fn expression_count(&self) -> Option<usize> {
+        self.items.as_ref().map(Vec::len)
+    }
+}
+
+/// One expression of a transform.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransformItem {
+    /// Set where the expression is just a column, or a cast of one.
+    pub source: Option<ColumnRef>,
+    /// The cast of such a column.
+    pub cast: Option<SqlType>,
+    /// The expression, rendered.
+    pub sql: String,
+    /// The alias as written, if any.
+    pub alias: Option<String>,
+}
+
+/// A column of a stage relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnRef {
+    /// By name, as written (match it exactly first, then in any case).
+    Name(String),
+    /// `$n`, from 1.
+    Position(u32),
+}

@@ -1,0 +1,200 @@
+//! Texts with several statements.
+//!
+//! Owns: where one statement ends and the next begins, and whether what a shell has read so far is
+//! complete. A `;` ends a statement, except inside the BEGIN … END of a task.
+
+use stevedore_common::{Error, Result};
+
+use crate::MAX_STATEMENT_BYTES;
+use crate::ast::Statement;
+use crate::lexer::{LexError, Token, tokenize};
+use crate::parser::parse_statement;
+
+/// Whether a text that a shell has read can be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completeness {
+    /// Nothing but white space and comments.
+    Empty,
+    /// The last statement, a string, a name or a comment goes on.
+    Incomplete,
+    /// It ends with `;`, or holds a mistake that more text cannot mend.
+    Complete,
+}
+
+/// Whether a text that a shell has read can be run.
+pub fn completeness(text: &str) -> Completeness {
+    match tokenize(text) {
+        Ok(tokens) if tokens.is_empty() => Completeness::Empty,
+        Ok(tokens) => match split(&tokens).last() {
+            Some((_, ended)) if !ended => Completeness::Incomplete,
+            _ => Completeness::Complete,
+        },
+        Err(failed) if failed.unterminated => Completeness::Incomplete,
+        Err(_) if text.trim_end().ends_with(';') => Completeness::Complete,
+        Err(_) => Completeness::Incomplete,
+    }
+}
+
+/// The texts of the statements, without their `;`. Statements need not be right, only tokens.
+///
+/// # Errors
+/// Invalid input, with a position, for a string, name or comment that is not closed, or a stray character.
+pub fn split_script(text: &str) -> Result<Vec<String>> {
+    let tokens = tokenize(text).map_err(|failed| failed.error)?;
+    Ok(split(&tokens).into_iter().map(|(piece, _)| text_of(text, piece).to_owned()).collect())
+}
+
+pub(crate) fn parse_one(text: &str) -> Result<Statement> {
+    check_length(text.len(), 1, 1)?;
+    let tokens = tokenize(text).map_err(|failed: Box<LexError>| failed.error)?;
+    let pieces = split(&tokens);
+    match pieces.as_slice() {
+        [] => Err(Error::invalid("the statement is empty").at(1, 1)),
+        [(only, _)] => parse_statement(text, only),
+        [_, (second, _), ..] => {
+            let error = Error::invalid("expected one statement, found a second one after ';'");
+            Err(match second.first() {
+                Some(token) => error.at(token.line, token.column),
+                None => error,
+            })
+        }
+    }
+}
+
+pub(crate) fn parse_all(text: &str) -> Result<Vec<(String, Statement)>> {
+    let tokens = tokenize(text).map_err(|failed| failed.error)?;
+    split(&tokens)
+        .into_iter()
+        .map(|(piece, _)| {
+            let own = text_of(text, piece);
+            let (line, column) = piece.first().map_or((1, 1), |token| (token.line, token.column));
+            check_length(own.len(), line, column)?;
+            Ok((own.to_owned(), parse_statement(text, piece)?))
+        })
+        .collect()
+}
+
+fn check_length(bytes: usize, line: u32, column: u32) -> Result<()> {
+    if bytes > MAX_STATEMENT_BYTES {
+        return Err(Error::exhausted(format!(
+            "the statement has {bytes} bytes; at most {MAX_STATEMENT_BYTES} are allowed"
+        ))
+        .hint("put large data into files and load them with COPY INTO")
+        .at(line, column));
+    }
+    Ok(())
+}
+
+fn text_of<'a>(text: &'a str, tokens: &[Token]) -> &'a str {
+    match (tokens.first(), tokens.last()) {
+        (Some(first), Some(last)) => text.get(first.start..last.end).unwrap_or(""),
+        _ => "",
+    }
+}
+
+/// Cuts tokens at `;`; empty statements are left out. Says of each whether a `;` ended it.
+fn split(tokens: &[Token]) -> Vec<(&[Token], bool)> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut blocks = Blocks::default();
+    for (i, token) in tokens.iter().enumerate() {
+        if token.is_sym(";") && !blocks.open() {
+            if let Some(piece) = tokens.get(start..i).filter(|piece| !piece.is_empty()) {
+                pieces.push((piece, true));
+            }
+            start = i + 1;
+            blocks = Blocks::default();
+        } else {
+            blocks.see(i - start, token);
+        }
+    }
+    if let Some(piece) = tokens.get(start..).filter(|piece| !piece.is_empty()) {
+        pieces.push((piece, false));
+    }
+    pieces
+}
+
+/// BEGIN … END and CASE … END inside the statement of a task.
+#[derive(Default)]
+struct Blocks {
+    /// The statement is CREATE TASK or ALTER TASK.
+    task: bool,
+    depth: usize,
+}
+
+impl Blocks {
+    fn open(&self) -> bool {
+        self.depth > 0
+    }
+
+    fn see(&mut self, index: usize, token: &Token) {
+        // CREATE [OR REPLACE] TASK, ALTER TASK
+        if index <= 3 && token.is_word("TASK") {
+            self.task = true;
+        }
+        if !self.task {
+            return;
+        }
+        if token.is_word("BEGIN") || (self.depth > 0 && token.is_word("CASE")) {
+            self.depth += 1;
+        } else if token.is_word("END") {
+            self.depth = self.depth.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn a_script_is_cut_at_semicolons_outside_of_strings_comments_and_task_blocks() {
+        let script = "SELECT ';'; -- a; b\nSHOW TABLES;;\n CREATE TASK t AS BEGIN INSERT INTO a VALUES (CASE WHEN 1 = 1 \
+                      THEN 1 END); SELECT 2; END;\nSELECT 3";
+        let pieces = split_script(script).unwrap();
+        assert_eq!(pieces.len(), 4, "{pieces:?}");
+        assert_eq!(pieces[0], "SELECT ';'");
+        assert_eq!(pieces[1], "SHOW TABLES");
+        assert!(pieces[2].starts_with("CREATE TASK") && pieces[2].ends_with("SELECT 2; END"));
+        assert_eq!(pieces[3], "SELECT 3");
+        let parsed = parse_all(script).unwrap();
+        assert_eq!(parsed[2].1, Statement::NotSupportedYet("CREATE TASK".into()));
+    }
+
+    #[test]
+    fn errors_of_a_script_point_into_the_whole_text() {
+        let error = parse_all("SELECT 1;\nSELECT 2;\n  DROP TABL t").unwrap_err();
+        let position = error.position().unwrap();
+        assert_eq!((position.line, position.column), (3, 8));
+    }
+
+    #[test]
+    fn a_shell_knows_when_to_go_on_reading() {
+        for (text, expected) in [
+            ("", Completeness::Empty),
+            ("  -- nothing\n", Completeness::Empty),
+            ("SELECT 1", Completeness::Incomplete),
+            ("SELECT 1;", Completeness::Complete),
+            ("SELECT 1; -- done", Completeness::Complete),
+            ("SELECT 1; SELECT", Completeness::Incomplete),
+            ("SELECT ';", Completeness::Incomplete),
+            ("SELECT 1 /* ;", Completeness::Incomplete),
+            ("CREATE TASK t AS BEGIN SELECT 1;", Completeness::Incomplete),
+            ("CREATE TASK t AS BEGIN SELECT 1; END;", Completeness::Complete),
+            ("SELECT 1abc;", Completeness::Complete),
+        ] {
+            assert_eq!(completeness(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_statement_means_one() {
+        assert!(parse_one("SELECT 1;;").is_ok());
+        let error = parse_one("SELECT 1; SELECT 2").unwrap_err();
+        assert_eq!(error.position().unwrap().column, 11);
+        assert!(parse_one(" ; ").unwrap_err().to_string().contains("empty"));
+        let long = format!("SELECT '{}'", "x".repeat(MAX_STATEMENT_BYTES));
+        assert!(parse_one(&long).unwrap_err().to_string().contains("at most"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Flight SQL on the client port.
+//!
+//! Owns: the protocol. Comes in: Flight calls. Goes out: calls to the [`Engine`], Arrow streams. A
+//! statement runs in `DoGet` or `DoPut` (or a started poll), never when its `FlightInfo` is asked for or
+//! when it is prepared: clients prepare and retry freely. Tickets are [`StatementHandle`]s, so redeeming
+//! one twice, on any coordinator, runs it once.
+
+mod extensions;
+mod metadata;
+mod prepared;
+mod service;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::{Any, Command, ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use prost::Message;
+use stevedore_common::{Error, Result};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::sessions::{ClientSession, SESSION_COOKIE, Sessions};
+use crate::engine::{Description, Engine, Execution, SessionChange, StatementHandle, StatementKind};
+use crate::status::status_of;
+
+pub use service::FlightSqlServer;
+
+/// The name of our one catalog.
+pub const CATALOG: &str = "stevedore";
+
+type DoGetStream = Pin<Box<dyn Stream<Item = std::result::Result<FlightData, Status>> + Send + 'static>>;
+
+/// The Flight SQL handlers; [`FlightSqlServer`] wraps them for the calls that arrow-flight's blanket
+/// implementation leaves out.
+#[derive(Clone)]
+pub struct FlightSql {
+    engine: Arc<Engine>,
+    sessions: Arc<Sessions>,
+    prepared: Arc<prepared::PreparedStatements>,
+    info: Arc<metadata::StaticInfo>,
+}
+
+impl FlightSql {
+    /// The handlers over an engine.
+    ///
+    /// # Errors
+    /// Internal, if the static metadata cannot be built.
+    pub fn new(engine: Arc<Engine>, sessions: Arc<Sessions>) -> Result<Self> {
+        Ok(Self {
+            engine,
+            sessions,
+            prepared: Arc::new(prepared::PreparedStatements::default()),
+            info: Arc::new(metadata::StaticInfo::new()?),
+        })
+    }
+
+    fn session(&self, metadata: &MetadataMap) -> std::result::Result<(ClientSession, bool), Status> {
+        self.sessions.of_request(metadata).map_err(status_of)
+    }
+
+    fn handle(session: &ClientSession, sql: String) -> StatementHandle {
+        StatementHandle {
+            id: Uuid::now_v7(),
+            sql,
+            session: session.id.clone(),
+            database: session.database.clone(),
+            settings: session.settings.clone(),
+            parameters: None,
+            pins: Default::default(),
+        }
+    }
+
+    async fn run(&self, handle: &StatementHandle) -> std::result::Result<Execution, Status> {
+        let execution = self.engine.execute(handle).await.map_err(status_of)?;
+        if let Some(change) = &execution.session_change {
+            self.sessions.update(&handle.session, |session| match change {
+                SessionChange::Database(database) => session.database.clone_from(database),
+                SessionChange::Setting(name, Some(value)) => {
+                    session.settings.insert(name.clone(), value.clone());
+                }
+                SessionChange::Setting(name, None) => {
+                    session.settings.remove(name);
+                }
+            });
+        }
+        Ok(execution)
+    }
+
+    /// Runs a statement for its row count; rows are read to the end, since a statement ends with them.
+    async fn run_update(&self, handle: &StatementHandle) -> std::result::Result<i64, Status> {
+        let mut execution = self.run(handle).await?;
+        while let Some(batch) = execution.batches.next().await {
+            batch.map_err(status_of)?;
+        }
+        Ok(execution.affected.unwrap_or(0))
+    }
+}
+
+/// The answer to `GetFlightInfo` for a statement.
+fn statement_info(
+    handle: &StatementHandle,
+    description: &Description,
+    descriptor: FlightDescriptor,
+) -> std::result::Result<FlightInfo, Status> {
+    let mut handle = handle.clone();
+    handle.pins.clone_from(&description.pins);
+    let ticket = TicketStatementQuery { statement_handle: handle.encode().into() };
+    let mut info = info_of(&description.schema, &ticket, descriptor)?;
+    if description.is_job {
+        info.app_metadata = format!(r#"{{"job_id":"{}"}}"#, handle.id).into();
+    }
+    Ok(info)
+}
+
+fn info_of<M: ProstMessageExt>(
+    schema: &SchemaRef,
+    ticket: &M,
+    descriptor: FlightDescriptor,
+) -> std::result::Result<FlightInfo, Status> {
+    // No location: the client redeems the ticket where it got it.
+    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket.as_any().encode_to_vec()));
+    Ok(FlightInfo::new()
+        .try_with_schema(schema)
+        .map_err(|e| status_of(e.into()))?
+        .with_endpoint(endpoint)
+        .with_descriptor(descriptor))
+}
+
+/// Batches as Flight data, the schema first, every message well under the gRPC limit.
+fn encode(schema: SchemaRef, batches: BoxStream<'static, Result<RecordBatch>>) -> DoGetStream {
+    let batches = batches.map_err(|e| FlightError::Tonic(Box::new(status_of(e))));
+    let stream = FlightDataEncoderBuilder::new().with_schema(schema).build(batches).map_err(|e| match e {
+        FlightError::Tonic(status) => *status,
+        other => status_of(Error::internal(format!("encoding a result: {other}"))),
+    });
+    Box::pin(stream)
+}
+
+fn one_batch(batch: RecordBatch) -> DoGetStream {
+    encode(batch.schema(), futures::stream::iter([Ok(batch)]).boxed())
+}
+
+fn command_of(descriptor: &FlightDescriptor) -> std::result::Result<Command, Status> {
+    let any = Any::decode(&*descriptor.cmd)
+        .map_err(|e| status_of(Error::invalid(format!("the descriptor is no Flight SQL command: {e}"))))?;
+    Command::try_from(any).map_err(|e| status_of(Error::invalid(format!("unknown Flight SQL command: {e}"))))
+}
+
+/// Tells a client without a session how to keep the one it was given.
+fn with_cookie<T>(mut response: Response<T>, session: &ClientSession, new: bool) -> Response<T> {
+    if new && let Ok(value) = format!("{SESSION_COOKIE}={}; Path=/", session.id).parse() {
+        response.metadata_mut().insert("set-cookie", value);
+    }
+    response
+}
+
+/// Whether the statement has rows to advertise to whoever prepares it.
+fn advertised_schema(description: &Description) -> Option<&SchemaRef> {
+    match description.kind {
+        StatementKind::Query | StatementKind::RowsAndChanges => Some(&description.schema),
+        StatementKind::Dml | StatementKind::Ddl => None,
+    }
+}
+
+fn unsupported<T>(what: &str) -> std::result::Result<T, Status> {
+    Err(status_of(Error::not_supported_yet(what)))
+}
+
+async fn described(
+    sql: &FlightSql,
+    handle: &StatementHandle,
+    request: Request<FlightDescriptor>,
+) -> std::result::Result<FlightInfo, Status> {
+    let description = sql.engine.describe(handle).await.map_err(status_of)?;
+    statement_info(handle, &description, request.into_inner())
+}
+

@@ -1,0 +1,161 @@
+//! Versions that change columns or properties and no rows.
+
+use std::collections::HashMap;
+
+use iceberg::spec::{NestedFieldRef, Schema, TableMetadata};
+use stevedore_common::schema::{Column, default_property, new_iceberg_field, type_property};
+use stevedore_common::{Error, Result};
+
+use super::{Committer, Evolution, Prepared, Totals, check_writable, failed};
+
+/// The schema of a table with columns added at its end, and the properties that go with them. Pure:
+/// the same metadata and columns give the same field ids.
+///
+/// # Errors
+/// Already exists for a name that is taken; invalid input for a NOT NULL column, which the rows that
+/// are there already could not satisfy.
+pub fn plan_new_columns(metadata: &TableMetadata, columns: &[Column]) -> Result<Evolution> {
+    let current = metadata.current_schema();
+    let mut fields: Vec<NestedFieldRef> = current.as_struct().fields().to_vec();
+    let mut properties = HashMap::new();
+    let mut last_id = metadata.last_column_id();
+    for column in columns {
+        if fields.iter().any(|field| field.name.eq_ignore_ascii_case(&column.name)) {
+            return Err(Error::already_exists(format!("column '{}' exists already", column.name)));
+        }
+        if !column.nullable && metadata.current_snapshot().is_some() {
+            return Err(Error::invalid(format!(
+                "column '{}' cannot be added as NOT NULL: the rows that are there have no value for it",
+                column.name
+            )));
+        }
+        last_id += 1;
+        let id = last_id;
+        fields.push(new_iceberg_field(column, id, &mut last_id));
+        properties.insert(type_property(id), column.ty.to_string());
+        if let Some(default) = &column.default {
+            properties.insert(default_property(id), default.clone());
+        }
+    }
+    Ok(Evolution { base_schema_id: current.schema_id(), schema: rebuilt(current, fields)?, properties })
+}
+
+/// A schema with other fields, its identifier fields kept where they still exist.
+fn rebuilt(current: &Schema, fields: Vec<NestedFieldRef>) -> Result<Schema> {
+    let identifiers: Vec<i32> =
+        current.identifier_field_ids().filter(|id| fields.iter().any(|field| field.id == *id)).collect();
+    Schema::builder()
+        .with_fields(fields)
+        .with_identifier_field_ids(identifiers)
+        .build()
+        .map_err(|e| Error::invalid(format!("the columns make no valid table: {}", e.message())))
+}
+
+impl Committer {
+    /// ALTER TABLE ADD COLUMN.
+    ///
+    /// # Errors
+    /// As [`plan_new_columns`]; storage.
+    pub async fn add_columns(&self, metadata_location: &str, columns: &[Column]) -> Result<Prepared> {
+        let metadata = self.load(metadata_location).await?;
+        let evolution = plan_new_columns(&metadata, columns)?;
+        self.change_schema(metadata_location, evolution.schema, evolution.properties, &[]).await
+    }
+
+    /// ALTER TABLE DROP COLUMN.
+    ///
+    /// # Errors
+    /// Not found; invalid input for the last column and for one that the table is partitioned by.
+    pub async fn drop_column(&self, metadata_location: &str, name: &str) -> Result<Prepared> {
+        let metadata = self.load(metadata_location).await?;
+        let mut fields = metadata.current_schema().as_struct().fields().to_vec();
+        let index = position(&fields, name)?;
+        let field = fields.remove(index);
+        if fields.is_empty() {
+            return Err(Error::invalid(format!("column '{name}' is the only one of the table")));
+        }
+        if metadata.default_partition_spec().fields().iter().any(|p| p.source_id == field.id) {
+            return Err(Error::invalid(format!("the table is partitioned by column '{name}'")));
+        }
+        let schema = rebuilt(metadata.current_schema(), fields)?;
+        let removed = [type_property(field.id), default_property(field.id)];
+        self.change_schema(metadata_location, schema, HashMap::new(), &removed).await
+    }
+
+    /// ALTER TABLE RENAME COLUMN.
+    ///
+    /// # Errors
+    /// Not found; already exists.
+    pub async fn rename_column(&self, metadata_location: &str, name: &str, to: &str) -> Result<Prepared> {
+        let metadata = self.load(metadata_location).await?;
+        let mut fields = metadata.current_schema().as_struct().fields().to_vec();
+        let index = position(&fields, name)?;
+        if fields.iter().enumerate().any(|(i, f)| i != index && f.name.eq_ignore_ascii_case(to)) {
+            return Err(Error::already_exists(format!("column '{to}' exists already")));
+        }
+        let mut field = fields[index].as_ref().clone();
+        field.name = to.to_owned();
+        fields[index] = field.into();
+        let schema = rebuilt(metadata.current_schema(), fields)?;
+        self.change_schema(metadata_location, schema, HashMap::new(), &[]).await
+    }
+
+    /// Sets and removes table properties.
+    ///
+    /// # Errors
+    /// Invalid input for a property that Iceberg reserves; storage.
+    pub async fn set_properties(
+        &self,
+        metadata_location: &str,
+        set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<Prepared> {
+        let metadata = self.load(metadata_location).await?;
+        check_writable(&metadata)?;
+        let totals = self.totals(&metadata).await?;
+        let invalid = |e: iceberg::Error| Error::invalid(e.message().to_owned());
+        let built = metadata
+            .as_ref()
+            .clone()
+            .into_builder(Some(metadata_location.to_owned()))
+            .set_properties(set)
+            .map_err(invalid)?
+            .remove_properties(remove)
+            .map_err(invalid)?
+            .build()
+            .map_err(|e| failed("building table metadata", e))?;
+        self.write_next(metadata_location, built.metadata, totals, Vec::new()).await
+    }
+
+    async fn change_schema(
+        &self,
+        metadata_location: &str,
+        schema: Schema,
+        set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<Prepared> {
+        let metadata = self.load(metadata_location).await?;
+        check_writable(&metadata)?;
+        let totals: Totals = self.totals(&metadata).await?;
+        let build = || {
+            metadata
+                .as_ref()
+                .clone()
+                .into_builder(Some(metadata_location.to_owned()))
+                .add_current_schema(schema)?
+                .set_properties(set)?
+                .remove_properties(remove)?
+                .build()
+        };
+        let built = build().map_err(|e| failed("building table metadata", e))?;
+        self.write_next(metadata_location, built.metadata, totals, Vec::new()).await
+    }
+}
+
+fn position(fields: &[NestedFieldRef], name: &str) -> Result<usize> {
+    fields
+        .iter()
+        .position(|field| field.name == name)
+        .or_else(|| fields.iter().position(|field| field.name.eq_ignore_ascii_case(name)))
+        .ok_or_else(|| Error::not_found(format!("column '{name}' does not exist")))
+}

@@ -1,0 +1,258 @@
+//! Statements, from their text to their results.
+//!
+//! Owns: what each statement does: binding names to objects, creating jobs and waiting for them, DDL,
+//! SHOW, relaying queries to workers. Comes in: [`StatementHandle`]s from the services. Goes out:
+//! [`Execution`]s. It decodes no row data and runs no query itself; all changes go through proposals,
+//! each under a key of the handle's, so that running a handle twice changes things once.
+
+mod ddl;
+mod files;
+mod handle;
+mod load;
+mod query;
+mod relations;
+mod settings;
+mod show;
+mod tables;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use dashmap::DashMap;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use stevedore_common::{Error, Result};
+use stevedore_sql::ast::Statement;
+use stevedore_state::catalog;
+use stevedore_state::command::Command;
+use stevedore_state::result::CommandResult;
+use stevedore_state::view::ReadView;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::committer::Committer;
+use crate::replica::Replica;
+use crate::results::{Columns, Value, batch_of, schema_of};
+use crate::stores::Stores;
+use crate::worker_directory::WorkerDirectory;
+
+pub use handle::{Description, StatementHandle, StatementKind};
+pub use load::{JobProgress, SubmittedJob};
+pub use tables::TableListing;
+pub(crate) use tables::{TARGET_FILE_SIZE, contents_of};
+
+/// A change of the client's session that a statement asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionChange {
+    /// USE.
+    Database(String),
+    /// SET, or UNSET.
+    Setting(String, Option<String>),
+}
+
+/// A running statement.
+pub struct Execution {
+    /// The schema of its rows; empty for DDL.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+    /// Rows inserted or loaded, where it changes rows.
+    pub affected: Option<i64>,
+    /// What it changes in the session.
+    pub session_change: Option<SessionChange>,
+}
+
+impl Execution {
+    /// No rows.
+    fn nothing() -> Self {
+        Self {
+            schema: Arc::new(Schema::empty()),
+            batches: futures::stream::empty().boxed(),
+            affected: None,
+            session_change: None,
+        }
+    }
+
+    /// Rows that are there already.
+    fn rows(columns: Columns, rows: &[Vec<Value>]) -> Result<Self> {
+        let batch = batch_of(columns, rows)?;
+        Ok(Self {
+            schema: schema_of(columns),
+            batches: futures::stream::iter([Ok(batch)]).boxed(),
+            affected: None,
+            session_change: None,
+        })
+    }
+
+    fn with_affected(mut self, affected: i64) -> Self {
+        self.affected = Some(affected);
+        self
+    }
+}
+
+/// The statements' engine of one coordinator.
+pub struct Engine {
+    replica: Replica,
+    stores: Arc<Stores>,
+    committer: Committer,
+    workers: Arc<WorkerDirectory>,
+    /// Queries that run here, to cancel them by their handle's id.
+    running: Arc<DashMap<Uuid, CancellationToken>>,
+}
+
+impl Engine {
+    /// An engine over the replicated state, the stores and the workers.
+    pub fn new(
+        replica: Replica,
+        stores: Arc<Stores>,
+        committer: Committer,
+        workers: Arc<WorkerDirectory>,
+    ) -> Self {
+        Self { replica, stores, committer, workers, running: Arc::default() }
+    }
+
+    /// The replicated state.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// What a statement is and which rows it will give. Changes nothing.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement.
+    pub async fn describe(&self, handle: &StatementHandle) -> Result<Description> {
+        let statement = stevedore_sql::parse(&handle.sql)?;
+        if let Some(error) = statement.unsupported() {
+            return Err(error);
+        }
+        let parameters = statement.parameters();
+        let simple = |kind, schema| Description { kind, schema, parameters, pins: Default::default(), is_job: false };
+        if let Some(columns) = show::columns_of(&statement) {
+            return Ok(simple(StatementKind::Query, schema_of(columns)));
+        }
+        Ok(match &statement {
+            Statement::Query(query) => self.describe_query(handle, query, None).await?,
+            Statement::Explain { query, analyze, verbose } => {
+                self.describe_query(handle, query, Some((*analyze, *verbose))).await?
+            }
+            Statement::CopyIntoTable(_) => Description {
+                is_job: true,
+                ..simple(StatementKind::RowsAndChanges, schema_of(load::COPY_COLUMNS))
+            },
+            Statement::Insert(_) => {
+                Description { is_job: true, ..simple(StatementKind::Dml, schema_of(load::INSERT_COLUMNS)) }
+            }
+            Statement::CreateTable(create) if create.as_query.is_some() => {
+                Description { is_job: true, ..simple(StatementKind::Ddl, Arc::new(Schema::empty())) }
+            }
+            _ => simple(StatementKind::Ddl, Arc::new(Schema::empty())),
+        })
+    }
+
+    /// Runs a statement. Running the same handle again gives the same result and changes nothing more.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement, or came in its way.
+    pub async fn execute(&self, handle: &StatementHandle) -> Result<Execution> {
+        let statement = stevedore_sql::parse(&handle.sql)?;
+        if let Some(error) = statement.unsupported() {
+            return Err(error);
+        }
+        metrics::counter!("stevedore_statements_total", "statement" => statement.name()).increment(1);
+        let started = std::time::Instant::now();
+        let result = self.dispatch(handle, statement).await;
+        tracing::info!(
+            sql = %stevedore_sql::mask_secrets(&handle.sql),
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            error = result.as_ref().err().map(tracing::field::display),
+            "statement"
+        );
+        result
+    }
+
+    async fn dispatch(&self, handle: &StatementHandle, statement: Statement) -> Result<Execution> {
+        if show::columns_of(&statement).is_some()
+            && !matches!(statement, Statement::List(_) | Statement::Remove(_))
+        {
+            return self.show(handle, &statement).await;
+        }
+        match statement {
+            Statement::Query(query) => self.run_query(handle, &query, None).await,
+            Statement::Explain { query, analyze, verbose } => {
+                self.run_query(handle, &query, Some((analyze, verbose))).await
+            }
+            Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
+            Statement::Insert(insert) => self.insert(handle, &insert).await,
+            Statement::CreateTable(create) if create.as_query.is_some() => {
+                self.create_table_as(handle, &create).await
+            }
+            Statement::CreateTable(create) => self.create_table(handle, &create).await,
+            Statement::List(list) => self.list_files(&list).await,
+            Statement::Remove(list) => self.remove_files(&list).await,
+            Statement::Use { database } => {
+                self.require_database(&*self.replica.read().await?, &database)?;
+                Ok(Execution { session_change: Some(SessionChange::Database(database)), ..Execution::nothing() })
+            }
+            Statement::Set { name, value } => {
+                settings::check(&name, Some(&value))?;
+                let change = SessionChange::Setting(name, Some(value));
+                Ok(Execution { session_change: Some(change), ..Execution::nothing() })
+            }
+            Statement::Unset { name } => {
+                settings::check(&name, None)?;
+                Ok(Execution {
+                    session_change: Some(SessionChange::Setting(name, None)),
+                    ..Execution::nothing()
+                })
+            }
+            Statement::Put(_) | Statement::Get(_) => Err(Error::not_supported_yet("PUT and GET")),
+            ddl => self.ddl(handle, ddl).await,
+        }
+    }
+
+    /// Whether a database exists, as this node knows it.
+    ///
+    /// # Errors
+    /// Storage.
+    pub fn has_database(&self, name: &str) -> Result<bool> {
+        Ok(is_virtual_database(name) || catalog::database(&*self.replica.local(), name)?.is_some())
+    }
+
+    /// Whether a session may have this setting.
+    ///
+    /// # Errors
+    /// Invalid input that names the setting and what is allowed.
+    pub fn check_setting(&self, name: &str, value: Option<&str>) -> Result<()> {
+        settings::check(name, value)
+    }
+
+    fn require_database(&self, view: &dyn ReadView, name: &str) -> Result<()> {
+        if is_virtual_database(name) || catalog::database(view, name)?.is_some() {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("database '{name}' does not exist")).hint("SHOW DATABASES lists them"))
+    }
+
+    /// Proposes the statement's own command: once, however often the handle is run.
+    async fn propose_once(&self, handle: &StatementHandle, command: Command) -> Result<CommandResult> {
+        self.replica.propose_as(format!("statement-{}", handle.id.simple()), 1, command).await
+    }
+
+    /// Cancels what runs under a handle's id: a job of the cluster, or a query of this node.
+    ///
+    /// # Errors
+    /// Unavailable, or outcome unknown.
+    pub async fn cancel(&self, id: Uuid) -> Result<bool> {
+        if let Some((_, token)) = self.running.remove(&id) {
+            token.cancel();
+            return Ok(true);
+        }
+        self.cancel_job(stevedore_common::ids::JobId(id)).await
+    }
+}
+
+/// Databases that are not in the catalog.
+fn is_virtual_database(name: &str) -> bool {
+    matches!(name, "system" | "information_schema")
+}

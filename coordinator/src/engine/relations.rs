@@ -1,0 +1,154 @@
+//! The relations of a query: from names in the text to what a worker needs to read them.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures::StreamExt;
+use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::{Error, Result};
+use stevedore_proto::v1;
+use stevedore_sql::ast::{AnalyzedQuery, FileFormatRef, ListFiles, LocationRef, RelationTarget as SqlTarget, TableFunction};
+use stevedore_state::catalog::{Stage, StageFormat};
+use stevedore_state::view::ReadView;
+
+use super::{Engine, StatementHandle};
+use crate::planner::plan::{RelationPlan, RelationTarget};
+use crate::planner::spec;
+
+/// Table functions that are in the dialect and not built yet.
+const LATER_FUNCTIONS: &[&str] = &["infer_schema", "inspect_parquet", "copy_history", "stream_status", "task_history"];
+
+impl Engine {
+    /// The format of files: the statement's, then the stage's, then Parquet.
+    pub(super) fn resolve_format(
+        &self,
+        view: &dyn ReadView,
+        statement: Option<&FileFormatRef>,
+        stage: Option<&Stage>,
+    ) -> Result<FileFormat> {
+        let format = match (statement, stage.and_then(|stage| stage.file_format.as_ref())) {
+            (Some(FileFormatRef::Named(name)), _) => self.named_format(view, name)?,
+            (Some(FileFormatRef::Inline(format)), _) => (**format).clone(),
+            (None, Some(StageFormat::Named(name))) => self.named_format(view, name)?,
+            (None, Some(StageFormat::Inline(format))) => (**format).clone(),
+            (None, None) => FileFormat::defaults(FormatKind::Parquet),
+        };
+        match format.kind {
+            FormatKind::Orc | FormatKind::Avro => Err(Error::not_supported_yet(format!("{} files", format.kind))),
+            _ => Ok(format),
+        }
+    }
+
+    /// What the query's relations are, tables pinned as the handle says, else to now.
+    pub(super) async fn plan_relations(
+        &self,
+        handle: &StatementHandle,
+        query: &AnalyzedQuery,
+    ) -> Result<Vec<RelationPlan>> {
+        let view = self.replica.read().await?;
+        let mut plans = Vec::with_capacity(query.relations.len());
+        for relation in &query.relations {
+            let target = match &relation.target {
+                SqlTarget::Table(name) => {
+                    let table = self.require_table(&*view, handle, name)?;
+                    let pinned = handle.pins.get(&table.id.to_string());
+                    RelationTarget::Table {
+                        table: table.id,
+                        empty: pinned.is_none() && table.snapshot_id.is_none(),
+                        metadata_location: pinned.cloned().unwrap_or(table.metadata_location),
+                    }
+                }
+                SqlTarget::Stage(stage) => {
+                    let (source, record) = self.stores.plan(
+                        &*view,
+                        &stage.location,
+                        stage.files.clone(),
+                        stage.pattern.clone(),
+                    )?;
+                    let format = self.resolve_format(&*view, stage.file_format.as_ref(), record.as_ref())?;
+                    RelationTarget::Stage { source, format: Box::new(format) }
+                }
+                SqlTarget::Function(function) => RelationTarget::Rows(self.function_rows(function).await?),
+            };
+            plans.push(RelationPlan { name: relation.name.clone(), target });
+        }
+        Ok(plans)
+    }
+
+    async fn function_rows(&self, function: &TableFunction) -> Result<String> {
+        if function.name != "list_stage" {
+            return Err(if LATER_FUNCTIONS.contains(&function.name.as_str()) {
+                Error::not_supported_yet(format!("the table function {}", function.name))
+            } else {
+                Error::not_found(format!("the table function '{}' does not exist", function.name))
+            });
+        }
+        let text = |name: &str| function.named(name).and_then(|arg| arg.text()).map(str::to_owned);
+        let location = text("location")
+            .ok_or_else(|| Error::invalid("list_stage needs location => '@stage[/path]'"))?;
+        let (name, path) = match location.strip_prefix('@') {
+            Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
+            None => return Err(Error::invalid(format!("the location '{location}' is no stage; write '@name/path'"))),
+        };
+        let location = match name {
+            "~" => LocationRef::UserStage { path: path.to_owned() },
+            name => LocationRef::Stage { name: name.to_ascii_lowercase(), path: path.to_owned() },
+        };
+        let mut listed = self.list_files(&ListFiles { location, pattern: text("pattern") }).await?;
+        let mut batches = vec![RecordBatch::new_empty(listed.schema.clone())];
+        while let Some(batch) = listed.batches.next().await {
+            batches.push(batch?);
+        }
+        Ok(BASE64.encode(ipc_stream(&batches)?))
+    }
+
+    /// The pins of planned relations, for the client's ticket.
+    pub(super) fn pins_of(relations: &[RelationPlan]) -> BTreeMap<String, String> {
+        relations
+            .iter()
+            .filter_map(|relation| match &relation.target {
+                RelationTarget::Table { table, metadata_location, empty: false } => {
+                    Some((table.to_string(), metadata_location.clone()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The query as a worker gets it.
+    pub(super) async fn query_spec(
+        &self,
+        handle: &StatementHandle,
+        sql: String,
+        relations: &[RelationPlan],
+    ) -> Result<v1::QuerySpec> {
+        let view = self.replica.local();
+        let mut specs = Vec::with_capacity(relations.len());
+        for relation in relations {
+            specs.push(spec::relation(&*view, &self.stores, relation).await?);
+        }
+        Ok(v1::QuerySpec {
+            sql,
+            relations: specs,
+            settings: handle.settings.clone().into_iter().collect(),
+            traceparent: stevedore_common::telemetry::current_traceparent().unwrap_or_default(),
+            parameters: handle.parameter_bytes()?.into_iter().collect(),
+        })
+    }
+
+}
+
+fn ipc_stream(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(first) = batches.first() {
+        let mut writer = StreamWriter::try_new(&mut bytes, &first.schema())?;
+        for batch in batches {
+            writer.write(batch)?;
+        }
+        writer.finish()?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,49 @@
+//! The settings of a session: names, defaults, what is allowed.
+
+use stevedore_common::{Error, Result};
+
+/// A setting.
+pub(super) struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its default.
+    pub default: &'static str,
+    /// What it does.
+    pub description: &'static str,
+    check: fn(&str) -> std::result::Result<(), String>,
+}
+
+/// All settings, by name.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "numeric_cast_option",
+        default: "rounding",
+        description: "how fractions become integers: rounding (half away from zero) or truncating",
+        check: |value| one_of(value, &["rounding", "truncating", "truncate"]),
+    },
+    Setting {
+        name: "timezone",
+        default: "UTC",
+        description: "the time zone that times without one are read in (an IANA name)",
+        check: |value| {
+            value.parse::<chrono_tz::Tz>().map(|_| ()).map_err(|_| "an IANA name such as Europe/Paris".to_owned())
+        },
+    },
+];
+
+fn one_of(value: &str, allowed: &[&str]) -> std::result::Result<(), String> {
+    if allowed.contains(&value.to_ascii_lowercase().as_str()) { Ok(()) } else { Err(allowed.join(", ")) }
+}
+
+/// Whether a session may set this; `None` is back to the default.
+pub(super) fn check(name: &str, value: Option<&str>) -> Result<()> {
+    let setting = SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {
+        let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        Error::invalid(format!("unknown setting '{name}'")).hint(format!("settings are {}", names.join(", ")))
+    })?;
+    match value {
+        Some(value) => (setting.check)(value)
+            .map_err(|allowed| Error::invalid(format!("setting {name} is '{value}'; allowed: {allowed}"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,283 @@
+//! SHOW and DESC.
+
+use regex::Regex;
+use stevedore_common::schema::TableSchema;
+use stevedore_common::{Error, Result};
+use stevedore_sql::ast::Statement;
+use stevedore_sql::connection::masked_params;
+use stevedore_state::catalog::{self, Connection, Stage, StageFormat, StageKind, StageSource};
+use stevedore_state::view::ReadView;
+
+use super::ddl::copy_options_of;
+use super::{Engine, Execution, StatementHandle, files, settings};
+use crate::results::ColumnKind::{BigInt, Boolean, Text, Timestamp, UnsignedBigInt};
+use crate::results::{Columns, Value};
+
+const DATABASES: Columns = &[("name", Text)];
+const TABLES: Columns = &[
+    ("name", Text),
+    ("kind", Text),
+    ("database", Text),
+    ("created_on", Timestamp),
+    ("num_rows", UnsignedBigInt),
+    ("data_size", UnsignedBigInt),
+    ("comment", Text),
+];
+const DESC_TABLE: Columns = &[("Field", Text), ("Type", Text), ("Null", Text), ("Default", Text), ("Extra", Text)];
+const SHOW_COLUMNS: Columns =
+    &[("Field", Text), ("Type", Text), ("Null", Text), ("Default", Text), ("Comment", Text)];
+const SHOW_CREATE: Columns = &[("Table", Text), ("Create Table", Text)];
+const CONNECTIONS: Columns = &[("name", Text), ("storage_type", Text), ("storage_params", Text)];
+const FILE_FORMATS: Columns = &[("name", Text), ("format_options", Text)];
+const SETTINGS: Columns = &[("name", Text), ("value", Text), ("default", Text), ("description", Text)];
+const STAGES: Columns = &[
+    ("name", Text),
+    ("stage_type", Text),
+    ("storage_type", Text),
+    ("url", Text),
+    ("endpoint", Text),
+    ("has_credentials", Boolean),
+    ("has_encryption_key", Boolean),
+    ("storage_params", Text),
+    ("file_format_options", Text),
+    ("copy_options", Text),
+    ("creator", Text),
+    ("created_on", Timestamp),
+    ("comment", Text),
+    ("owner", Text),
+];
+/// The columns of LIST.
+pub(super) const FILES: Columns =
+    &[("name", Text), ("size", BigInt), ("md5", Text), ("last_modified", Timestamp), ("creator", Text)];
+
+/// The columns of a statement whose rows the coordinator makes itself.
+pub(super) fn columns_of(statement: &Statement) -> Option<Columns> {
+    Some(match statement {
+        Statement::ShowDatabases { .. } => DATABASES,
+        Statement::ShowTables { .. } => TABLES,
+        Statement::DescTable { .. } => DESC_TABLE,
+        Statement::ShowColumns { .. } => SHOW_COLUMNS,
+        Statement::ShowCreateTable { .. } => SHOW_CREATE,
+        Statement::ShowConnections { .. } | Statement::DescConnection { .. } => CONNECTIONS,
+        Statement::ShowFileFormats { .. } => FILE_FORMATS,
+        Statement::ShowStages { .. } | Statement::DescStage { .. } => STAGES,
+        Statement::ShowSettings { .. } => SETTINGS,
+        Statement::List(_) => FILES,
+        Statement::Remove(_) => files::REMOVED,
+        _ => return None,
+    })
+}
+
+/// LIKE with `%` and `_`, in any case.
+struct Like(Option<Regex>);
+
+impl Like {
+    fn new(pattern: Option<&str>) -> Result<Self> {
+        let Some(pattern) = pattern else { return Ok(Self(None)) };
+        let mut regex = String::from("(?is)^");
+        for c in pattern.chars() {
+            match c {
+                '%' => regex.push_str(".*"),
+                '_' => regex.push('.'),
+                c => regex.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
+            }
+        }
+        regex.push('$');
+        Regex::new(&regex)
+            .map(|regex| Self(Some(regex)))
+            .map_err(|_| Error::invalid(format!("the LIKE pattern '{pattern}' is too long")))
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|regex| regex.is_match(name))
+    }
+}
+
+impl Engine {
+    pub(super) async fn show(&self, handle: &StatementHandle, statement: &Statement) -> Result<Execution> {
+        let view = self.replica.read().await?;
+        let view = &*view;
+        match statement {
+            Statement::ShowDatabases { like } => {
+                let like = Like::new(like.as_deref())?;
+                let mut names: Vec<String> = catalog::databases(view)?.into_iter().map(|d| d.name).collect();
+                names.extend(["information_schema".to_owned(), "system".to_owned()]);
+                names.sort();
+                let rows: Vec<_> =
+                    names.into_iter().filter(|name| like.matches(name)).map(|name| vec![name.into()]).collect();
+                Execution::rows(DATABASES, &rows)
+            }
+            Statement::ShowTables { database, like } => {
+                let name = database.as_deref().unwrap_or(&handle.database);
+                self.require_database(view, name)?;
+                let like = Like::new(like.as_deref())?;
+                let mut rows = Vec::new();
+                if let Some(database) = catalog::database(view, name)? {
+                    for table in catalog::tables(view, database.id)? {
+                        if like.matches(&table.name) {
+                            rows.push(vec![
+                                table.name.into(),
+                                if table.transient { "TRANSIENT TABLE" } else { "TABLE" }.into(),
+                                name.into(),
+                                Value::Int(table.created_on_ms),
+                                table.num_rows.into(),
+                                table.data_size.into(),
+                                table.comment.into(),
+                            ]);
+                        }
+                    }
+                }
+                Execution::rows(TABLES, &rows)
+            }
+            Statement::DescTable { table } => {
+                let schema = self.schema_of_table(&self.require_table(view, handle, table)?).await?;
+                Execution::rows(DESC_TABLE, &column_rows(&schema, &Like(None), |_| Value::from("")))
+            }
+            Statement::ShowColumns { table, like } => {
+                let like = Like::new(like.as_deref())?;
+                let schema = self.schema_of_table(&self.require_table(view, handle, table)?).await?;
+                let comment = |column: &stevedore_common::schema::Column| {
+                    column.comment.clone().unwrap_or_default().into()
+                };
+                Execution::rows(SHOW_COLUMNS, &column_rows(&schema, &like, comment))
+            }
+            Statement::ShowCreateTable { table } => {
+                let table = self.require_table(view, handle, table)?;
+                let text = self.create_statement(&table).await?;
+                Execution::rows(SHOW_CREATE, &[vec![table.name.into(), text.into()]])
+            }
+            Statement::ShowConnections { like } => {
+                let like = Like::new(like.as_deref())?;
+                let rows: Vec<_> = catalog::connections(view)?
+                    .iter()
+                    .filter(|connection| like.matches(&connection.name))
+                    .map(connection_row)
+                    .collect();
+                Execution::rows(CONNECTIONS, &rows)
+            }
+            Statement::DescConnection { name } => {
+                let connection = catalog::connection(view, name)?.ok_or_else(|| {
+                    Error::not_found(format!("connection '{name}' does not exist"))
+                        .hint("SHOW CONNECTIONS lists them")
+                })?;
+                Execution::rows(CONNECTIONS, &[connection_row(&connection)])
+            }
+            Statement::ShowFileFormats { like } => {
+                let like = Like::new(like.as_deref())?;
+                let rows: Vec<_> = catalog::file_formats(view)?
+                    .into_iter()
+                    .filter(|format| like.matches(&format.name))
+                    .map(|format| vec![format.name.into(), format.format.to_string().into()])
+                    .collect();
+                Execution::rows(FILE_FORMATS, &rows)
+            }
+            Statement::ShowStages { like } => {
+                let like = Like::new(like.as_deref())?;
+                let rows = catalog::stages(view)?
+                    .iter()
+                    .filter(|stage| like.matches(&stage.name))
+                    .map(|stage| stage_row(view, stage))
+                    .collect::<Result<Vec<_>>>()?;
+                Execution::rows(STAGES, &rows)
+            }
+            Statement::DescStage { name } => {
+                let stage = catalog::stage(view, name)?.ok_or_else(|| {
+                    Error::not_found(format!("stage '{name}' does not exist")).hint("SHOW STAGES lists them")
+                })?;
+                Execution::rows(STAGES, &[stage_row(view, &stage)?])
+            }
+            Statement::ShowSettings { like } => {
+                let like = Like::new(like.as_deref())?;
+                let rows: Vec<_> = settings::SETTINGS
+                    .iter()
+                    .filter(|setting| like.matches(setting.name))
+                    .map(|setting| {
+                        let value = handle.settings.get(setting.name).map_or(setting.default, String::as_str);
+                        vec![setting.name.into(), value.into(), setting.default.into(), setting.description.into()]
+                    })
+                    .collect();
+                Execution::rows(SETTINGS, &rows)
+            }
+            other => Err(Error::not_supported_yet(other.name())),
+        }
+    }
+}
+
+fn column_rows(
+    schema: &TableSchema,
+    like: &Like,
+    last: impl Fn(&stevedore_common::schema::Column) -> Value,
+) -> Vec<Vec<Value>> {
+    schema
+        .columns
+        .iter()
+        .filter(|column| like.matches(&column.name))
+        .map(|column| {
+            vec![
+                column.name.clone().into(),
+                column.ty.to_string().into(),
+                if column.nullable { "YES" } else { "NO" }.into(),
+                column.default.clone().unwrap_or_else(|| "NULL".to_owned()).into(),
+                last(column),
+            ]
+        })
+        .collect()
+}
+
+fn connection_row(connection: &Connection) -> Vec<Value> {
+    vec![
+        connection.name.clone().into(),
+        connection.storage_type.clone().into(),
+        masked_params(&connection.params, connection.secrets.keys()).into(),
+    ]
+}
+
+fn stage_row(view: &dyn ReadView, stage: &Stage) -> Result<Vec<Value>> {
+    let mut endpoint = None;
+    let mut credentials = false;
+    let mut encryption = false;
+    let mut shown = String::new();
+    let (stage_type, storage_type, url) = match &stage.kind {
+        StageKind::Internal => ("Internal", Value::Null, Value::Null),
+        StageKind::External { url, source } => {
+            let (storage_type, params, secrets) = match source {
+                StageSource::Named(name) => match catalog::connection(view, name)? {
+                    Some(connection) => (connection.storage_type, connection.params, connection.secrets),
+                    None => Default::default(),
+                },
+                StageSource::Inline { storage_type, params, secrets } => {
+                    (storage_type.clone(), params.clone(), secrets.clone())
+                }
+            };
+            endpoint = params.get("endpoint_url").cloned();
+            encryption = secrets.contains_key("master_key");
+            credentials = !secrets.is_empty();
+            shown = match source {
+                StageSource::Named(name) => format!("connection_name = '{name}'"),
+                StageSource::Inline { .. } => masked_params(&params, secrets.keys()),
+            };
+            ("External", Value::from(storage_type), Value::from(url.as_str()))
+        }
+    };
+    let format = match &stage.file_format {
+        Some(StageFormat::Named(name)) => format!("FORMAT_NAME = '{name}'"),
+        Some(StageFormat::Inline(format)) => format.to_string(),
+        None => String::new(),
+    };
+    Ok(vec![
+        stage.name.clone().into(),
+        stage_type.into(),
+        storage_type,
+        url,
+        endpoint.into(),
+        credentials.into(),
+        encryption.into(),
+        shown.into(),
+        format.into(),
+        copy_options_of(&stage.copy_options)?.to_string().into(),
+        stage.creator.clone().into(),
+        Value::Int(stage.created_on_ms),
+        stage.comment.clone().into(),
+        Value::Null,
+    ])
+}

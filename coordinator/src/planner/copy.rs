@@ -1,0 +1,162 @@
+//! The first phase of a COPY: listing, claiming, planning slices, sealing.
+//!
+//! Runs on the leader, from the job's plan alone, so a new leader does it again from the start: a file
+//! that the job holds already keeps its index, slices that are planned already stay.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
+use stevedore_common::file_identity::FileEntry;
+use stevedore_common::ids::{FileIndex, JobId, SliceIndex};
+use stevedore_common::{Error, Result};
+use stevedore_state::command::{CHUNK_BYTES, Command, ListedFile, NewSlice};
+use stevedore_state::jobs::SliceFile;
+use stevedore_state::result::{ClaimOutcome, CommandResult};
+
+use super::plan::CopyPlan;
+use super::slices::{PackFile, PackRule, pack};
+use crate::config::Scheduling;
+use crate::replica::Replica;
+use crate::stores::{ResolvedSource, Stores};
+
+/// Most files of one statement.
+const MOST_FILES: usize = 10_000_000;
+/// Most file parts in one slice command (each is a few dozen bytes).
+const PARTS_A_COMMAND: usize = 500;
+
+/// Lists, claims, plans and seals.
+///
+/// # Errors
+/// What listing says, naming the location; refusals (the job was cancelled meanwhile).
+pub async fn claim_and_plan(
+    replica: &Replica,
+    stores: &Stores,
+    scheduling: &Scheduling,
+    slots: u32,
+    job: JobId,
+    plan: &CopyPlan,
+) -> Result<()> {
+    let source = stores.resolve(&*replica.local(), &plan.source)?;
+    let claimed = claim(replica, job, &source, &plan.format).await?;
+    let rule = PackRule {
+        slots,
+        slice_bytes: scheduling.slice_bytes,
+        slice_files: scheduling.slice_files,
+        split_above_bytes: scheduling.split_above_bytes,
+    };
+    let slices: Vec<NewSlice> = pack(&claimed, rule)
+        .into_iter()
+        .map(|slice| NewSlice {
+            bytes: slice.bytes,
+            files: slice
+                .parts
+                .into_iter()
+                .map(|part| SliceFile {
+                    file: part.file,
+                    range_start: part.start,
+                    range_end: part.end,
+                    part: part.part,
+                    parts: part.parts,
+                })
+                .collect(),
+        })
+        .collect();
+    let total = plan_slices(replica, job, slices).await?;
+    let files = u32::try_from(claimed.len()).map_err(|_| Error::exhausted("too many files in one statement"))?;
+    replica.propose(Command::SealJob { job, files, slices: total }).await?;
+    Ok(())
+}
+
+/// Plans slices in commands of bounded size.
+///
+/// # Errors
+/// Refusals.
+pub async fn plan_slices(replica: &Replica, job: JobId, slices: Vec<NewSlice>) -> Result<u32> {
+    let mut first = 0u32;
+    let mut chunk = Vec::new();
+    let mut parts = 0;
+    let mut slices = slices.into_iter().peekable();
+    while let Some(slice) = slices.next() {
+        parts += slice.files.len().max(1);
+        chunk.push(slice);
+        let full = slices.peek().is_none_or(|next| parts + next.files.len() > PARTS_A_COMMAND);
+        if full {
+            let count = chunk.len() as u32;
+            let command =
+                Command::PlanSlices { job, first: SliceIndex(first), slices: std::mem::take(&mut chunk) };
+            replica.propose(command).await?;
+            first += count;
+            parts = 0;
+        }
+    }
+    Ok(first)
+}
+
+/// Whether parts of a file can be read apart.
+fn can_split(format: &FileFormat, file: &FileEntry) -> bool {
+    let format_allows = match format.kind {
+        FormatKind::Parquet => true,
+        // A quoted CSV field may hold a record delimiter, so a border cannot be found from the middle.
+        FormatKind::Ndjson | FormatKind::Tsv => {
+            format.compression.resolve(&file.path) == Compression::None
+                && format.skip_header == 0
+                && is_utf8(&format.encoding)
+        }
+        FormatKind::Csv | FormatKind::Orc | FormatKind::Avro => false,
+    };
+    format_allows && file.version.has_validator()
+}
+
+fn is_utf8(label: &str) -> bool {
+    matches!(label.to_ascii_lowercase().as_str(), "utf-8" | "utf8")
+}
+
+async fn claim(
+    replica: &Replica,
+    job: JobId,
+    source: &ResolvedSource,
+    format: &FileFormat,
+) -> Result<Vec<PackFile>> {
+    let mut listing = source.list()?;
+    let mut claimed: BTreeMap<u32, PackFile> = BTreeMap::new();
+    let mut chunk: Vec<(ListedFile, bool)> = Vec::new();
+    let mut bytes = 0;
+    let mut number = 0u32;
+    let mut listed = 0usize;
+    loop {
+        let file = listing.next().await.transpose()?;
+        let last = file.is_none();
+        if let Some(file) = file {
+            listed += 1;
+            if listed > MOST_FILES {
+                return Err(Error::exhausted(format!("more than {MOST_FILES} files match"))
+                    .hint("narrow the path, or set MAX_FILES and repeat the statement"));
+            }
+            let splittable = can_split(format, &file);
+            let name = source.name_of(&file.path).to_owned();
+            bytes += file.path.len() + name.len() + 160;
+            chunk.push((ListedFile { path: file.path, name, version: file.version }, splittable));
+        }
+        if (last || bytes >= CHUNK_BYTES - 4096) && !chunk.is_empty() {
+            let (files, splittable): (Vec<_>, Vec<_>) = std::mem::take(&mut chunk).into_iter().unzip();
+            let sizes: Vec<u64> = files.iter().map(|file| file.version.size).collect();
+            let result = replica.propose(Command::ClaimFiles { job, chunk: number, files }).await?;
+            let CommandResult::Claims(outcomes) = result else {
+                return Err(Error::internal(format!("unexpected answer to a claim: {result:?}")));
+            };
+            for ((outcome, size), splittable) in outcomes.into_iter().zip(sizes).zip(splittable) {
+                if let ClaimOutcome::Claimed(FileIndex(index)) = outcome {
+                    // A path that is listed twice (FILES, overlapping globs) is one file.
+                    claimed.entry(index).or_insert(PackFile { file: FileIndex(index), size, splittable });
+                }
+            }
+            number += 1;
+            bytes = 0;
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(claimed.into_values().collect())
+}

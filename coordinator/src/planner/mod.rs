@@ -1,0 +1,9 @@
+//! Plans: what a job will do, kept so that any leader can go on with it.
+//!
+//! Comes in: bound statements. Goes out: plans for a job's record, claims and slices for the state, specs
+//! for workers. It lists files and reads table metadata; it never decodes rows.
+
+pub mod copy;
+pub mod plan;
+pub mod slices;
+pub mod spec;

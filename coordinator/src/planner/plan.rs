@@ -1,0 +1,233 @@
+//! The plan of a job: what a new leader needs to go on with it, as it stands in the job's record.
+//!
+//! Secrets in it are sealed. A small plan is inline; a larger one (many FILES, long VALUES) is a durable
+//! object in the warehouse that the record names, since replicated commands are small.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use stevedore_common::file_format::FileFormat;
+use stevedore_common::ids::{JobId, StageId, TableId};
+use stevedore_common::secret::Sealed;
+use stevedore_common::storage::Store;
+use stevedore_common::{Error, Result};
+use stevedore_state::jobs::OnError;
+
+/// Plans up to this size are inline, bytes.
+const MOST_INLINE: usize = 24 * 1024;
+/// Larger plans than this are not read back, bytes.
+const MOST_STORED: u64 = 256 << 20;
+
+/// Where files are and how to reach them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePlan {
+    /// The location: a URI, or the stage's for internal stages.
+    pub place: PlacePlan,
+    /// The path after `@stage/` (or nothing for a URI): a folder with its slash, or a raw prefix.
+    pub path: String,
+    /// FILES, relative to the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
+    /// PATTERN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+}
+
+/// How a place is reached, resolved again each time it is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacePlan {
+    /// An internal stage.
+    Internal(StageId),
+    /// A URI, by a connection as it stands when it is used.
+    Connection {
+        /// The URI.
+        url: String,
+        /// The connection.
+        connection: String,
+    },
+    /// A URI with keys of its own.
+    Inline {
+        /// The URI.
+        url: String,
+        /// What the secrets are sealed for.
+        owner: String,
+        /// Keys that are not secret.
+        params: BTreeMap<String, String>,
+        /// Keys that are.
+        secrets: BTreeMap<String, Sealed>,
+    },
+}
+
+/// The plan of a COPY INTO table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyPlan {
+    /// What is read.
+    pub source: SourcePlan,
+    /// Its format.
+    pub format: FileFormat,
+    /// The transform and the relation name that it reads from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<TransformPlan>,
+    /// The target's columns that are written, in order, by field id.
+    pub field_ids: Vec<i32>,
+    /// COLUMN_MATCH_MODE.
+    pub case_sensitive: bool,
+    /// DISABLE_VARIANT_CHECK.
+    pub disable_variant_check: bool,
+    /// ON_ERROR.
+    pub on_error: OnError,
+    /// RETURN_FAILED_ONLY.
+    pub return_failed_only: bool,
+    /// The session's settings.
+    pub settings: BTreeMap<String, String>,
+    /// The client's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// A transform as it is sent to workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransformPlan {
+    /// Rendered `SELECT … FROM "<relation>" [WHERE …]`.
+    pub sql: String,
+    /// The relation's name.
+    pub relation: String,
+}
+
+/// The plan of a statement whose rows a query makes: INSERT and CREATE TABLE AS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryPlan {
+    /// Rendered SQL.
+    pub sql: String,
+    /// What its relation names are.
+    pub relations: Vec<RelationPlan>,
+    /// The values of `?`, base64 of an Arrow IPC stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
+    /// The target's columns, in order of the query's, by field id.
+    pub field_ids: Vec<i32>,
+    /// The session's settings.
+    pub settings: BTreeMap<String, String>,
+    /// The client's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// CREATE TABLE AS: what is created at the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_table: Option<NewTablePlan>,
+}
+
+/// A relation of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationPlan {
+    /// The generated name.
+    pub name: String,
+    /// What it is.
+    pub target: RelationTarget,
+}
+
+/// What a relation is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationTarget {
+    /// A table, pinned to the metadata that was current when the statement was planned.
+    Table {
+        /// The table.
+        table: TableId,
+        /// Its metadata.
+        metadata_location: String,
+        /// Whether it has no snapshot yet.
+        empty: bool,
+    },
+    /// Files.
+    Stage {
+        /// What is read.
+        source: SourcePlan,
+        /// Its format.
+        format: Box<FileFormat>,
+    },
+    /// Rows that the coordinator has (a table function): base64 of an Arrow IPC stream.
+    Rows(String),
+}
+
+/// The table of a CREATE TABLE AS; its empty metadata is written before the job begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTablePlan {
+    /// The database.
+    pub database: String,
+    /// The name.
+    pub name: String,
+    /// The metadata that the commit builds on.
+    pub metadata_location: String,
+    /// The comment.
+    pub comment: String,
+    /// TRANSIENT.
+    pub transient: bool,
+    /// Table options.
+    pub options: BTreeMap<String, String>,
+    /// IF NOT EXISTS.
+    pub if_not_exists: bool,
+    /// OR REPLACE.
+    pub or_replace: bool,
+}
+
+/// A job's plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobPlan {
+    /// COPY INTO table.
+    Copy(Box<CopyPlan>),
+    /// INSERT, CREATE TABLE AS.
+    Query(Box<QueryPlan>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Stored {
+    Inline(JobPlan),
+    Object(String),
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::internal(format!("a plan cannot be encoded: {e}")))
+}
+
+impl JobPlan {
+    /// The text for the job's record; a large plan is written to the warehouse first.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn store(&self, job: JobId, warehouse: &Store) -> Result<String> {
+        let inline = encode(self)?;
+        if inline.len() <= MOST_INLINE {
+            return encode(&Stored::Inline(self.clone()));
+        }
+        let path = format!("jobs/{job}/plan.json");
+        warehouse.put(&path, inline.into()).await.map_err(|e| e.context(format!("writing the plan of job {job}")))?;
+        encode(&Stored::Object(path))
+    }
+
+    /// The plan of a job's record.
+    ///
+    /// # Errors
+    /// Storage; internal, if it cannot be read.
+    pub async fn load(text: &str, warehouse: &Store) -> Result<Self> {
+        let damaged = |e| Error::internal(format!("a job's plan cannot be read: {e}"));
+        match serde_json::from_str(text).map_err(damaged)? {
+            Stored::Inline(plan) => Ok(plan),
+            Stored::Object(path) => {
+                let file = warehouse.open_current(&path).await.map_err(|e| e.context("reading a job's plan"))?;
+                let bytes = file.read_all(MOST_STORED).await?;
+                serde_json::from_slice(&bytes).map_err(damaged)
+            }
+        }
+    }
+
+    /// The session's settings.
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Copy(plan) => &plan.settings,
+            Self::Query(plan) => &plan.settings,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! From plans to what is sent to workers: slices and relations with the credentials they need.
+//!
+//! Built anew at every lease, from the state as it is then. Nothing here is kept: the messages hold
+//! secrets.
+
+use futures::StreamExt;
+use stevedore_common::file_identity::FileVersion;
+use stevedore_common::ids::{AttemptKey, SliceKey};
+use stevedore_common::schema::TableSchema;
+use stevedore_common::{Error, Result};
+use stevedore_proto::v1;
+use stevedore_state::jobs::{self, ErrorMode, JobSpec, OnError};
+use stevedore_state::view::ReadView;
+use stevedore_state::catalog;
+
+use super::plan::{CopyPlan, JobPlan, QueryPlan, RelationPlan, RelationTarget};
+use crate::committer::Committer;
+use crate::config::Scheduling;
+use crate::stores::{ResolvedSource, Stores, access_of};
+
+/// Most files that one query may read from stages.
+const MOST_QUERY_FILES: usize = 100_000;
+
+/// What slices are built from.
+#[derive(Debug, Clone, Copy)]
+pub struct SpecContext<'a> {
+    /// The stores.
+    pub stores: &'a Stores,
+    /// The tables' metadata.
+    pub committer: &'a Committer,
+    /// Sizes and times.
+    pub scheduling: &'a Scheduling,
+}
+
+/// The spec of a slice under an attempt.
+///
+/// # Errors
+/// Not found, when something it needs is gone; storage.
+pub async fn slice(
+    view: &dyn ReadView,
+    context: SpecContext<'_>,
+    attempt: AttemptKey,
+    job: &JobSpec,
+    plan: &JobPlan,
+) -> Result<v1::SliceSpec> {
+    let (target, target_file_bytes) = target(view, context, job, plan).await?;
+    let (source, traceparent) = match plan {
+        JobPlan::Copy(plan) => {
+            let copy = copy_source(view, context.stores, attempt.slice, plan)?;
+            (v1::slice_spec::Source::Copy(copy), &plan.traceparent)
+        }
+        JobPlan::Query(plan) => {
+            let query = query_source(view, context.stores, plan).await?;
+            (v1::slice_spec::Source::Query(query), &plan.traceparent)
+        }
+    };
+    Ok(v1::SliceSpec {
+        slice: Some(slice_ref(attempt)),
+        target: Some(target),
+        source: Some(source),
+        settings: plan.settings().clone().into_iter().collect(),
+        traceparent: traceparent.clone().unwrap_or_default(),
+        lease_ms: context.scheduling.lease_ms.max(0) as u64,
+        target_file_bytes,
+    })
+}
+
+/// An attempt as messages name it.
+pub fn slice_ref(attempt: AttemptKey) -> v1::SliceRef {
+    v1::SliceRef {
+        job_id: attempt.slice.job.to_string(),
+        slice: attempt.slice.slice.0,
+        attempt: attempt.attempt.0,
+    }
+}
+
+async fn target(
+    view: &dyn ReadView,
+    context: SpecContext<'_>,
+    job: &JobSpec,
+    plan: &JobPlan,
+) -> Result<(v1::TableTarget, u64)> {
+    let mut target_file_bytes = context.scheduling.target_file_bytes;
+    let (new_table, field_ids) = match plan {
+        JobPlan::Copy(plan) => (None, &plan.field_ids),
+        JobPlan::Query(plan) => (plan.new_table.as_ref(), &plan.field_ids),
+    };
+    let metadata_location = match (new_table, job.table) {
+        (Some(new), _) => new.metadata_location.clone(),
+        (None, Some(table)) => location_of(view, table, &mut target_file_bytes)?,
+        (None, None) => return Err(Error::internal("a job without a table has no target")),
+    };
+    let metadata = context.committer.load(&metadata_location).await?;
+    if metadata.current_schema_id() != job.schema_id {
+        return Err(Error::conflict(format!(
+            "the columns of table '{}' changed while the statement was running",
+            job.table_name
+        ))
+        .hint("run the statement again"));
+    }
+    // Refuses here what the dialect cannot hold, rather than on the worker.
+    TableSchema::from_metadata(&metadata)?;
+    let json = |e: serde_json::Error| Error::internal(format!("table metadata cannot be encoded: {e}"));
+    Ok((
+        v1::TableTarget {
+            name: job.table_name.clone(),
+            table_uuid: metadata.uuid().to_string(),
+            iceberg_schema: serde_json::to_string(metadata.current_schema().as_ref()).map_err(json)?,
+            partition_spec: serde_json::to_string(metadata.default_partition_spec().as_ref()).map_err(json)?,
+            properties: metadata.properties().clone(),
+            data_location: format!("{}/data", metadata.location().trim_end_matches('/')),
+            warehouse: Some(access_of(context.stores.warehouse().spec())),
+            field_ids: field_ids.clone(),
+        },
+        target_file_bytes,
+    ))
+}
+
+fn location_of(
+    view: &dyn ReadView,
+    table: stevedore_common::ids::TableId,
+    target_file_bytes: &mut u64,
+) -> Result<String> {
+    let table = catalog::table_by_id(view, table)?
+        .filter(|table| table.dropped_on_ms.is_none())
+        .ok_or_else(|| Error::not_found("the table was dropped while the statement was running"))?;
+    if let Some(bytes) = table.options.get(crate::engine::TARGET_FILE_SIZE).and_then(|text| text.parse().ok()) {
+        *target_file_bytes = bytes;
+    }
+    Ok(table.metadata_location)
+}
+
+fn copy_source(view: &dyn ReadView, stores: &Stores, key: SliceKey, plan: &CopyPlan) -> Result<v1::CopySource> {
+    let source = stores.resolve(view, &plan.source)?;
+    let mut files = Vec::new();
+    for task in jobs::slice_files(view, key)? {
+        let file = jobs::job_file(view, key.job, task.file)?
+            .ok_or_else(|| Error::internal(format!("file {} of job {} is not recorded", task.file, key.job)))?;
+        files.push(v1::FileTask {
+            range_start: task.range_start,
+            range_end: task.range_end,
+            part: task.part,
+            parts: task.parts,
+            ..file_task(task.file.0, &file.path, &file.name, &file.version)
+        });
+    }
+    let (transform, relation) = plan.transform.clone().map(|t| (t.sql, t.relation)).unwrap_or_default();
+    Ok(v1::CopySource {
+        scan: Some(v1::StageScan {
+            storage: Some(source.access()),
+            file_format: format_json(&plan.format)?,
+            files,
+            case_sensitive: plan.case_sensitive,
+        }),
+        transform,
+        relation,
+        on_error: Some(on_error(plan.on_error)),
+        disable_variant_check: plan.disable_variant_check,
+    })
+}
+
+fn format_json(format: &stevedore_common::file_format::FileFormat) -> Result<String> {
+    serde_json::to_string(format).map_err(|e| Error::internal(format!("a file format cannot be encoded: {e}")))
+}
+
+fn on_error(on_error: OnError) -> v1::OnError {
+    let mode = match on_error.mode {
+        ErrorMode::Abort => v1::ErrorMode::Abort,
+        ErrorMode::AbortN => v1::ErrorMode::AbortN,
+        ErrorMode::Continue => v1::ErrorMode::Continue,
+        ErrorMode::SkipFile => v1::ErrorMode::SkipFile,
+        ErrorMode::SkipFileN => v1::ErrorMode::SkipFileN,
+        ErrorMode::SkipFilePercent => v1::ErrorMode::SkipFilePercent,
+    };
+    v1::OnError { mode: mode.into(), limit: on_error.limit }
+}
+
+fn file_task(index: u32, path: &str, name: &str, version: &FileVersion) -> v1::FileTask {
+    v1::FileTask {
+        file: index,
+        path: path.to_owned(),
+        name: name.to_owned(),
+        size: version.size,
+        etag: version.etag.clone().unwrap_or_default(),
+        version: version.version.clone().unwrap_or_default(),
+        last_modified_ms: version.last_modified_ms,
+        range_start: 0,
+        range_end: 0,
+        part: 0,
+        parts: 1,
+    }
+}
+
+async fn query_source(view: &dyn ReadView, stores: &Stores, plan: &QueryPlan) -> Result<v1::QuerySpec> {
+    let mut relations = Vec::with_capacity(plan.relations.len());
+    for planned in &plan.relations {
+        relations.push(relation(view, stores, planned).await?);
+    }
+    Ok(v1::QuerySpec {
+        sql: plan.sql.clone(),
+        relations,
+        settings: plan.settings.clone().into_iter().collect(),
+        traceparent: plan.traceparent.clone().unwrap_or_default(),
+        parameters: plan.parameters.as_deref().map(decode_base64).transpose()?.into_iter().collect(),
+    })
+}
+
+fn decode_base64(text: &str) -> Result<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map_err(|_| Error::internal("the bytes of a plan are damaged"))
+}
+
+/// A relation as a worker reads it; files are listed now.
+///
+/// # Errors
+/// What listing says; resource exhausted beyond the number of files that a query may read.
+pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan) -> Result<v1::Relation> {
+    let relation = match &plan.target {
+        RelationTarget::Table { metadata_location, empty, .. } => v1::relation::Relation::Table(v1::TableScan {
+            metadata_location: metadata_location.clone(),
+            warehouse: Some(access_of(stores.warehouse().spec())),
+            snapshot_id: 0,
+            empty: *empty,
+        }),
+        RelationTarget::Stage { source, format } => {
+            let source = stores.resolve(view, source)?;
+            v1::relation::Relation::Stage(v1::StageScan {
+                storage: Some(source.access()),
+                file_format: format_json(format)?,
+                files: list_for_query(&source).await?,
+                case_sensitive: false,
+            })
+        }
+        RelationTarget::Rows(base64) => v1::relation::Relation::Rows(decode_base64(base64)?),
+    };
+    Ok(v1::Relation { name: plan.name.clone(), relation: Some(relation) })
+}
+
+async fn list_for_query(source: &ResolvedSource) -> Result<Vec<v1::FileTask>> {
+    let mut listing = source.list()?;
+    let mut files = Vec::new();
+    while let Some(file) = listing.next().await {
+        let file = file?;
+        if file.version.size == 0 {
+            continue;
+        }
+        if files.len() == MOST_QUERY_FILES {
+            return Err(Error::exhausted(format!("more than {MOST_QUERY_FILES} files match"))
+                .hint("narrow the path, or add PATTERN or FILES"));
+        }
+        files.push(file_task(files.len() as u32, &file.path, source.name_of(&file.path), &file.version));
+    }
+    Ok(files)
+}

@@ -1,0 +1,247 @@
+//! The phases of a job that the leader itself carries out: claiming, committing, purging.
+//!
+//! Each can be run again from its start: what was done before is found in the state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use stevedore_common::ids::JobId;
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_state::catalog;
+use stevedore_state::command::{Command, JobCommit, NewSlice, NewTable, TableCommit, TableContents};
+use stevedore_state::jobs::{self, Job, JobPhase, JobSpec, PurgeOutcome};
+use stevedore_state::result::{CommandResult, CommitOutcome};
+use uuid::Uuid;
+
+use crate::committer::{Append, Committer};
+use crate::config::Scheduling;
+use crate::engine::contents_of;
+use crate::planner::copy;
+use crate::planner::plan::{JobPlan, NewTablePlan};
+use crate::planner::spec::SpecContext;
+use crate::replica::Replica;
+use crate::stores::Stores;
+
+/// Data files read from the state at a time.
+const PAGE: usize = 1_000;
+/// Files deleted between two records of it.
+const PURGE_CHUNK: usize = 100;
+
+/// What the phases need.
+#[derive(Clone)]
+pub struct Context {
+    /// The state.
+    pub replica: Replica,
+    /// Stages and the warehouse.
+    pub stores: Arc<Stores>,
+    /// Tables.
+    pub committer: Committer,
+    /// Sizes and times.
+    pub scheduling: Scheduling,
+}
+
+impl Context {
+    /// What specs are built from.
+    pub fn spec_context(&self) -> SpecContext<'_> {
+        SpecContext { stores: &self.stores, committer: &self.committer, scheduling: &self.scheduling }
+    }
+
+    fn spec(&self, job: JobId) -> Result<JobSpec> {
+        jobs::job_spec(&*self.replica.local(), job)?
+            .ok_or_else(|| Error::internal(format!("job {job} has no specification")))
+    }
+
+    async fn plan(&self, spec: &JobSpec) -> Result<JobPlan> {
+        JobPlan::load(&spec.plan, self.stores.warehouse().store()).await
+    }
+}
+
+/// Claiming: lists, claims, plans slices, seals.
+///
+/// # Errors
+/// What listing says; refusals.
+pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
+    let spec = context.spec(job)?;
+    match context.plan(&spec).await? {
+        JobPlan::Copy(plan) => {
+            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan).await
+        }
+        JobPlan::Query(_) => {
+            let slice = NewSlice { files: Vec::new(), bytes: 0 };
+            let slices = copy::plan_slices(&context.replica, job, vec![slice]).await?;
+            context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
+        }
+    }
+}
+
+fn data_files(context: &Context, job: &Job) -> Result<Vec<String>> {
+    let view = context.replica.local();
+    let mut files = Vec::new();
+    let mut after = None;
+    loop {
+        let (page, next) = jobs::data_files(&*view, job, after, PAGE)?;
+        files.extend(page);
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(files),
+        }
+    }
+}
+
+/// Committing: new table metadata under a fresh name, then the one command that flips the table and ends
+/// the job; again on newer metadata as long as others come first.
+///
+/// # Errors
+/// Conflict where the rows no longer fit the table; storage; refusals.
+pub async fn commit(context: &Context, job: &Job) -> Result<()> {
+    let id = job.id;
+    if job.phase == JobPhase::Running {
+        context.replica.propose(Command::BeginCommit { job: id }).await?;
+    }
+    let spec = context.spec(id)?;
+    let append = Append {
+        data_files: data_files(context, job)?,
+        schema_id: spec.schema_id,
+        spec_id: spec.spec_id,
+        job_id: id.to_string(),
+        commit_id: Uuid::new_v4().to_string(),
+        now_ms: context.replica.now_ms(),
+        summary: BTreeMap::new(),
+        evolution: None,
+    };
+    match job.table {
+        Some(table) => commit_to_table(context, id, &spec, table, append).await,
+        None => match context.plan(&spec).await? {
+            JobPlan::Query(plan) => match plan.new_table {
+                Some(new) => commit_new_table(context, id, &spec, new, append).await,
+                None => Err(Error::internal("a job without a table creates none")),
+            },
+            JobPlan::Copy(_) => Err(Error::internal("a COPY without a table")),
+        },
+    }
+}
+
+async fn commit_to_table(
+    context: &Context,
+    job: JobId,
+    spec: &JobSpec,
+    table: stevedore_common::ids::TableId,
+    append: Append,
+) -> Result<()> {
+    let view = context.replica.read().await?;
+    let record = catalog::table_by_id(&*view, table)?
+        .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
+    let mut location = record.metadata_location;
+    loop {
+        let prepared = context.committer.append(&location, &append).await?;
+        let commit = TableCommit {
+            table,
+            uuid: record.uuid,
+            epoch: spec.epoch,
+            expected_location: location.clone(),
+            new_location: prepared.metadata_location.clone(),
+            schema_id: prepared.schema_id,
+            spec_id: prepared.spec_id,
+            new_schema_id: None,
+            overwrite: false,
+            contents: contents_of(&prepared),
+        };
+        let command = Command::CommitJob(JobCommit { job, tables: vec![commit], new_table: None });
+        match context.replica.propose(command).await {
+            Ok(CommandResult::Commit(CommitOutcome::Committed(summary))) => {
+                if summary.snapshot_id != prepared.snapshot_id {
+                    // An earlier try had committed; this version was never needed.
+                    context.committer.discard(&prepared).await;
+                }
+                tracing::info!(%job, rows = summary.rows, table = spec.table_name, "committed");
+                metrics::counter!("stevedore_rows_loaded_total").increment(summary.rows);
+                return Ok(());
+            }
+            Ok(CommandResult::Commit(CommitOutcome::Moved { current_location, .. })) => {
+                context.committer.discard(&prepared).await;
+                location = current_location;
+            }
+            Ok(CommandResult::Commit(CommitOutcome::Aborted(_))) => {
+                context.committer.discard(&prepared).await;
+                return Ok(());
+            }
+            Ok(other) => return Err(Error::internal(format!("unexpected answer to a commit: {other:?}"))),
+            Err(error) => {
+                // While the outcome is not known, the version may be the current one.
+                if error.kind() != ErrorKind::OutcomeUnknown {
+                    context.committer.discard(&prepared).await;
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+async fn commit_new_table(
+    context: &Context,
+    job: JobId,
+    spec: &JobSpec,
+    new: NewTablePlan,
+    append: Append,
+) -> Result<()> {
+    let prepared = context.committer.append(&new.metadata_location, &append).await?;
+    let uuid = Uuid::parse_str(&prepared.table_uuid)
+        .map_err(|_| Error::internal(format!("'{}' is no table UUID", prepared.table_uuid)))?;
+    let contents: TableContents = contents_of(&prepared);
+    let table = NewTable {
+        database: new.database,
+        name: new.name,
+        uuid,
+        metadata_location: prepared.metadata_location.clone(),
+        schema_id: prepared.schema_id,
+        spec_id: prepared.spec_id,
+        comment: new.comment,
+        transient: new.transient,
+        options: new.options,
+        if_not_exists: new.if_not_exists,
+        or_replace: new.or_replace,
+        contents,
+    };
+    let command = Command::CommitJob(JobCommit { job, tables: Vec::new(), new_table: Some(table) });
+    match context.replica.propose(command).await? {
+        CommandResult::Commit(_) => {
+            tracing::info!(%job, table = spec.table_name, "created with rows");
+            Ok(())
+        }
+        other => Err(Error::internal(format!("unexpected answer to a commit: {other:?}"))),
+    }
+}
+
+/// Purging: deletes what was fully loaded and is unchanged, records it chunk by chunk.
+///
+/// # Errors
+/// Storage; refusals.
+pub async fn purge(context: &Context, job: &Job) -> Result<()> {
+    let spec = context.spec(job.id)?;
+    let JobPlan::Copy(plan) = context.plan(&spec).await? else {
+        return context.replica.propose(Command::EndPurge { job: job.id }).await.map(|_| ());
+    };
+    let source = context.stores.resolve(&*context.replica.local(), &plan.source)?;
+    let mut after = None;
+    loop {
+        let (page, next) = jobs::purgeable_files(&*context.replica.local(), job, after, PURGE_CHUNK)?;
+        let mut purged = Vec::with_capacity(page.len());
+        for file in &page {
+            let outcome = if source.store.delete_if_unchanged(&file.path, &file.version).await? {
+                PurgeOutcome::Deleted
+            } else {
+                tracing::warn!(job = %job.id, file = file.name, "not purged: the file changed after it was loaded");
+                PurgeOutcome::Changed
+            };
+            purged.push((file.file, outcome));
+        }
+        if !purged.is_empty() {
+            context.replica.propose(Command::RecordPurged { job: job.id, files: purged }).await?;
+        }
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    context.replica.propose(Command::EndPurge { job: job.id }).await.map(|_| ())
+}

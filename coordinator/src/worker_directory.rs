@@ -1,0 +1,193 @@
+//! Which workers there are, from any coordinator, and their Flight services for queries.
+//!
+//! Workers have a session with the leader only; another coordinator asks the leader for them and keeps
+//! the answer for a moment. Queries go to the workers in turn; one that cannot be reached is passed over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightDescriptor, Ticket};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use prost::Message;
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_proto::v1;
+use stevedore_proto::v1::admin_service_client::AdminServiceClient;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::peers::Peers;
+use crate::replica::Replica;
+use crate::scheduler::workers::Workers;
+use crate::status::error_of_status;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const FRESH_FOR: Duration = Duration::from_millis(500);
+/// How long a query waits for a first worker to appear.
+const WAIT_FOR_WORKERS: Duration = Duration::from_secs(10);
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// The directory.
+pub struct WorkerDirectory {
+    replica: Replica,
+    peers: Arc<Peers>,
+    sessions: Arc<Workers>,
+    next: AtomicUsize,
+    known: Mutex<Option<(Instant, Vec<String>)>>,
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+impl WorkerDirectory {
+    /// Over this node's sessions, for when it leads, and its peers, for when it does not.
+    pub fn new(replica: Replica, peers: Arc<Peers>, sessions: Arc<Workers>) -> Arc<Self> {
+        Arc::new(Self {
+            replica,
+            peers,
+            sessions,
+            next: AtomicUsize::new(0),
+            known: Mutex::new(None),
+            channels: Mutex::new(HashMap::new()),
+        })
+    }
+
+    async fn addresses(&self) -> Result<Vec<String>> {
+        if self.replica.is_leader() {
+            return Ok(self.sessions.infos().into_iter().map(|(info, ..)| info.flight_address).collect());
+        }
+        if let Some((at, known)) = &*self.known.lock()
+            && at.elapsed() < FRESH_FOR
+        {
+            return Ok(known.clone());
+        }
+        let leader = self.replica.leader().ok_or_else(|| Error::unavailable("the group has no leader"))?;
+        let address = self
+            .peers
+            .peer(leader)
+            .map(|peer| peer.client_address.clone())
+            .ok_or_else(|| Error::unavailable(format!("the leader {leader} is not in this node's configuration")))?;
+        let mut client = AdminServiceClient::new(self.channel(&address)?);
+        let status = client
+            .cluster_status(v1::ClusterStatusRequest {})
+            .await
+            .map_err(|status| error_of_status(&status).context("asking the leader for its workers"))?
+            .into_inner();
+        let addresses: Vec<String> = status.workers.into_iter().map(|worker| worker.flight_address).collect();
+        *self.known.lock() = Some((Instant::now(), addresses.clone()));
+        Ok(addresses)
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = Endpoint::from_shared(address.to_owned())
+            .map_err(|e| Error::invalid(format!("the address '{address}' is no URL: {e}")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect_lazy();
+        if channels.len() > 1_000 {
+            channels.clear();
+        }
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    fn client(&self, address: &str) -> Result<FlightServiceClient<Channel>> {
+        Ok(FlightServiceClient::new(self.channel(address)?)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE))
+    }
+
+    /// Tries the workers in turn until one can be reached.
+    async fn with_worker<T, F, Fut>(&self, call: F) -> Result<T>
+    where
+        F: Fn(FlightServiceClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now() + WAIT_FOR_WORKERS;
+        loop {
+            let listed = self.addresses().await;
+            let mut last = match &listed {
+                Err(error) => error.clone(),
+                Ok(_) => Error::unavailable("no worker is connected").hint("start one: stevedore worker"),
+            };
+            let addresses = listed.unwrap_or_default();
+            let first = self.next.fetch_add(1, Ordering::Relaxed);
+            for turn in 0..addresses.len() {
+                let Some(address) = addresses.get((first + turn) % addresses.len()) else { continue };
+                match call(self.client(address)?).await {
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {
+                        last = error.context(format!("worker at {address}"));
+                    }
+                    result => return result,
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(last);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The columns of a query, planned but not run.
+    ///
+    /// # Errors
+    /// What is wrong with the query; unavailable without a worker.
+    pub async fn describe(&self, spec: &v1::QuerySpec) -> Result<SchemaRef> {
+        let command = spec.encode_to_vec();
+        self.with_worker(|mut client| {
+            let descriptor = FlightDescriptor::new_cmd(command.clone());
+            async move {
+                let info = client.get_flight_info(descriptor).await.map_err(|s| error_of_status(&s))?.into_inner();
+                let schema = Schema::try_from(info)
+                    .map_err(|e| Error::internal(format!("a worker answered no schema: {e}")))?;
+                Ok(Arc::new(schema))
+            }
+        })
+        .await
+    }
+
+    /// Runs a query.
+    ///
+    /// # Errors
+    /// What is wrong with the query; unavailable without a worker. Later failures are items of the stream.
+    pub async fn run(
+        &self,
+        spec: &v1::QuerySpec,
+    ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch>>)> {
+        let ticket = Ticket::new(spec.encode_to_vec());
+        self.with_worker(|mut client| {
+            let ticket = ticket.clone();
+            async move {
+                let data = client.do_get(ticket).await.map_err(|s| error_of_status(&s))?.into_inner();
+                let data = data.map_err(|status| FlightError::Tonic(Box::new(status)));
+                let mut stream = FlightRecordBatchStream::new_from_flight_data(data);
+                // The schema comes first; a plan that fails does so here.
+                let first = stream.next().await.transpose().map_err(flight_error)?;
+                let schema = stream
+                    .schema()
+                    .cloned()
+                    .ok_or_else(|| Error::internal("a worker answered a query without a schema"))?;
+                let batches = futures::stream::iter(first.map(Ok)).chain(stream.map_err(flight_error));
+                Ok((schema, batches.boxed()))
+            }
+        })
+        .await
+    }
+}
+
+fn flight_error(error: FlightError) -> Error {
+    match error {
+        FlightError::Tonic(status) => error_of_status(&status),
+        other => Error::internal(format!("reading a query's rows from a worker: {other}")),
+    }
+}

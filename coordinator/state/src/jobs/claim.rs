@@ -1,0 +1,172 @@
+//! Claiming files: the meeting of a listing and the ledger. The hot path of a COPY of many small
+//! files: a claimed file costs two records, its ledger entry and its place in the job; a skipped one
+//! costs a look.
+
+use std::collections::BTreeMap;
+
+use stevedore_common::Error;
+use stevedore_common::ids::{FileIndex, JobId};
+
+use crate::apply::{Outcome, Transaction, refuse};
+use crate::command::ListedFile;
+use crate::jobs::create::{put, require, require_spec, wrong_phase};
+use crate::jobs::{
+    self, Job, JobFile, JobPhase, JobSpec, MAX_ALREADY_LOADED_NAMES, SkipReason, SkippedFiles,
+};
+use crate::keys;
+use crate::ledger::{Claim, LedgerEntry, LoadVerdict, resolve};
+use crate::result::{ClaimOutcome, CommandResult};
+
+const MAX_PATH_BYTES: usize = 8 * 1024;
+
+pub(crate) fn claim(
+    txn: &mut Transaction<'_>,
+    id: JobId,
+    chunk: u32,
+    files: &[ListedFile],
+) -> Outcome<CommandResult> {
+    let mut job = require(txn, id)?;
+    if job.phase != JobPhase::Claiming {
+        return refuse(wrong_phase(&job, "it claims no more files"));
+    }
+    if chunk > job.chunks {
+        return refuse(Error::conflict(format!(
+            "chunk {chunk} of the listing of job {id} comes before chunk {}",
+            job.chunks
+        )));
+    }
+    let Some(table) = job.table else {
+        return refuse(Error::invalid(format!("job {id} has no table to claim files for")));
+    };
+    forget_skipped(txn, &mut job, chunk)?;
+    let spec = require_spec(txn, id)?;
+    let mut known: BTreeMap<JobId, Option<Job>> = BTreeMap::new();
+    let mut skipped: BTreeMap<(SkipReason, Option<JobId>), SkippedFiles> = BTreeMap::new();
+    let mut outcomes = Vec::with_capacity(files.len());
+    for file in files {
+        if file.path.is_empty() || file.path.len() > MAX_PATH_BYTES {
+            return refuse(Error::invalid(format!(
+                "the path of file '{}' has {} bytes; 1 to {MAX_PATH_BYTES} are allowed",
+                file.name.chars().take(100).collect::<String>(),
+                file.path.len()
+            )));
+        }
+        let key = keys::ledger_entry(table, job.ledger_generation, job.store, &file.path);
+        let stored: LedgerEntry = txn.read(&key)?.unwrap_or_default();
+        let entry = resolve(txn.view(), stored, &mut |other| match known.get(&other) {
+            Some(job) => Ok(job.clone()),
+            None => {
+                let found = jobs::job(txn.view(), other)?;
+                known.insert(other, found.clone());
+                Ok(found)
+            }
+        })?;
+        let outcome = decide(&job, &spec, &entry, file);
+        match outcome {
+            ClaimOutcome::Claimed(index) if index.0 < job.files => repin(txn, id, index, file)?,
+            ClaimOutcome::Claimed(index) => {
+                let LedgerEntry { loaded_by, mut claims } = entry;
+                claims.push(Claim { job: id, file: index });
+                txn.put(key, &LedgerEntry { loaded_by, claims })?;
+                let record = JobFile {
+                    path: file.path.clone(),
+                    name: file.name.clone(),
+                    version: file.version.clone(),
+                };
+                txn.put(keys::job_file(id, index), &record)?;
+                job.files += 1;
+                job.bytes = job.bytes.saturating_add(file.version.size);
+            }
+            ClaimOutcome::AlreadyLoaded => {
+                skip(&mut job, &mut skipped, SkipReason::AlreadyLoaded, None, file)
+            }
+            ClaimOutcome::Changed => skip(&mut job, &mut skipped, SkipReason::Changed, None, file),
+            ClaimOutcome::ClaimedBy(by) => skip(&mut job, &mut skipped, SkipReason::Claimed, Some(by), file),
+            ClaimOutcome::Empty => skip(&mut job, &mut skipped, SkipReason::Empty, None, file),
+            ClaimOutcome::OverMaxFiles => skip(&mut job, &mut skipped, SkipReason::OverMaxFiles, None, file),
+        }
+        outcomes.push(outcome);
+    }
+    if !skipped.is_empty() {
+        let groups: Vec<SkippedFiles> = skipped.into_values().collect();
+        txn.put(keys::skipped_chunk(id, chunk), &groups)?;
+    }
+    job.chunks = job.chunks.max(chunk + 1);
+    put(txn, &job)?;
+    Ok(CommandResult::Claims(outcomes))
+}
+
+/// What becomes of a file, given what its ledger entry means.
+fn decide(job: &Job, spec: &JobSpec, entry: &LedgerEntry, file: &ListedFile) -> ClaimOutcome {
+    if let Some(own) = entry.claims.iter().find(|claim| claim.job == job.id) {
+        return ClaimOutcome::Claimed(own.file);
+    }
+    if file.version.size == 0 {
+        return ClaimOutcome::Empty;
+    }
+    // FORCE loads whatever the ledger says, and puts its claim beside what is there.
+    if !spec.force {
+        match entry.loaded_by.as_ref().map(|loaded| loaded.verdict(&file.version)) {
+            Some(LoadVerdict::Same) => return ClaimOutcome::AlreadyLoaded,
+            Some(LoadVerdict::Changed) => return ClaimOutcome::Changed,
+            Some(LoadVerdict::New) | None => {}
+        }
+        if let Some(other) = entry.claims.first() {
+            return ClaimOutcome::ClaimedBy(other.job);
+        }
+    }
+    if spec.max_files.is_some_and(|max| job.files >= max) {
+        return ClaimOutcome::OverMaxFiles;
+    }
+    ClaimOutcome::Claimed(FileIndex(job.files))
+}
+
+/// Takes over the version of a newer listing, as long as no slice has been made of the older one.
+fn repin(txn: &mut Transaction<'_>, id: JobId, index: FileIndex, file: &ListedFile) -> Outcome<()> {
+    let planned = txn.read::<jobs::FilePart>(&keys::file_part(id, index, 0))?.is_some();
+    let key = keys::job_file(id, index);
+    if !planned
+        && let Some(mut record) = txn.read::<JobFile>(&key)?
+        && record.version != file.version
+    {
+        record.version = file.version.clone();
+        txn.put(key, &record)?;
+    }
+    Ok(())
+}
+
+fn skip(
+    job: &mut Job,
+    skipped: &mut BTreeMap<(SkipReason, Option<JobId>), SkippedFiles>,
+    reason: SkipReason,
+    by: Option<JobId>,
+    file: &ListedFile,
+) {
+    let group = skipped.entry((reason, by)).or_insert_with(|| SkippedFiles {
+        reason,
+        by,
+        count: 0,
+        names: Vec::new(),
+    });
+    let counted = job.skipped.entry(reason).or_default();
+    // A COPY that runs every minute over a folder that is loaded must not fill the state with it.
+    if reason != SkipReason::AlreadyLoaded || *counted < MAX_ALREADY_LOADED_NAMES {
+        group.names.push(file.name.clone());
+    }
+    group.count += 1;
+    *counted += 1;
+}
+
+/// Takes back what an earlier proposal of the same chunk recorded as skipped.
+fn forget_skipped(txn: &mut Transaction<'_>, job: &mut Job, chunk: u32) -> Outcome<()> {
+    let key = keys::skipped_chunk(job.id, chunk);
+    let Some(groups) = txn.read::<Vec<SkippedFiles>>(&key)? else { return Ok(()) };
+    for group in groups {
+        if let Some(count) = job.skipped.get_mut(&group.reason) {
+            *count = count.saturating_sub(group.count);
+        }
+    }
+    job.skipped.retain(|_, count| *count > 0);
+    txn.delete(key);
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! NDJSON: one object a line.
+//!
+//! Comes in: a block of whole lines. Goes out: batches. [`records`] walks the lines once, checks their
+//! grammar and notes where the value of each wanted field begins and ends; [`cells`] then reads one column
+//! at a time from these spans, straight into the builders. A bad line costs its row only, and the next
+//! line starts afresh.
+
+pub(crate) mod cells;
+pub(crate) mod records;
+mod whole_row;
+
+use std::sync::Arc;
+
+use stevedore_common::file_format::{MissingFieldAs, NullFieldAs};
+use stevedore_common::{Error, Result};
+
+use crate::batches::{BatchAssembler, BatchPlan};
+use crate::blocks::TextBlock;
+use crate::parse::columns::Marks;
+use crate::spec::{ColumnSource, DecodeSpec, DecodedBatch};
+use crate::text::BlockDecoder;
+use cells::JsonCells;
+use records::{Names, Problem, Records};
+
+/// Spans that are held at once, as many as stay in the cache.
+const SPANS_AT_ONCE: usize = 1 << 14;
+
+/// Decodes blocks of NDJSON.
+#[derive(Debug)]
+pub(crate) struct NdjsonDecoder {
+    plan: BatchPlan,
+    names: Names,
+    /// For each column the slot of its field; `None`: the whole row.
+    slots: Vec<Option<usize>>,
+}
+
+impl NdjsonDecoder {
+    /// A decoder for a specification.
+    ///
+    /// # Errors
+    /// Invalid input for columns that have no name and for a time zone that does not exist.
+    pub(crate) fn new(spec: Arc<DecodeSpec>) -> Result<Self> {
+        let mut names = Vec::new();
+        let mut slots = Vec::new();
+        for column in &spec.columns {
+            slots.push(match &column.source {
+                ColumnSource::WholeRow => None,
+                ColumnSource::Name(name) => Some(match names.iter().position(|known| known == name) {
+                    Some(slot) => slot,
+                    None => {
+                        names.push(name.clone());
+                        names.len() - 1
+                    }
+                }),
+                ColumnSource::Position(_) => {
+                    return Err(Error::invalid(format!(
+                        "column {} is given by position; NDJSON fields have names",
+                        column.name
+                    )));
+                }
+            });
+        }
+        Ok(Self { names: Names::new(names, spec.case_sensitive), slots, plan: BatchPlan::new(spec)? })
+    }
+}
+
+impl BlockDecoder for NdjsonDecoder {
+    fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()> {
+        let bytes = &block.bytes[..];
+        let spec = &self.plan.spec;
+        let rows_at_once = (SPANS_AT_ONCE / (2 * self.names.len() + 1)).clamp(1, 1024);
+        let missing_is_error = spec.format.missing_field_as == MissingFieldAs::Error;
+        let mut records =
+            Records::new(&self.names, bytes, block.first_line, spec.max_nesting, missing_is_error);
+        let mut batches = BatchAssembler::new(&self.plan, &block, self.names.len() * 4)?;
+        loop {
+            records.fill(rows_at_once.min(batches.room()));
+            if records.rows() == 0 {
+                break;
+            }
+            for (row, problem) in records.problems() {
+                batches.reject(*row, || match problem {
+                    Problem::Invalid { column, reason } => {
+                        format!("invalid JSON at byte {column} of the line: {reason}")
+                    }
+                    Problem::NotAnObject => "expected an object, one a line".to_owned(),
+                    Problem::Missing(slot) => format!("missing field '{}'", self.names.name(*slot)),
+                });
+            }
+            batches.append(records.lines(), |i, builder, marks: &mut Marks<'_>| {
+                let cells = JsonCells {
+                    bytes,
+                    records: &records,
+                    slot: self.slots[i],
+                    null_if: &spec.format.null_if,
+                    missing_is_default: spec.format.missing_field_as == MissingFieldAs::FieldDefault,
+                    null_is_default: spec.format.null_field_as == NullFieldAs::FieldDefault,
+                };
+                builder.append_json(&cells, marks);
+            });
+            if batches.room() == 0 {
+                each(batches.finish(records.position())?)?;
+            }
+        }
+        batches.finish_block(each)
+    }
+}

@@ -1,0 +1,208 @@
+//! The columns of a file: their Arrow types, their SQL types, what the Parquet schema knows beyond Arrow.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use ::parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
+use ::parquet::file::metadata::ParquetMetaData;
+use ::parquet::schema::types::SchemaDescriptor;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
+use stevedore_common::error::{Error, Result};
+use stevedore_common::file_format::FileFormat;
+use stevedore_common::types::{EXTENSION_NAME, JSON_EXTENSION, SqlType};
+
+use super::guarded;
+use crate::cast;
+
+/// A top-level column of a file.
+#[derive(Debug, Clone)]
+pub struct FileColumn {
+    /// Its name.
+    pub name: String,
+    /// What the file says it is, in Arrow, JSON marked by the extension `arrow.json`.
+    pub field: Field,
+    /// The leaf columns that it consists of.
+    pub(super) leaves: Range<usize>,
+    /// The type that its arrays are cast to first, where USE_LOGIC_TYPE = false asks for another.
+    pub(super) physical: Option<DataType>,
+}
+
+impl FileColumn {
+    /// The type that the column has in SQL when nobody asks for another.
+    ///
+    /// # Errors
+    /// Names the column, where the dialect has no type for it.
+    pub fn natural_type(&self) -> Result<SqlType> {
+        cast::natural_type(&self.field).map_err(|error| error.context(format!("column '{}'", self.name)))
+    }
+
+    /// The field as a source of casts: what claims to be JSON is text until it is parsed.
+    pub(super) fn source_field(&self) -> Field {
+        without_json(&self.field)
+    }
+}
+
+/// The columns of a file, their types and whether they may be NULL.
+///
+/// # Errors
+/// Names the column that the dialect has no type for; bad data for a damaged schema.
+pub fn file_schema(
+    metadata: &Arc<ParquetMetaData>,
+    format: &FileFormat,
+) -> Result<Vec<(String, SqlType, bool)>> {
+    let (_, columns) = resolve(metadata, format)?;
+    columns
+        .iter()
+        .map(|column| Ok((column.name.clone(), column.natural_type()?, column.field.is_nullable())))
+        .collect()
+}
+
+/// The library's reading plan for a whole file, and its columns.
+pub(super) fn resolve(
+    metadata: &Arc<ParquetMetaData>,
+    format: &FileFormat,
+) -> Result<(ArrowReaderMetadata, Vec<FileColumn>)> {
+    guarded(
+        || "the schema of the Parquet file".into(),
+        || {
+            let damaged =
+                |error| Error::bad_data(format!("the schema of the Parquet file cannot be read: {error}"));
+            let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(!format.use_logic_type);
+            let mut reader = match ArrowReaderMetadata::try_new(metadata.clone(), options()) {
+                Ok(reader) => reader,
+                // The Arrow schema that a writer may embed is advice; the Parquet schema is the law.
+                Err(_) => {
+                    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+                    ArrowReaderMetadata::try_new(metadata.clone(), options).map_err(damaged)?
+                }
+            };
+            let parquet = metadata.file_metadata().schema_descr();
+            // INT96 becomes microseconds in the reader: nanoseconds would end in the year 2262.
+            let mut leaf = 0;
+            let fields: Fields =
+                reader.schema().fields().iter().map(|f| map_leaves(f, &mut leaf, parquet, &int96)).collect();
+            if fields != *reader.schema().fields() {
+                let schema = Schema::new_with_metadata(fields, reader.schema().metadata().clone());
+                let options = options().with_schema(Arc::new(schema));
+                reader = ArrowReaderMetadata::try_new(metadata.clone(), options).map_err(damaged)?;
+            }
+            let mut leaf = 0;
+            let columns = reader
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| {
+                    let first = leaf;
+                    let marked = map_leaves(field, &mut leaf, parquet, &mark);
+                    let mut column = FileColumn {
+                        name: field.name().clone(),
+                        field: marked.as_ref().clone(),
+                        leaves: first..leaf,
+                        physical: None,
+                    };
+                    if !format.use_logic_type {
+                        let physical = physical_type(column.field.data_type());
+                        if physical != *column.field.data_type() {
+                            column.field.set_data_type(physical.clone());
+                            column.physical = Some(physical);
+                        }
+                    }
+                    column
+                })
+                .collect();
+            Ok((reader, columns))
+        },
+    )
+}
+
+/// Rebuilds a field with each of its leaves changed; leaves come in the order of the Parquet schema.
+fn map_leaves(
+    field: &FieldRef,
+    leaf: &mut usize,
+    parquet: &SchemaDescriptor,
+    change: &dyn Fn(Field, &SchemaDescriptor, usize) -> Field,
+) -> FieldRef {
+    let mut walk = |field: &FieldRef| map_leaves(field, leaf, parquet, change);
+    let data_type = match field.data_type() {
+        DataType::List(item) => DataType::List(walk(item)),
+        DataType::LargeList(item) => DataType::LargeList(walk(item)),
+        DataType::ListView(item) => DataType::ListView(walk(item)),
+        DataType::LargeListView(item) => DataType::LargeListView(walk(item)),
+        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(walk(item), *n),
+        DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
+        _ => {
+            let index = *leaf;
+            *leaf += 1;
+            if index >= parquet.num_columns() {
+                return field.clone();
+            }
+            return Arc::new(change(field.as_ref().clone(), parquet, index));
+        }
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
+}
+
+fn int96(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
+    let is_int96 = parquet.column(leaf).physical_type() == PhysicalType::INT96;
+    if is_int96 && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, None)) {
+        // Those who write INT96 write instants.
+        field.with_data_type(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+    } else {
+        field
+    }
+}
+
+/// Marks JSON and UUID leaves by their Arrow extension.
+fn mark(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
+    let column = parquet.column(leaf);
+    let text = matches!(
+        field.data_type(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..)
+    );
+    let extension = match column.logical_type_ref() {
+        Some(LogicalType::Json) if text => JSON_EXTENSION,
+        Some(LogicalType::Uuid) if *field.data_type() == DataType::FixedSizeBinary(16) => {
+            cast::UUID_EXTENSION
+        }
+        None if text && column.converted_type() == ConvertedType::JSON => JSON_EXTENSION,
+        _ => return field,
+    };
+    let mut metadata = field.metadata().clone();
+    metadata.insert(EXTENSION_NAME.into(), extension.into());
+    field.with_metadata(metadata)
+}
+
+fn without_json(field: &Field) -> Field {
+    let walk = |field: &FieldRef| Arc::new(without_json(field));
+    let data_type = match field.data_type() {
+        DataType::List(item) => DataType::List(walk(item)),
+        DataType::LargeList(item) => DataType::LargeList(walk(item)),
+        DataType::ListView(item) => DataType::ListView(walk(item)),
+        DataType::LargeListView(item) => DataType::LargeListView(walk(item)),
+        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(walk(item), *n),
+        DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
+        other => other.clone(),
+    };
+    let mut metadata = field.metadata().clone();
+    if metadata.get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION) {
+        metadata.remove(EXTENSION_NAME);
+    }
+    field.clone().with_data_type(data_type).with_metadata(metadata)
+}
+
+/// Dates, times and timestamps as the integers that they are stored as.
+fn physical_type(data_type: &DataType) -> DataType {
+    let walk =
+        |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(physical_type(field.data_type())));
+    match data_type {
+        DataType::Date32 | DataType::Time32(_) => DataType::Int32,
+        DataType::Date64 | DataType::Time64(_) | DataType::Timestamp(..) => DataType::Int64,
+        DataType::List(item) => DataType::List(walk(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,269 @@
+//! A file and what is wanted of it: columns matched to fields, row groups chosen, ranges to fetch.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ::parquet::arrow::ProjectionMask;
+use ::parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use ::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use stevedore_common::error::{Error, Result};
+use stevedore_common::file_format::MissingFieldAs;
+use stevedore_common::types::SqlType;
+
+use super::columns::{FileColumn, resolve};
+use super::row_group::RowGroupDecoder;
+use crate::cast;
+use crate::spec::{ColumnSource, DecodeSpec, OutputColumn};
+
+/// A file that is about to be decoded. Cheap to share: everything in it is immutable.
+pub struct ParquetFile {
+    pub(super) metadata: Arc<ParquetMetaData>,
+    pub(super) reader: ArrowReaderMetadata,
+    pub(super) spec: DecodeSpec,
+    pub(super) columns: Vec<FileColumn>,
+    pub(super) outputs: Vec<Output>,
+    /// The file's columns that are read, in order.
+    pub(super) read: Vec<usize>,
+    schema: SchemaRef,
+}
+
+/// An output column and where it comes from in this file.
+pub(super) struct Output {
+    pub(super) column: OutputColumn,
+    pub(super) ty: SqlType,
+    pub(super) source: Source,
+}
+
+pub(super) enum Source {
+    /// The n-th column of the file.
+    Column(usize),
+    /// All of them.
+    WholeRow,
+    /// None: NULL, or the column's default.
+    Missing,
+}
+
+/// One row group to decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowGroupTask {
+    /// Its number within the file, from 0.
+    pub row_group: usize,
+    /// How many rows it has.
+    pub rows: u64,
+    /// The number of its first row within the file, from 0.
+    pub first_row: u64,
+    /// The bytes that are needed, in file order, neighbours joined; empty where no column is.
+    pub byte_ranges: Vec<Range<u64>>,
+}
+
+impl RowGroupTask {
+    /// How many bytes are to be fetched.
+    pub fn input_bytes(&self) -> u64 {
+        self.byte_ranges.iter().map(|range| range.end - range.start).sum()
+    }
+}
+
+/// Gaps up to this size are fetched along with their neighbours: a request costs more.
+const JOIN_GAP: u64 = 64 * 1024;
+
+impl ParquetFile {
+    /// Matches the columns of a spec to a file.
+    ///
+    /// # Errors
+    /// A wanted column is missing (MISSING_FIELD_AS = ERROR), ambiguous, of a type that the dialect
+    /// does not know, or never casts to the type wanted; a damaged schema.
+    pub fn open(metadata: Arc<ParquetMetaData>, spec: &DecodeSpec) -> Result<Self> {
+        let (reader, columns) = resolve(&metadata, &spec.format)?;
+        let mut outputs = Vec::with_capacity(spec.columns.len());
+        for column in &spec.columns {
+            let source = source_of(column, &columns, spec)?;
+            let ty = match (&column.ty, &source) {
+                (Some(ty), _) => ty.clone(),
+                (None, Source::Column(index)) => columns[*index].natural_type()?,
+                (None, Source::WholeRow) => SqlType::Variant,
+                (None, Source::Missing) => SqlType::String,
+            };
+            let describe = || format!("column '{}'", column.name);
+            match &source {
+                Source::Column(index) => {
+                    cast::check_field(&columns[*index].source_field(), &ty)
+                        .map_err(|error| error.context(describe()))?;
+                }
+                Source::WholeRow => {
+                    for column in &columns {
+                        column.natural_type()?;
+                    }
+                    cast::check(&SqlType::Variant, &ty).map_err(|error| error.context(describe()))?;
+                }
+                Source::Missing => {}
+            }
+            outputs.push(Output { column: column.clone(), ty, source });
+        }
+        let whole = outputs.iter().any(|output| matches!(output.source, Source::WholeRow));
+        let read = (0..columns.len())
+            .filter(|i| {
+                whole || outputs.iter().any(|o| matches!(o.source, Source::Column(column) if column == *i))
+            })
+            .collect();
+        let fields: Vec<Field> =
+            outputs.iter().map(|output| output.ty.to_field(&output.column.name, true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        Ok(Self { metadata, reader, spec: spec.clone(), columns, outputs, read, schema })
+    }
+
+    /// The schema of the batches.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The columns of the file.
+    pub fn columns(&self) -> &[FileColumn] {
+        &self.columns
+    }
+
+    /// The file's metadata.
+    pub fn metadata(&self) -> &Arc<ParquetMetaData> {
+        &self.metadata
+    }
+
+    /// The row groups to decode: all of them, or those whose first byte lies in `range`, so that ranges
+    /// which cover a file cover each row group once.
+    pub fn plan(&self, range: Option<Range<u64>>) -> Vec<RowGroupTask> {
+        self.plan_where(range, |_, _| true)
+    }
+
+    /// As [`ParquetFile::plan`], without the row groups that `keep` refuses by their statistics.
+    pub fn plan_where(
+        &self,
+        range: Option<Range<u64>>,
+        keep: impl Fn(usize, &RowGroupMetaData) -> bool,
+    ) -> Vec<RowGroupTask> {
+        let leaves: Vec<usize> = self.read.iter().flat_map(|i| self.columns[*i].leaves.clone()).collect();
+        let mut tasks = Vec::new();
+        let mut first_row = 0;
+        for (number, group) in self.metadata.row_groups().iter().enumerate() {
+            let rows = group.num_rows().unsigned_abs();
+            let starts = group.columns().iter().map(|column| column.byte_range().0);
+            let wanted = match &range {
+                None => true,
+                Some(range) => starts.min().is_some_and(|start| range.contains(&start)),
+            };
+            if wanted && keep(number, group) {
+                let mut byte_ranges: Vec<Range<u64>> = leaves
+                    .iter()
+                    .filter_map(|leaf| group.columns().get(*leaf))
+                    .map(|column| {
+                        let (start, length) = column.byte_range();
+                        start..start + length
+                    })
+                    .collect();
+                join(&mut byte_ranges);
+                tasks.push(RowGroupTask { row_group: number, rows, first_row, byte_ranges });
+            }
+            first_row += rows;
+        }
+        tasks
+    }
+
+    /// Decodes a row group whose bytes were fetched: one buffer for each of the task's ranges.
+    ///
+    /// # Errors
+    /// Where a range is missing or short, or the row group is damaged.
+    pub fn decode_row_group(
+        self: &Arc<Self>,
+        task: &RowGroupTask,
+        fetched: Vec<Bytes>,
+    ) -> Result<RowGroupDecoder> {
+        if fetched.len() != task.byte_ranges.len() {
+            return Err(Error::internal(format!(
+                "row group {} needs {} ranges, {} were fetched",
+                task.row_group + 1,
+                task.byte_ranges.len(),
+                fetched.len()
+            )));
+        }
+        let mut chunks = Vec::with_capacity(fetched.len());
+        for (range, bytes) in task.byte_ranges.iter().zip(fetched) {
+            if bytes.len() as u64 != range.end - range.start {
+                return Err(Error::bad_data(format!(
+                    "the file is cut off: of the bytes {} to {} only {} are there",
+                    range.start,
+                    range.end,
+                    bytes.len()
+                )));
+            }
+            chunks.push((range.clone(), bytes));
+        }
+        RowGroupDecoder::new(self.clone(), task.clone(), chunks)
+    }
+
+    /// The leaf columns to read.
+    pub(super) fn projection(&self) -> ProjectionMask {
+        let leaves = self.read.iter().flat_map(|i| self.columns[*i].leaves.clone());
+        ProjectionMask::leaves(self.reader.parquet_schema(), leaves)
+    }
+}
+
+fn join(ranges: &mut Vec<Range<u64>>) {
+    ranges.sort_by_key(|range| range.start);
+    ranges.dedup_by(|next, last| {
+        let close = next.start <= last.end.saturating_add(JOIN_GAP);
+        if close {
+            last.end = last.end.max(next.end);
+        }
+        close
+    });
+}
+
+fn source_of(column: &OutputColumn, columns: &[FileColumn], spec: &DecodeSpec) -> Result<Source> {
+    let name = match &column.source {
+        ColumnSource::WholeRow => return Ok(Source::WholeRow),
+        ColumnSource::Position(index) if *index < columns.len() => return Ok(Source::Column(*index)),
+        ColumnSource::Position(index) => {
+            return Err(Error::bad_data(format!(
+                "column {} is wanted, the file has {}",
+                index + 1,
+                columns.len()
+            )));
+        }
+        ColumnSource::Name(name) => name,
+    };
+    let matches = |same: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        columns.iter().enumerate().filter(|(_, column)| same(&column.name)).map(|(i, _)| i).collect()
+    };
+    let mut found = matches(&|other| other == name);
+    if found.is_empty() && !spec.case_sensitive {
+        let lower = name.to_lowercase();
+        found = matches(&|other| other.to_lowercase() == lower);
+    }
+    let list = |columns: &mut dyn Iterator<Item = &FileColumn>| {
+        let names: Vec<&str> = columns.map(|column| column.name.as_str()).collect();
+        let shown = names[..names.len().min(50)].join(", ");
+        if names.len() > 50 { format!("{shown}, … ({} in all)", names.len()) } else { shown }
+    };
+    match found.as_slice() {
+        [one] => Ok(Source::Column(*one)),
+        [] if spec.format.missing_field_as == MissingFieldAs::Error => Err(Error::bad_data(format!(
+            "column '{name}' is not in the file, which has: {}",
+            list(&mut columns.iter())
+        ))
+        .hint("MISSING_FIELD_AS = FIELD_DEFAULT fills missing columns in")),
+        [] => Ok(Source::Missing),
+        several => Err(Error::bad_data(format!(
+            "column '{name}' is ambiguous in the file, which has: {}",
+            list(&mut several.iter().map(|i| &columns[*i]))
+        ))
+        .hint("COLUMN_MATCH_MODE = CASE_SENSITIVE tells names apart by case")),
+    }
+}
+
+/// Whether NULL_IF applies to values of this type.
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, value) => is_text(value),
+        _ => false,
+    }
+}

@@ -1,0 +1,95 @@
+//! The footer: from the last bytes of a file to its metadata.
+
+use std::sync::Arc;
+
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use bytes::Bytes;
+use stevedore_common::error::{Error, Result};
+
+use super::guarded;
+
+/// How many bytes of the end to fetch at first: enough for the footers of most files.
+pub const TAIL_BYTES: u64 = 64 * 1024;
+/// The largest footer accepted; wider ones would not fit beside the data anyway.
+const MAX_FOOTER_BYTES: u64 = 512 << 20;
+/// Metadata length and magic.
+const END_BYTES: usize = 8;
+
+/// What the end of a file tells.
+#[derive(Debug, Clone)]
+pub enum Footer {
+    /// The metadata.
+    Ready(Arc<ParquetMetaData>),
+    /// The footer is larger: call again with this many bytes from the end.
+    Need(u64),
+}
+
+/// Reads the footer from the last bytes of a file of `file_size` bytes ([`TAIL_BYTES`] of them, or the
+/// whole file where it is smaller).
+///
+/// # Errors
+/// Bad data that says why this is not a Parquet file; not supported for encrypted files.
+pub fn read_footer(file_size: u64, tail: &Bytes) -> Result<Footer> {
+    let not_parquet = |why: String| Error::bad_data(format!("not a Parquet file: {why}"));
+    if file_size < 12 {
+        return Err(not_parquet(format!("it has {file_size} bytes, the smallest has 12")));
+    }
+    let Some((head, end)) = tail.split_last_chunk::<END_BYTES>() else {
+        return Ok(Footer::Need(TAIL_BYTES.min(file_size)));
+    };
+    let [a, b, c, d, magic @ ..] = end;
+    if magic == b"PARE" {
+        return Err(Error::not_supported("encrypted Parquet files"));
+    }
+    if magic != b"PAR1" {
+        return Err(not_parquet("it does not end with PAR1; it is of another format, or cut off".into()));
+    }
+    let length = u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
+    // The file starts with a magic too.
+    if length + END_BYTES as u64 + 4 > file_size {
+        return Err(not_parquet(format!(
+            "the footer is damaged (it claims {length} bytes, the file has {file_size})"
+        )));
+    }
+    if length > MAX_FOOTER_BYTES {
+        return Err(Error::exhausted(format!(
+            "the footer of the Parquet file has {length} bytes; at most {MAX_FOOTER_BYTES} are read"
+        )));
+    }
+    let Some(start) = head.len().checked_sub(length as usize) else {
+        return Ok(Footer::Need(length + END_BYTES as u64));
+    };
+    let metadata = guarded(
+        || "not a Parquet file: the footer".into(),
+        || {
+            ParquetMetaDataReader::decode_metadata(&head[start..])
+                .map_err(|error| not_parquet(format!("the footer is damaged ({error})")))
+        },
+    )?;
+    check(&metadata, file_size)?;
+    Ok(Footer::Ready(Arc::new(metadata)))
+}
+
+/// Counts and places that later steps rely on.
+fn check(metadata: &ParquetMetaData, file_size: u64) -> Result<()> {
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let damaged = |what: String| {
+            Error::bad_data(format!("row group {} of the Parquet file is damaged ({what})", number + 1))
+        };
+        if group.num_rows() < 0 {
+            return Err(damaged(format!("it claims {} rows", group.num_rows())));
+        }
+        for column in group.columns() {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let end = start.checked_add(column.compressed_size());
+            let inside = end.is_some_and(|end| start >= 0 && end >= start && end.unsigned_abs() <= file_size);
+            if !inside {
+                return Err(damaged(format!(
+                    "column {} lies outside of the file's {file_size} bytes; the file may be cut off",
+                    column.column_path().string()
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Text files end to end: stored bytes in, blocks and batches out.
+//!
+//! One task a file drives a [`TextInput`] (decompress, transcode, cut); the blocks that it hands out are
+//! decoded by a [`BlockDecoder`] on any thread, in any order; put back in file order, their batches get the
+//! row numbers of the file from [`RowNumbering`]. Nothing here waits or does I/O. Bad rows are in the
+//! batches; an error means that the file cannot be read on.
+
+use std::sync::Arc;
+
+use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
+use stevedore_common::{Error, Result};
+
+use crate::blocks::{BlockCutter, TextBlock};
+use crate::charset::Transcoder;
+use crate::csv::CsvDecoder;
+use crate::decompress::Decompressor;
+use crate::limits::{DecompressLimits, TextLimits};
+use crate::ndjson::NdjsonDecoder;
+use crate::spec::{DecodeSpec, DecodedBatch};
+
+/// Decodes blocks of a text format. Blocks may be decoded at once and in any order.
+pub trait BlockDecoder: Send + Sync {
+    /// Decodes a block and hands out batches of at most `batch_rows` rows, in order, so that no more than
+    /// one of them is held. Every record is a row or an error of exactly one batch; row numbers count from
+    /// the block's first record.
+    ///
+    /// # Errors
+    /// Internal ones, and those of `each`; bad data is in the batches.
+    fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()>;
+
+    /// As [`BlockDecoder::decode_each`], with all batches of the block at once.
+    ///
+    /// # Errors
+    /// As there.
+    fn decode(&self, block: TextBlock) -> Result<Vec<DecodedBatch>> {
+        let mut batches = Vec::new();
+        self.decode_each(block, &mut |batch| {
+            batches.push(batch);
+            Ok(())
+        })?;
+        Ok(batches)
+    }
+}
+
+/// The decoder for a CSV, TSV or NDJSON specification.
+///
+/// # Errors
+/// Invalid input for a specification that the format cannot serve, unsupported for other formats.
+pub fn text_decoder(spec: Arc<DecodeSpec>) -> Result<Box<dyn BlockDecoder>> {
+    Ok(match spec.format.kind {
+        FormatKind::Csv | FormatKind::Tsv => Box::new(CsvDecoder::new(spec)?),
+        FormatKind::Ndjson => Box::new(NdjsonDecoder::new(spec)?),
+        kind => return Err(Error::not_supported(format!("decoding {kind} files as text"))),
+    })
+}
+
+/// Makes the row numbers of batches count from the start of the file: hand it the batches in file order.
+#[derive(Debug, Default)]
+pub struct RowNumbering {
+    rows: u64,
+}
+
+impl RowNumbering {
+    /// Numbers the batches of the next block.
+    pub fn number_block(&mut self, batches: &mut [DecodedBatch]) {
+        let base = self.rows;
+        for batch in batches {
+            batch.row_numbers.iter_mut().for_each(|row| *row += base);
+            batch.errors.iter_mut().for_each(|error| error.row += base);
+            self.rows += (batch.row_numbers.len() + batch.errors.len()) as u64;
+        }
+    }
+
+    /// Records so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+}
+
+/// From the stored bytes of a file to blocks of records.
+#[derive(Debug)]
+pub struct TextInput {
+    decompressor: Option<Decompressor>,
+    transcoder: Transcoder,
+    cutter: BlockCutter,
+}
+
+impl TextInput {
+    /// For a file whose codec is known ([`Compression::resolve`]).
+    ///
+    /// # Errors
+    /// Invalid input for an encoding that does not exist, internal for an unresolved codec.
+    pub fn new(
+        format: &FileFormat,
+        codec: Compression,
+        decompress: DecompressLimits,
+        text: TextLimits,
+    ) -> Result<Self> {
+        Ok(Self {
+            decompressor: match codec {
+                Compression::None => None,
+                codec => Some(Decompressor::new(codec, decompress)?),
+            },
+            transcoder: Transcoder::new(&format.encoding, format.encoding_error_mode)?,
+            cutter: BlockCutter::new(format, text),
+        })
+    }
+
+    /// Takes the next bytes and hands out the blocks that they complete. `each` may wait: what one push
+    /// holds stays bounded however well the bytes were compressed.
+    ///
+    /// # Errors
+    /// A damaged stream, a limit, invalid text under STRICT, and the errors of `each`.
+    pub fn push(&mut self, input: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        self.cutter.count_input(input.len() as u64);
+        let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
+        match &mut self.decompressor {
+            None => transcoder.push(input, &mut |text| cutter.push(text, each)),
+            Some(decompressor) => decompressor
+                .push(input, &mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each))),
+        }
+    }
+
+    /// Ends the file and hands out the rest.
+    ///
+    /// # Errors
+    /// As [`TextInput::push`], and a stream that is truncated.
+    pub fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
+        if let Some(decompressor) = &mut self.decompressor {
+            decompressor.finish(&mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each)))?;
+        }
+        transcoder.finish(&mut |text| cutter.push(text, each))?;
+        cutter.finish(each)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! The Flight service of a worker: query results out.
+//!
+//! Comes in: a `QuerySpec` as the bytes of a ticket (run it, stream the rows) or of a descriptor's command
+//! (only say what its columns are). Goes out: Arrow batches in messages of bounded size, produced as fast
+//! as the reader takes them; a reader that goes away stops the query. Anything else is unimplemented.
+//! Only coordinators are meant to call: specs hold credentials, so nothing of them is ever logged.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
+};
+use futures::{Stream, StreamExt, TryStreamExt};
+use prost::Message;
+use stevedore_common::Error;
+use stevedore_proto::v1::QuerySpec;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::query::QueryEngine;
+use crate::status::status_of;
+
+/// The size at which a batch is cut into several messages. Rows larger than this travel alone.
+const TARGET_MESSAGE_BYTES: usize = 2 << 20;
+/// The largest message that is sent or taken; a single row may be as large as the decoders allow.
+pub const MAX_MESSAGE_BYTES: usize = 160 << 20;
+
+type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
+
+/// Serves queries.
+#[derive(Clone)]
+pub struct WorkerFlight {
+    engine: Arc<QueryEngine>,
+}
+
+impl WorkerFlight {
+    /// A service over an engine.
+    pub fn new(engine: Arc<QueryEngine>) -> Self {
+        Self { engine }
+    }
+
+    /// The service for a gRPC server, with its message limits.
+    pub fn into_server(self) -> FlightServiceServer<Self> {
+        FlightServiceServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    async fn described(&self, descriptor: &FlightDescriptor) -> Result<arrow::datatypes::SchemaRef, Status> {
+        let spec = spec(&descriptor.cmd)?;
+        let planned = self.engine.plan(&spec).await.map_err(|e| status_of(&e))?;
+        Ok(Arc::clone(planned.schema()))
+    }
+}
+
+fn spec(bytes: &[u8]) -> Result<QuerySpec, Status> {
+    QuerySpec::decode(bytes).map_err(|e| {
+        status_of(&Error::invalid(format!("the ticket is no query of this version of the cluster: {e}")))
+    })
+}
+
+fn unimplemented<T>(what: &str) -> Result<T, Status> {
+    let error = Error::not_supported(format!("{what} on a worker"))
+        .hint("connect to a coordinator; workers only serve the queries that it sends");
+    Err(status_of(&error))
+}
+
+#[tonic::async_trait]
+impl FlightService for WorkerFlight {
+    type HandshakeStream = Answer<HandshakeResponse>;
+    type ListFlightsStream = Answer<FlightInfo>;
+    type DoGetStream = Answer<FlightData>;
+    type DoPutStream = Answer<PutResult>;
+    type DoExchangeStream = Answer<FlightData>;
+    type DoActionStream = Answer<arrow_flight::Result>;
+    type ListActionsStream = Answer<ActionType>;
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let spec = spec(&request.into_inner().ticket)?;
+        let stream = self.engine.query(&spec).await.map_err(|e| status_of(&e))?;
+        let schema = Arc::clone(stream.schema());
+        let batches = stream.map_err(|e| FlightError::Tonic(Box::new(status_of(&e))));
+        let data = FlightDataEncoderBuilder::new()
+            .with_schema(schema)
+            .with_max_flight_data_size(TARGET_MESSAGE_BYTES)
+            .build(batches)
+            .map_err(|e| match e {
+                FlightError::Tonic(status) => *status,
+                other => status_of(&Error::internal(format!("a result could not be encoded: {other}"))),
+            });
+        Ok(Response::new(data.boxed()))
+    }
+
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let descriptor = request.into_inner();
+        let schema = self.described(&descriptor).await?;
+        let info = FlightInfo::new()
+            .try_with_schema(&schema)
+            .map_err(|e| status_of(&Error::internal(e.to_string())))?
+            .with_descriptor(descriptor);
+        Ok(Response::new(info))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let schema = self.described(&request.into_inner()).await?;
+        let options = IpcWriteOptions::default();
+        let result: SchemaResult = SchemaAsIpc::new(&schema, &options)
+            .try_into()
+            .map_err(|e: arrow::error::ArrowError| status_of(&Error::internal(e.to_string())))?;
+        Ok(Response::new(result))
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        unimplemented("Handshake")
+    }
+
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        unimplemented("ListFlights")
+    }
+
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        unimplemented("PollFlightInfo")
+    }
+
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        unimplemented("DoPut")
+    }
+
+    async fn do_exchange(
+        &self,
+        _: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        unimplemented("DoExchange")
+    }
+
+    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        unimplemented("DoAction")
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        unimplemented("ListActions")
+    }
+}

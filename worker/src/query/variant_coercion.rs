@@ -1,0 +1,208 @@
+//! What a VARIANT means beside a value of another type.
+//!
+//! Comes in: a plan before DataFusion coerces types. Goes out: the same plan where a VARIANT that is
+//! compared with text, or given to a function of text, is read as text (`v:a = 'x'`), one that is
+//! compared with another type is cast to it, NULL where that fails (`v:n > 5`), and one that is computed
+//! with is a DOUBLE. Two VARIANTs are compared as they are. Other functions, `sum` among them, take a
+//! VARIANT only under a cast of the user's. Names of result columns do not change.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ExprSchema};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::expr::{InList, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, Operator, ScalarUDF, lit};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+use stevedore_common::types::SqlType;
+
+use super::functions::{TRY_CAST, VARIANT_TEXT};
+
+/// Functions whose arguments are text.
+const OF_TEXT: &[&str] = &[
+    "upper", "lower", "length", "char_length", "character_length", "concat", "concat_ws", "substr", "substring",
+    "trim", "btrim", "ltrim", "rtrim", "replace", "split_part", "starts_with", "ends_with", "strpos", "position",
+    "contains", "reverse", "left", "right", "lpad", "rpad", "regexp_like", "regexp_match", "regexp_replace",
+    "regexp_count", "ascii", "initcap", "octet_length", "bit_length", "repeat", "levenshtein", "translate",
+];
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct VariantCoercion {
+    text: Arc<ScalarUDF>,
+    try_cast: Arc<ScalarUDF>,
+}
+
+impl VariantCoercion {
+    /// Takes its two functions from those of the session.
+    pub(crate) fn new(functions: &[Arc<ScalarUDF>]) -> Option<Self> {
+        let find = |name: &str| functions.iter().find(|function| function.name() == name).cloned();
+        Some(Self { text: find(VARIANT_TEXT)?, try_cast: find(TRY_CAST)? })
+    }
+
+    fn as_text(&self, expr: Expr) -> Expr {
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&self.text), vec![expr]))
+    }
+
+    fn as_type(&self, expr: Expr, ty: &SqlType) -> Expr {
+        Expr::ScalarFunction(ScalarFunction::new_udf(
+            Arc::clone(&self.try_cast),
+            vec![expr, lit(ty.to_string())],
+        ))
+    }
+
+    /// Reads a VARIANT as what stands beside it.
+    fn beside(&self, expr: Expr, other: &Expr, schema: &dyn ExprSchema) -> DfResult<Expr> {
+        if !is_variant(&expr, schema) || is_variant(other, schema) {
+            return Ok(expr);
+        }
+        let (_, field) = other.to_field(schema)?;
+        Ok(match field.data_type() {
+            DataType::Null => expr,
+            data_type if is_text(data_type) => self.as_text(expr),
+            data_type if data_type.is_integer() || matches!(data_type, DataType::Decimal128(..)) => {
+                // Neither rounds large integers (as DOUBLE does) nor fractions (as BIGINT does).
+                self.as_type(expr, &SqlType::Decimal(38, 10))
+            }
+            _ => match SqlType::from_arrow_field(&field) {
+                Ok(ty) => self.as_type(expr, &ty),
+                Err(_) => expr,
+            },
+        })
+    }
+
+    fn rewrite(&self, expr: Expr, schema: &dyn ExprSchema) -> DfResult<Transformed<Expr>> {
+        Ok(match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op, right })
+                if is_variant(&left, schema) || is_variant(&right, schema) =>
+            {
+                let (left, right) = if is_text_operator(op) {
+                    let text = |side: Expr| if is_variant(&side, schema) { self.as_text(side) } else { side };
+                    (text(*left), text(*right))
+                } else {
+                    let (l, r) = (left.as_ref().clone(), right.as_ref().clone());
+                    (self.beside(*left, &r, schema)?, self.beside(*right, &l, schema)?)
+                };
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+            }
+            Expr::Like(Like { negated, expr, pattern, escape_char, case_insensitive })
+                if is_variant(&expr, schema) =>
+            {
+                Transformed::yes(Expr::Like(Like::new(
+                    negated,
+                    Box::new(self.as_text(*expr)),
+                    pattern,
+                    escape_char,
+                    case_insensitive,
+                )))
+            }
+            Expr::InList(InList { expr, list, negated })
+                if is_variant(&expr, schema) && !list.is_empty() =>
+            {
+                let expr = self.beside(*expr, &list[0], schema)?;
+                Transformed::yes(Expr::InList(InList::new(Box::new(expr), list, negated)))
+            }
+            Expr::Between(Between { expr, negated, low, high }) if is_variant(&expr, schema) => {
+                let expr = self.beside(*expr, &low, schema)?;
+                Transformed::yes(Expr::Between(Between::new(Box::new(expr), negated, low, high)))
+            }
+            Expr::ScalarFunction(ScalarFunction { func, args }) if OF_TEXT.contains(&func.name()) => {
+                let mut changed = false;
+                let args = args
+                    .into_iter()
+                    .map(|arg| {
+                        if !is_variant(&arg, schema) {
+                            return arg;
+                        }
+                        changed = true;
+                        self.as_text(arg)
+                    })
+                    .collect();
+                let expr = Expr::ScalarFunction(ScalarFunction { func, args });
+                if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
+            }
+            other => Transformed::no(other),
+        })
+    }
+
+    fn rewrite_plan(&self, plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
+        let mut schema = merge_schema(&plan.inputs());
+        if let LogicalPlan::TableScan(scan) = &plan {
+            schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+        }
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|expr| self.rewrite(expr, &schema))?;
+            Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
+        })?
+        .map_data(LogicalPlan::recompute_schema)
+    }
+}
+
+/// Arithmetic has its type checked while the text is planned, before any rule can run.
+impl ExprPlanner for VariantCoercion {
+    fn plan_binary_op(
+        &self,
+        mut expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> DfResult<PlannerResult<RawBinaryExpr>> {
+        let arithmetic = matches!(
+            expr.op,
+            BinaryOperator::Plus
+                | BinaryOperator::Minus
+                | BinaryOperator::Multiply
+                | BinaryOperator::Divide
+                | BinaryOperator::Modulo
+        );
+        if arithmetic {
+            for side in [&mut expr.left, &mut expr.right] {
+                if is_variant(side, schema) {
+                    *side = self.as_type(std::mem::take(side), &SqlType::Float64);
+                }
+            }
+        }
+        Ok(PlannerResult::Original(expr))
+    }
+}
+
+impl AnalyzerRule for VariantCoercion {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> DfResult<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(|plan| self.rewrite_plan(plan))?.data)
+    }
+
+    fn name(&self) -> &str {
+        "variant_coercion"
+    }
+}
+
+fn is_variant(expr: &Expr, schema: &dyn ExprSchema) -> bool {
+    expr.to_field(schema)
+        .ok()
+        .and_then(|(_, field)| SqlType::from_arrow_field(&field).ok())
+        .is_some_and(|ty| ty == SqlType::Variant)
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+fn is_text_operator(op: Operator) -> bool {
+    matches!(
+        op,
+        Operator::StringConcat
+            | Operator::RegexMatch
+            | Operator::RegexIMatch
+            | Operator::RegexNotMatch
+            | Operator::RegexNotIMatch
+            | Operator::LikeMatch
+            | Operator::ILikeMatch
+            | Operator::NotLikeMatch
+            | Operator::NotILikeMatch
+    )
+}

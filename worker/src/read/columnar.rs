@@ -1,0 +1,197 @@
+//! Parquet: the footer, then row groups fetched ahead and decoded at the same time, given in order.
+//!
+//! Column chunks are fetched as ranges of one pinned version, near ones together. How many row groups are
+//! under way is bounded by the threads and by the budget of memory. A store without etags is read whole.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::file::metadata::ParquetMetaData;
+use stevedore_common::file_format::FileFormat;
+use stevedore_common::storage::{PinnedFile, Store};
+use stevedore_common::types::SqlType;
+use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::{Footer, ParquetFile, RowGroupTask, TAIL_BYTES, file_schema, read_footer};
+use stevedore_decode::spec::DecodedBatch;
+use stevedore_proto::v1::FileTask;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::open::{open, part_of, version_of};
+use super::resources::{CpuPool, Reservation};
+use super::{FileJob, FileTotals, WorkerResources};
+
+/// The largest file that is held in memory because its store cannot pin ranges.
+const MAX_WHOLE: u64 = 1 << 30;
+/// Batches decoded in one go on a thread.
+const BATCHES_AT_ONCE: usize = 4;
+/// Decoded batches of a row group that may wait.
+const BATCHES_AHEAD: u64 = 256;
+
+/// Where ranges come from.
+#[derive(Debug, Clone)]
+enum Ranges {
+    Pinned(PinnedFile),
+    Memory(Bytes),
+}
+
+impl Ranges {
+    /// Ranges of a file; all of it is read now where its store cannot pin them.
+    async fn of(file: PinnedFile) -> Result<Self> {
+        if file.can_split() {
+            Ok(Self::Pinned(file))
+        } else {
+            Ok(Self::Memory(file.read_all(MAX_WHOLE).await?))
+        }
+    }
+
+    async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        match self {
+            Self::Pinned(file) => file.read_ranges(ranges).await,
+            Self::Memory(whole) => ranges
+                .iter()
+                .map(|range| {
+                    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(whole.len());
+                    if range.end > whole.len() as u64 {
+                        return Err(Error::bad_data(format!("the file ends before byte {}", range.end)));
+                    }
+                    Ok(whole.slice(at(range.start)..at(range.end)))
+                })
+                .collect(),
+        }
+    }
+
+    /// The metadata at the end of a file of `size` bytes.
+    async fn footer(&self, size: u64, cpu: &CpuPool) -> Result<Arc<ParquetMetaData>> {
+        let mut tail = TAIL_BYTES.min(size);
+        // At most two steps: the second fetches what the first asked for.
+        for _ in 0..3 {
+            let bytes = self.read(&[size - tail..size]).await?.pop().unwrap_or_default();
+            match cpu.run(move || read_footer(size, &bytes)).await? {
+                Footer::Ready(metadata) => return Ok(metadata),
+                Footer::Need(bytes) => tail = bytes.min(size),
+            }
+        }
+        Err(Error::bad_data("not a Parquet file: the footer's size cannot be told"))
+    }
+}
+
+/// The columns of a Parquet file: name, type, whether they may be NULL.
+///
+/// # Errors
+/// The file cannot be read, or is no Parquet file, or has a column that SQL has no type for.
+pub async fn parquet_columns(
+    task: &FileTask,
+    store: &Store,
+    format: &FileFormat,
+    resources: &WorkerResources,
+) -> Result<Vec<(String, SqlType, bool)>> {
+    let file = store.open(&task.path, &version_of(task)).await?;
+    let metadata = Ranges::of(file).await?.footer(task.size, &resources.cpu).await?;
+    let format = format.clone();
+    resources.cpu.run(move || file_schema(&metadata, &format)).await
+}
+
+/// A row group under way.
+struct UnderWay {
+    batches: mpsc::Receiver<Result<(DecodedBatch, Arc<Reservation>)>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
+    let cpu = job.resources.cpu.clone();
+    let _base = job.resources.memory.reserve_base(2 * TAIL_BYTES.min(job.task.size), &job.turn).await;
+    let ranges = Ranges::of(open(job).await?).await?;
+    let metadata = ranges.footer(job.task.size, &cpu).await?;
+    let spec = Arc::clone(&job.spec);
+    let file = cpu.run(move || ParquetFile::open(metadata, &spec).map(Arc::new)).await?;
+    let part = part_of(&job.task).map(|(start, end)| start..end);
+    let plan = file.plan(part.clone());
+
+    let (sender, mut groups) = mpsc::channel::<UnderWay>(cpu.threads().max(1));
+    let starting = start_groups(job.clone(), Arc::clone(&file), ranges, plan, sender);
+    let starting = AbortOnDropHandle::new(tokio::spawn(starting));
+    let mut totals = FileTotals::default();
+    while let Some(mut group) = groups.recv().await {
+        while let Some(batch) = group.batches.recv().await {
+            let (batch, held) = batch?;
+            totals.rows += (batch.batch.num_rows() + batch.errors.len()) as u64;
+            job.emit(batch, &held).await?;
+        }
+    }
+    starting.await.map_err(|e| Error::internal(format!("reading row groups failed: {e}")))?;
+    totals.lines = totals.rows;
+    totals.bytes = part.map_or(job.task.size, |part| part.end.min(job.task.size).saturating_sub(part.start));
+    Ok(totals)
+}
+
+/// Starts row groups in order, as many ahead as threads and memory allow.
+async fn start_groups(
+    job: FileJob,
+    file: Arc<ParquetFile>,
+    ranges: Ranges,
+    plan: Vec<RowGroupTask>,
+    sender: mpsc::Sender<UnderWay>,
+) {
+    for task in plan {
+        let held = job.resources.memory.reserve(memory_of(&file, &task), &job.turn).await;
+        let batches = task.rows / job.spec.batch_rows.max(1) as u64 + 2;
+        let (out, batches) = mpsc::channel(usize::try_from(batches.min(BATCHES_AHEAD)).unwrap_or(1));
+        let (file, ranges, cpu) = (Arc::clone(&file), ranges.clone(), job.resources.cpu.clone());
+        let run = async move {
+            if let Err(e) = read_group(&file, &ranges, task, &cpu, Arc::new(held), &out).await {
+                let _ = out.send(Err(e)).await;
+            }
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(run));
+        if sender.send(UnderWay { batches, _task: task }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What a row group takes while it is under way: its bytes, and they decoded.
+fn memory_of(file: &ParquetFile, task: &RowGroupTask) -> u64 {
+    let Some(group) = file.metadata().row_groups().get(task.row_group) else { return task.input_bytes() };
+    let stored = group.compressed_size().unsigned_abs().max(1);
+    let grows = group.total_byte_size().unsigned_abs().div_ceil(stored).clamp(1, 20);
+    task.input_bytes().saturating_mul(grows + 1)
+}
+
+async fn read_group(
+    file: &Arc<ParquetFile>,
+    ranges: &Ranges,
+    task: RowGroupTask,
+    cpu: &CpuPool,
+    held: Arc<Reservation>,
+    out: &mpsc::Sender<Result<(DecodedBatch, Arc<Reservation>)>>,
+) -> Result<()> {
+    let fetched = ranges.read(&task.byte_ranges).await?;
+    let file = Arc::clone(file);
+    let mut decoder = cpu.run(move || file.decode_row_group(&task, fetched)).await?;
+    loop {
+        let (back, batches, ended) = cpu
+            .run(move || {
+                let mut batches = Vec::with_capacity(BATCHES_AT_ONCE);
+                let mut ended = false;
+                while batches.len() < BATCHES_AT_ONCE && !ended {
+                    match decoder.next() {
+                        Some(batch) => batches.push(batch?),
+                        None => ended = true,
+                    }
+                }
+                Ok((decoder, batches, ended))
+            })
+            .await?;
+        decoder = back;
+        for batch in batches {
+            if out.send(Ok((batch, Arc::clone(&held)))).await.is_err() {
+                return Ok(());
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Reading the files of a slice or a query: opening, fetching, decompressing, decoding, in order.
+//!
+//! Comes in: file tasks, the store they are in, what to decode. Goes out: [`FileEvent`]s, in the order of
+//! the tasks, each file between its start and its end or failure; a file that fails does not disturb the
+//! others. Many files are opened ahead of the one that is consumed, since latency is what small files
+//! cost; a large one is fetched ahead in pieces and decoded on all threads. Everything is bounded: files
+//! ahead, blocks in flight, memory. Dropping the stream stops all of it.
+//!
+//! Must never: yield rows of two versions of a file, hold more than a block or a row group of a file per
+//! thread, decode on tokio's threads. Fails per file; what kinds of failure are the file's own fault is
+//! told by [`is_fault_of_file`].
+
+mod columnar;
+mod open;
+mod resources;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, StreamExt};
+use stevedore_common::file_format::FormatKind;
+use stevedore_common::storage::Store;
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
+use stevedore_proto::v1::FileTask;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use columnar::parquet_columns;
+pub use open::version_of;
+pub use resources::{CpuPool, MemoryBudget, ReadSettings, WorkerResources};
+
+use resources::{Reservation, Turn};
+
+/// Batches of a file that may wait for the consumer.
+const BATCHES_READY: usize = 4;
+
+/// Something about one file.
+#[derive(Debug)]
+pub struct FileRead {
+    /// The place of the file's task among the tasks given.
+    pub index: usize,
+    /// What happened.
+    pub event: FileEvent,
+}
+
+/// What happens to a file, in this order: it is started, gives batches, and is finished or has failed.
+#[derive(Debug)]
+pub enum FileEvent {
+    /// Its batches follow.
+    Started,
+    /// Its next rows.
+    Batch(DecodedBatch),
+    /// It was read to its end.
+    Finished(FileTotals),
+    /// It cannot be read on. Batches that it gave before stand as they are.
+    Failed(Error),
+}
+
+/// What a file (or part) held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileTotals {
+    /// Physical lines (text formats), else rows.
+    pub lines: u64,
+    /// Rows, rejected ones too.
+    pub rows: u64,
+    /// Bytes as stored.
+    pub bytes: u64,
+}
+
+/// Whether a failure lies in the file itself (its bytes, its absence, its change), so that ON_ERROR
+/// decides about it; anything else fails the attempt, and another one may succeed.
+pub fn is_fault_of_file(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BadData
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::ResourceExhausted
+            | ErrorKind::Unsupported
+    ) && !error.is_retryable()
+}
+
+/// All that reading one file needs.
+#[derive(Debug, Clone)]
+struct FileJob {
+    task: FileTask,
+    store: Store,
+    spec: Arc<DecodeSpec>,
+    resources: WorkerResources,
+    turn: Arc<Turn>,
+    out: mpsc::Sender<Item>,
+}
+
+/// What a file's task sends. The memory of a batch is given back when the consumer takes it.
+#[derive(Debug)]
+enum Item {
+    Batch(DecodedBatch, Arc<Reservation>),
+    Finished(FileTotals),
+    Failed(Error),
+}
+
+impl FileJob {
+    async fn run(self) {
+        let last = match self.read().await {
+            Ok(totals) => Item::Finished(totals),
+            Err(e) => Item::Failed(e),
+        };
+        // A consumer that has gone wants no end.
+        let _ = self.out.send(last).await;
+    }
+
+    async fn read(&self) -> Result<FileTotals> {
+        if self.task.size == 0 {
+            return Ok(FileTotals::default());
+        }
+        match self.spec.format.kind {
+            FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson => text::read(self).await,
+            FormatKind::Parquet => columnar::read(self).await,
+            other => Err(Error::not_supported_yet(format!("reading {other} files"))),
+        }
+    }
+
+    async fn emit(&self, batch: DecodedBatch, held: &Arc<Reservation>) -> Result<()> {
+        self.out
+            .send(Item::Batch(batch, Arc::clone(held)))
+            .await
+            .map_err(|_| Error::cancelled("nobody reads this file any more"))
+    }
+}
+
+/// A file that is being read ahead or consumed.
+struct InFlight {
+    index: usize,
+    items: mpsc::Receiver<Item>,
+    turn: Arc<Turn>,
+    started: bool,
+    _task: AbortOnDropHandle<()>,
+}
+
+struct Reader {
+    waiting: std::iter::Enumerate<std::vec::IntoIter<FileTask>>,
+    in_flight: VecDeque<InFlight>,
+    store: Store,
+    spec: Arc<DecodeSpec>,
+    resources: WorkerResources,
+}
+
+impl Reader {
+    /// Starts files until as many are ahead as may be.
+    fn fill(&mut self) {
+        while self.in_flight.len() < self.resources.settings.files_ahead.max(1) {
+            let Some((index, task)) = self.waiting.next() else { return };
+            let (out, items) = mpsc::channel(BATCHES_READY);
+            let turn = Arc::new(Turn::default());
+            let job = FileJob {
+                task,
+                store: self.store.clone(),
+                spec: Arc::clone(&self.spec),
+                resources: self.resources.clone(),
+                turn: Arc::clone(&turn),
+                out,
+            };
+            let task = AbortOnDropHandle::new(tokio::spawn(job.run()));
+            self.in_flight.push_back(InFlight { index, items, turn, started: false, _task: task });
+        }
+    }
+
+    async fn next(&mut self) -> Option<FileRead> {
+        self.fill();
+        let front = self.in_flight.front_mut()?;
+        let index = front.index;
+        if !front.started {
+            front.started = true;
+            front.turn.come();
+            return Some(FileRead { index, event: FileEvent::Started });
+        }
+        let event = match front.items.recv().await {
+            Some(Item::Batch(batch, _held)) => {
+                return Some(FileRead { index, event: FileEvent::Batch(batch) });
+            }
+            Some(Item::Finished(totals)) => FileEvent::Finished(totals),
+            Some(Item::Failed(e)) => FileEvent::Failed(e),
+            None => FileEvent::Failed(Error::internal("the task that reads a file ended early")),
+        };
+        self.in_flight.pop_front();
+        Some(FileRead { index, event })
+    }
+}
+
+/// Reads files, in the order of their tasks, several ahead. Must be polled within a tokio runtime;
+/// dropping the stream stops all reads.
+pub fn read_files(
+    tasks: Vec<FileTask>,
+    store: Store,
+    spec: Arc<DecodeSpec>,
+    resources: WorkerResources,
+) -> BoxStream<'static, FileRead> {
+    let reader =
+        Reader { waiting: tasks.into_iter().enumerate(), in_flight: VecDeque::new(), store, spec, resources };
+    futures::stream::unfold(reader, |mut reader| async move {
+        let read = reader.next().await?;
+        Some((read, reader))
+    })
+    .boxed()
+}
+
+/// Reads one file (or part). The stream ends after its first error.
+pub fn read_file(
+    task: FileTask,
+    store: Store,
+    spec: Arc<DecodeSpec>,
+    resources: WorkerResources,
+) -> BoxStream<'static, Result<DecodedBatch>> {
+    read_files(vec![task], store, spec, resources)
+        .filter_map(|read| {
+            std::future::ready(match read.event {
+                FileEvent::Batch(batch) => Some(Ok(batch)),
+                FileEvent::Failed(e) => Some(Err(e)),
+                FileEvent::Started | FileEvent::Finished(_) => None,
+            })
+        })
+        .boxed()
+}

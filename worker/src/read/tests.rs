@@ -1,0 +1,328 @@
+//! What a slice sees of its files: order, row numbers, parts, failures of one file among others, and an
+//! end of everything when the stream is dropped.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use stevedore_common::file_format::FileFormat;
+use stevedore_common::types::SqlType;
+use stevedore_decode::spec::{ColumnSource, OutputColumn};
+
+use super::*;
+
+fn spec(kind: FormatKind) -> Arc<DecodeSpec> {
+    let source = match kind {
+        FormatKind::Csv | FormatKind::Tsv => ColumnSource::Position(0),
+        _ => ColumnSource::Name("a".into()),
+    };
+    let a = OutputColumn {
+        name: "a".into(),
+        ty: Some(SqlType::Int64),
+        source,
+        nullable: true,
+        has_default: false,
+    };
+    let mut spec = DecodeSpec::new(FileFormat::defaults(kind), vec![a]);
+    spec.batch_rows = 100;
+    Arc::new(spec)
+}
+
+fn resources(memory: u64) -> WorkerResources {
+    let mut resources = WorkerResources::new(3, memory).unwrap();
+    resources.settings.block_bytes = 64 << 10;
+    resources.settings.chunk_bytes = 64 << 10;
+    resources
+}
+
+async fn put(store: &Store, index: u32, path: &str, content: impl Into<Bytes>) -> FileTask {
+    store.put(path, content.into()).await.unwrap();
+    let version = store.head(path).await.unwrap().version;
+    FileTask {
+        file: index,
+        path: path.into(),
+        name: path.into(),
+        size: version.size,
+        etag: version.etag.unwrap_or_default(),
+        version: version.version.unwrap_or_default(),
+        last_modified_ms: version.last_modified_ms,
+        parts: 1,
+        ..FileTask::default()
+    }
+}
+
+fn values(batch: &DecodedBatch) -> Vec<i64> {
+    batch.batch.column(0).as_primitive::<Int64Type>().values().to_vec()
+}
+
+/// A file's rows, rejected lines, and how it ended.
+#[derive(Debug, Default)]
+struct Seen {
+    values: Vec<i64>,
+    row_numbers: Vec<u64>,
+    lines: Vec<u64>,
+    rejected: Vec<u64>,
+    end: Option<Result<FileTotals>>,
+}
+
+impl Seen {
+    fn totals(&self) -> FileTotals {
+        self.end.clone().unwrap().unwrap()
+    }
+    fn error(&self) -> Error {
+        self.end.clone().unwrap().unwrap_err()
+    }
+}
+
+/// Reads all tasks and checks that their events come in order.
+async fn read_all(
+    tasks: Vec<FileTask>,
+    store: &Store,
+    spec: Arc<DecodeSpec>,
+    resources: WorkerResources,
+) -> Vec<Seen> {
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut events = read_files(tasks, store.clone(), spec, resources);
+    let all = async {
+        while let Some(FileRead { index, event }) = events.next().await {
+            if matches!(event, FileEvent::Started) {
+                assert!(seen.last().is_none_or(|before: &Seen| before.end.is_some()));
+                assert_eq!(index, seen.len());
+                seen.push(Seen::default());
+                continue;
+            }
+            assert_eq!(index + 1, seen.len());
+            let file = seen.last_mut().unwrap();
+            assert!(file.end.is_none());
+            match event {
+                FileEvent::Started => {}
+                FileEvent::Batch(batch) => {
+                    file.values.extend(values(&batch));
+                    file.row_numbers.extend(&batch.row_numbers);
+                    file.lines.extend(&batch.lines);
+                    file.rejected.extend(batch.errors.iter().map(|e| e.line));
+                }
+                FileEvent::Finished(totals) => file.end = Some(Ok(totals)),
+                FileEvent::Failed(e) => file.end = Some(Err(e)),
+            }
+        }
+    };
+    // Not a measure of speed: a deadlock should fail rather than hang.
+    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    seen
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    out.write_all(content).unwrap();
+    out.finish().unwrap()
+}
+
+fn numbers(range: std::ops::Range<i64>) -> String {
+    range.map(|n| format!("{n}\n")).collect()
+}
+
+#[tokio::test]
+async fn many_small_files_come_in_order_and_a_bad_one_fails_alone() {
+    let store = Store::in_memory();
+    let mut tasks = Vec::new();
+    for n in 0..60 {
+        let content = numbers(n * 10..n * 10 + 10);
+        tasks.push(put(&store, n as u32, &format!("f{n:02}.csv"), content).await);
+    }
+    let torn = gzip(numbers(0..1000).as_bytes());
+    tasks[7] = put(&store, 7, "torn.csv.gz", torn[..torn.len() / 2].to_vec()).await;
+    store.delete("f20.csv").await.unwrap();
+    store.put("f30.csv", Bytes::from("1\n2\n3\n4\n5\n6\n7\n8\n9\n0\n!!!")).await.unwrap();
+    tasks[40] = put(&store, 40, "empty.csv", "").await;
+
+    let seen = read_all(tasks, &store, spec(FormatKind::Csv), resources(64 << 20)).await;
+    assert_eq!(seen.len(), 60);
+    assert_eq!(seen[7].error().kind(), ErrorKind::BadData);
+    assert_eq!(seen[20].error().kind(), ErrorKind::NotFound);
+    assert!(seen[20].error().to_string().contains("f20.csv"));
+    assert_eq!(seen[30].error().kind(), ErrorKind::Conflict);
+    assert_eq!(seen[40].totals(), FileTotals::default());
+    for bad in [7, 20, 30] {
+        assert!(is_fault_of_file(&seen[bad].error()));
+    }
+    for good in (0..60).filter(|n| ![7, 20, 30, 40].contains(n)) {
+        let first = good as i64 * 10;
+        assert_eq!(seen[good].values, (first..first + 10).collect::<Vec<_>>());
+        assert_eq!(seen[good].totals().rows, 10);
+        assert_eq!(seen[good].totals().lines, 10);
+    }
+}
+
+#[tokio::test]
+async fn a_large_file_is_decoded_in_parallel_and_keeps_its_order_lines_and_numbers() {
+    let store = Store::in_memory();
+    let mut content = numbers(0..200_000);
+    content = content.replacen("\n150000\n", "\nbad\n", 1);
+    let plain = put(&store, 0, "a.csv", content.clone()).await;
+    let packed = put(&store, 1, "b.csv.gz", gzip(content.as_bytes())).await;
+    for seen in read_all(vec![plain, packed], &store, spec(FormatKind::Csv), resources(64 << 20)).await {
+        let expected = || (0..200_000).filter(|n| *n != 150_000);
+        assert!(seen.values.iter().copied().eq(expected()));
+        assert!(seen.row_numbers.iter().copied().eq(expected().map(|n| n as u64)));
+        assert!(seen.lines.iter().copied().eq(expected().map(|n| n as u64 + 1)));
+        assert_eq!(seen.rejected, [150_001]);
+        assert_eq!((seen.totals().rows, seen.totals().lines), (200_000, 200_000));
+    }
+}
+
+#[tokio::test]
+async fn a_small_file_that_becomes_large_is_read_all_the_same() {
+    let store = Store::in_memory();
+    let packed = gzip("7\n".repeat(6 << 20).as_bytes());
+    assert!(packed.len() < 100 << 10);
+    let task = put(&store, 0, "bomb.csv.gz", packed).await;
+    let mut rows = 0;
+    let mut batches = read_file(task, store, spec(FormatKind::Csv), resources(64 << 20));
+    while let Some(batch) = batches.next().await {
+        rows += batch.unwrap().batch.num_rows();
+    }
+    assert_eq!(rows, 6 << 20);
+}
+
+#[tokio::test]
+async fn a_torn_large_file_gives_its_rows_and_then_fails() {
+    let store = Store::in_memory();
+    let packed = gzip(numbers(0..400_000).as_bytes());
+    assert!(packed.len() > 600 << 10);
+    let task = put(&store, 0, "torn.csv.gz", packed[..packed.len() - 10].to_vec()).await;
+    let seen = read_all(vec![task], &store, spec(FormatKind::Csv), resources(64 << 20)).await;
+    assert_eq!(seen[0].error().kind(), ErrorKind::BadData);
+    assert!(seen[0].values.len() > 300_000);
+    assert!(seen[0].values.iter().copied().eq(0..seen[0].values.len() as i64));
+}
+
+#[tokio::test]
+async fn the_parts_of_a_file_hold_each_record_once_and_their_lines_add_up() {
+    let store = Store::in_memory();
+    let content: String = (0..30_000).map(|n| format!("{{\"a\": {n}}}\n")).collect();
+    let whole = put(&store, 0, "a.ndjson", format!("\u{feff}{content}")).await;
+    for step in [whole.size / 3 + 1, 50_001] {
+        let bounds: Vec<u64> = (0..whole.size.div_ceil(step)).map(|n| n * step).collect();
+        let parts = bounds
+            .iter()
+            .enumerate()
+            .map(|(part, start)| FileTask {
+                range_start: *start,
+                range_end: (start + step).min(whole.size),
+                part: part as u32,
+                parts: bounds.len() as u32,
+                ..whole.clone()
+            })
+            .collect();
+        let seen = read_all(parts, &store, spec(FormatKind::Ndjson), resources(64 << 20)).await;
+        let values: Vec<i64> = seen.iter().flat_map(|part| part.values.clone()).collect();
+        assert!(values.into_iter().eq(0..30_000));
+        assert_eq!(seen.iter().map(|part| part.totals().lines).sum::<u64>(), 30_000);
+        assert_eq!(seen.iter().map(|part| part.totals().bytes).sum::<u64>(), whole.size);
+    }
+}
+
+fn parquet_file(rows: i64, group: usize) -> Vec<u8> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("a", DataType::Int64, true),
+        Field::new("b", DataType::Int64, true),
+    ]));
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+    let mut out = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut out, Arc::clone(&schema), Some(properties)).unwrap();
+    let a = Arc::new(Int64Array::from_iter_values(0..rows));
+    let b = Arc::new(Int64Array::from_iter_values((0..rows).map(|n| n * 7)));
+    writer.write(&RecordBatch::try_new(schema, vec![a, b]).unwrap()).unwrap();
+    writer.close().unwrap();
+    out
+}
+
+#[tokio::test]
+async fn parquet_row_groups_come_in_order_and_parts_share_them() {
+    let store = Store::in_memory();
+    let whole = put(&store, 0, "a.parquet", parquet_file(10_000, 900)).await;
+    let columns =
+        parquet_columns(&whole, &store, &FileFormat::defaults(FormatKind::Parquet), &resources(64 << 20)).await;
+    assert_eq!(columns.unwrap().iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let halves = [(0, whole.size / 2), (whole.size / 2, whole.size)];
+    let mut tasks = vec![whole.clone()];
+    tasks.extend(halves.map(|(start, end)| FileTask { range_start: start, range_end: end, ..whole.clone() }));
+    let seen = read_all(tasks, &store, spec(FormatKind::Parquet), resources(64 << 20)).await;
+    assert!(seen[0].values.iter().copied().eq(0..10_000));
+    assert!(seen[0].row_numbers.iter().copied().eq(0..10_000));
+    assert_eq!(seen[0].totals().rows, 10_000);
+    let both: Vec<i64> = seen[1].values.iter().chain(&seen[2].values).copied().collect();
+    assert!(both.into_iter().eq(0..10_000) && !seen[1].values.is_empty() && !seen[2].values.is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_parquet_file_fails_alone() {
+    let store = Store::in_memory();
+    let good = parquet_file(1000, 300);
+    let mut broken_footer = good.clone();
+    let at = broken_footer.len() - 30;
+    broken_footer[at..at + 15].fill(0xff);
+    let tasks = vec![
+        put(&store, 0, "a.parquet", good.clone()).await,
+        put(&store, 1, "cut.parquet", good[..good.len() - 100].to_vec()).await,
+        put(&store, 2, "footer.parquet", broken_footer).await,
+        put(&store, 3, "text.parquet", "a,b\n").await,
+        put(&store, 4, "z.parquet", good).await,
+    ];
+    let seen = read_all(tasks, &store, spec(FormatKind::Parquet), resources(64 << 20)).await;
+    for bad in &seen[1..4] {
+        assert_eq!(bad.error().kind(), ErrorKind::BadData, "{:?}", bad.error());
+    }
+    assert_eq!(seen[4].totals().rows, 1000);
+}
+
+#[tokio::test]
+async fn a_budget_smaller_than_everything_slows_but_never_stops() {
+    let store = Store::in_memory();
+    let content = numbers(0..50_000);
+    let mut tasks = Vec::new();
+    for n in 0..20 {
+        tasks.push(put(&store, n, &format!("{n}.csv"), content.clone()).await);
+    }
+    let resources = resources(1 << 20);
+    let streams = (0..3).map(|_| read_all(tasks.clone(), &store, spec(FormatKind::Csv), resources.clone()));
+    for seen in futures::future::join_all(streams).await {
+        assert!(seen.iter().all(|file| file.totals().rows == 50_000));
+    }
+    assert_eq!(resources.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn dropping_the_stream_stops_the_reads() {
+    let store = Store::in_memory();
+    let tasks = vec![
+        put(&store, 0, "a.csv", numbers(0..500_000)).await,
+        put(&store, 1, "b.csv", numbers(0..500_000)).await,
+    ];
+    let resources = resources(64 << 20);
+    let mut events = read_files(tasks, store, spec(FormatKind::Csv), resources.clone());
+    while !matches!(events.next().await.unwrap().event, FileEvent::Batch(_)) {}
+    assert!(resources.memory.used() > 0);
+    drop(events);
+    let released = async {
+        while resources.memory.used() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), released).await.unwrap();
+}
+
+#[tokio::test]
+async fn formats_that_are_not_built_say_so() {
+    let store = Store::in_memory();
+    let task = put(&store, 0, "a.orc", "ORC").await;
+    let seen = read_all(vec![task], &store, spec(FormatKind::Orc), resources(64 << 20)).await;
+    assert!(seen[0].error().to_string().contains("not supported yet: reading ORC files"));
+}

@@ -1,0 +1,278 @@
+//! CSV, TSV and NDJSON: chunks fetched ahead, one thread that decompresses and cuts, blocks decoded on
+//! all threads and put back in order.
+//!
+//! A small file is done in one piece of CPU work instead, since hops between threads would cost more than
+//! it does. A small file that turns out to be large once decompressed goes the long way after all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use stevedore_common::file_format::{Compression, FormatKind};
+use stevedore_common::storage::ReadAhead;
+use stevedore_common::{Error, Result};
+use stevedore_decode::blocks::{BlockCutter, TextBlock};
+use stevedore_decode::limits::TextLimits;
+use stevedore_decode::spec::DecodedBatch;
+use stevedore_decode::text::{BlockDecoder, RowNumbering, TextInput, text_decoder};
+use tokio::sync::mpsc;
+
+use super::open::{open, part_of};
+use super::resources::{Reservation, WorkerResources};
+use super::{FileJob, FileTotals};
+
+/// Files up to this size (as stored) are tried in one piece.
+const SMALL: u64 = 512 << 10;
+/// What a small file may become before it goes the long way.
+const SMALL_TEXT: usize = 8 << 20;
+/// Memory that a block takes while it is decoded, in multiples of its text.
+const DECODED_FACTOR: u64 = 3;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// What stored bytes go through on their way to blocks.
+enum Front {
+    Whole(Box<TextInput>),
+    /// A part of an uncompressed UTF-8 file.
+    Part {
+        cutter: Box<BlockCutter>,
+        at_start: bool,
+    },
+}
+
+impl Front {
+    fn new(job: &FileJob) -> Result<Self> {
+        let format = &job.spec.format;
+        let settings = &job.resources.settings;
+        let limits =
+            TextLimits { block_bytes: settings.block_bytes, max_record_bytes: job.spec.max_record_bytes };
+        let codec = format.compression.resolve(&job.task.path);
+        Ok(match part_of(&job.task) {
+            None => Self::Whole(Box::new(TextInput::new(format, codec, settings.decompress, limits)?)),
+            Some(_) if codec != Compression::None => {
+                return Err(Error::internal(format!("'{}' is compressed and was split", job.task.name)));
+            }
+            Some((start, end)) => Self::Part {
+                cutter: Box::new(BlockCutter::for_range(format, limits, start, end)?),
+                at_start: start == 0,
+            },
+        })
+    }
+
+    fn read_from(&self) -> u64 {
+        match self {
+            Self::Whole(_) => 0,
+            Self::Part { cutter, .. } => cutter.read_from(),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self, Self::Part { cutter, .. } if cutter.is_done())
+    }
+
+    fn push(&mut self, bytes: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Whole(input) => input.push(bytes, each),
+            Self::Part { cutter, at_start } => {
+                cutter.count_input(bytes.len() as u64);
+                cutter.push(bytes, &mut |block| each(without_mark(block, at_start)))
+            }
+        }
+    }
+
+    fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Whole(input) => input.finish(each),
+            Self::Part { cutter, at_start } => {
+                cutter.finish(&mut |block| each(without_mark(block, at_start)))
+            }
+        }
+    }
+}
+
+/// Drops the byte order mark of a file's first block. It cannot be dropped earlier: parts count bytes.
+fn without_mark(mut block: TextBlock, at_start: &mut bool) -> TextBlock {
+    if std::mem::take(at_start) && block.bytes.starts_with(BOM) {
+        block.bytes.drain(..BOM.len());
+    }
+    block
+}
+
+/// Lines up to the end of a block.
+fn lines_through(block: &TextBlock, record_end: u8) -> u64 {
+    let ends = block.bytes.iter().filter(|byte| **byte == record_end).count() as u64;
+    let cut_off = block.bytes.last().is_some_and(|byte| *byte != record_end);
+    block.first_line - 1 + ends + u64::from(cut_off)
+}
+
+pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
+    let settings = &job.resources.settings;
+    // The decoder is made first: a specification that cannot be served needs no file.
+    let decoder: Arc<dyn BlockDecoder> = Arc::from(text_decoder(Arc::clone(&job.spec))?);
+    let front = Front::new(job)?;
+    // A part's last record may go on beyond it; how far is not known, and the cutter says when to stop.
+    let end = job.task.size;
+    let start = front.read_from().min(end);
+    let window = settings.chunk_bytes * (settings.chunks_ahead as u64 + 3);
+    let base = (end - start).min(window) + (end - start).min(2 * settings.block_bytes as u64);
+    let _base = job.resources.memory.reserve_base(base, &job.turn).await;
+    let file = open(job).await?;
+    let ahead = ReadAhead { chunk_bytes: settings.chunk_bytes, ahead: settings.chunks_ahead };
+    let mut totals = if job.task.size <= SMALL && part_of(&job.task).is_none() {
+        let bytes = file.read_all(SMALL).await?;
+        match small(job, front, Arc::clone(&decoder), bytes.clone()).await? {
+            Some(totals) => totals,
+            None => {
+                let chunks = futures::stream::iter([Ok(bytes)]).boxed();
+                large(job, Front::new(job)?, decoder, chunks).await?
+            }
+        }
+    } else {
+        large(job, front, decoder, file.chunks(start..end, ahead)).await?
+    };
+    totals.bytes = match part_of(&job.task) {
+        Some((start, end)) => end.min(job.task.size).saturating_sub(start),
+        None => job.task.size,
+    };
+    Ok(totals)
+}
+
+fn record_end(job: &FileJob) -> u8 {
+    match job.spec.format.kind {
+        FormatKind::Ndjson => b'\n',
+        _ => job.spec.format.record_delimiter.bytes().last().unwrap_or(b'\n'),
+    }
+}
+
+/// A whole file in one piece of CPU work; `None` where it becomes too large for that.
+async fn small(
+    job: &FileJob,
+    mut front: Front,
+    decoder: Arc<dyn BlockDecoder>,
+    bytes: Bytes,
+) -> Result<Option<FileTotals>> {
+    let held = job.resources.memory.reserve(bytes.len() as u64 * DECODED_FACTOR, &job.turn).await;
+    let record_end = record_end(job);
+    let decoded = job
+        .resources
+        .cpu
+        .run(move || {
+            let too_large = || Error::cancelled("the file is larger than it looked");
+            let (mut batches, mut text, mut lines) = (Vec::new(), 0usize, 0);
+            let mut numbering = RowNumbering::default();
+            let mut each = |block: TextBlock| {
+                text += block.bytes.len();
+                if text > SMALL_TEXT {
+                    return Err(too_large());
+                }
+                lines = lines_through(&block, record_end);
+                let mut decoded = decoder.decode(block)?;
+                numbering.number_block(&mut decoded);
+                batches.append(&mut decoded);
+                Ok(())
+            };
+            let read = front.push(&bytes, &mut each).and_then(|()| front.finish(&mut each));
+            match read {
+                Err(e) if e == too_large() => Ok(None),
+                // Rows before the damage are given, as they are when a large file is damaged.
+                Err(e) => Ok(Some((batches, Err(e)))),
+                Ok(()) => Ok(Some((batches, Ok(FileTotals { lines, rows: numbering.rows(), bytes: 0 })))),
+            }
+        })
+        .await?;
+    let Some((batches, totals)) = decoded else { return Ok(None) };
+    let held = Arc::new(held);
+    for batch in batches {
+        job.emit(batch, &held).await?;
+    }
+    totals.map(Some)
+}
+
+/// What the cutting thread is given.
+enum Feed {
+    Chunk(Bytes),
+    End,
+}
+
+async fn large(
+    job: &FileJob,
+    front: Front,
+    decoder: Arc<dyn BlockDecoder>,
+    mut chunks: BoxStream<'static, Result<Bytes>>,
+) -> Result<FileTotals> {
+    let (feed, fed) = mpsc::channel::<Feed>(2);
+    let (cut, blocks) = mpsc::channel::<TextBlock>(1);
+    let cutting = tokio::task::spawn_blocking(move || cut_blocks(front, fed, &cut));
+    let feeding = async move {
+        while let Some(chunk) = chunks.try_next().await? {
+            if feed.send(Feed::Chunk(chunk)).await.is_err() {
+                // Done with, or failed: the thread says which.
+                return Ok(());
+            }
+        }
+        let _ = feed.send(Feed::End).await;
+        Ok::<(), Error>(())
+    };
+    let ((), totals) = tokio::try_join!(feeding, decode_blocks(job, decoder, blocks))?;
+    cutting.await.map_err(|e| Error::internal(format!("cutting the file failed: {e}")))??;
+    Ok(totals)
+}
+
+fn cut_blocks(mut front: Front, mut fed: mpsc::Receiver<Feed>, cut: &mpsc::Sender<TextBlock>) -> Result<()> {
+    let gone = || Error::cancelled("nobody reads this file any more");
+    let mut each = |block: TextBlock| cut.blocking_send(block).map_err(|_| gone());
+    let guarded = std::panic::AssertUnwindSafe(|| {
+        while !front.is_done() {
+            match fed.blocking_recv() {
+                Some(Feed::Chunk(bytes)) => front.push(&bytes, &mut each)?,
+                Some(Feed::End) => break,
+                // The feeder failed; its error is the one to tell.
+                None => return Err(gone()),
+            }
+        }
+        front.finish(&mut each)
+    });
+    std::panic::catch_unwind(guarded)
+        .unwrap_or_else(|_| Err(Error::bad_data("the file cannot be decompressed: the decompressor failed")))
+}
+
+async fn decode_blocks(
+    job: &FileJob,
+    decoder: Arc<dyn BlockDecoder>,
+    blocks: mpsc::Receiver<TextBlock>,
+) -> Result<FileTotals> {
+    let WorkerResources { cpu, memory, .. } = job.resources.clone();
+    let (record_end, threads, turn) = (record_end(job), cpu.threads(), Arc::clone(&job.turn));
+    let reserved = futures::stream::unfold((blocks, memory, turn), |(mut blocks, memory, turn)| async move {
+        let block: TextBlock = blocks.recv().await?;
+        // In order, so that a block never waits for memory that a later one holds.
+        let held = memory.reserve(block.bytes.len() as u64 * DECODED_FACTOR, &turn).await;
+        Some(((block, held), (blocks, memory, turn)))
+    });
+    let decoded = reserved
+        .map(move |(block, held)| {
+            let (decoder, cpu) = (Arc::clone(&decoder), cpu.clone());
+            let work = move || {
+                let lines = lines_through(&block, record_end);
+                Ok((decoder.decode(block)?, lines))
+            };
+            async move {
+                let (batches, lines) = cpu.run(work).await?;
+                Ok::<(Vec<DecodedBatch>, u64, Reservation), Error>((batches, lines, held))
+            }
+        })
+        .buffered(threads + 1);
+    let mut decoded = std::pin::pin!(decoded);
+    let mut numbering = RowNumbering::default();
+    let mut totals = FileTotals::default();
+    while let Some((mut batches, lines, held)) = decoded.try_next().await? {
+        numbering.number_block(&mut batches);
+        totals.lines = lines;
+        let held = Arc::new(held);
+        for batch in batches {
+            job.emit(batch, &held).await?;
+        }
+    }
+    totals.rows = numbering.rows();
+    Ok(totals)
+}

@@ -1,0 +1,155 @@
+//! INSERT … VALUES | SELECT and CREATE TABLE AS: the rows of a query into the table.
+//!
+//! Columns go by position to the target's columns and are cast to their types; the others get their
+//! defaults. The first row that does not fit fails the statement.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
+use stevedore_common::schema::{Column, TableSchema};
+use stevedore_common::{Error, Result};
+use stevedore_decode::cast::{CastContext, check_field};
+use stevedore_decode::errors::null_value;
+use stevedore_decode::spec::CastOptions;
+use stevedore_proto::v1::{QuerySpec, TableTarget};
+
+use super::{SliceCounters, SliceFailure, SliceRunner};
+use crate::query::QueryEngine;
+use crate::query::functions::{self, kernel};
+use crate::transform::DefaultValue;
+use crate::write::BatchSink;
+
+impl SliceRunner {
+    /// Runs the query and gives its rows to the sink.
+    pub(super) async fn insert(
+        &self,
+        query: &QuerySpec,
+        target: &TableTarget,
+        table: &TableSchema,
+        sink: &mut dyn BatchSink,
+        counters: &SliceCounters,
+    ) -> Result<(), SliceFailure> {
+        let planned = self.engine.plan(query).await?;
+        let insert = Arc::new(Insert::compile(&self.engine, query, target, table, planned.schema())?);
+        let mut rows = self.engine.execute(planned).await?;
+        let mut first = 0;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            let before = first;
+            first += batch.num_rows() as u64;
+            let insert = insert.clone();
+            let batch = self.resources.cpu.run(move || insert.apply(&batch, before)).await?;
+            let count = batch.num_rows() as u64;
+            sink.write(batch).await?;
+            SliceCounters::add(&counters.rows, count);
+        }
+        Ok(())
+    }
+}
+
+/// How the result of a query becomes rows of a table.
+struct Insert {
+    columns: Vec<(Column, Source)>,
+    result: SchemaRef,
+    schema: SchemaRef,
+    cast: CastOptions,
+}
+
+enum Source {
+    /// This column of the result.
+    Result(usize),
+    Default(Option<DefaultValue>),
+}
+
+impl Insert {
+    fn compile(
+        engine: &QueryEngine,
+        query: &QuerySpec,
+        target: &TableTarget,
+        table: &TableSchema,
+        result: &SchemaRef,
+    ) -> Result<Self> {
+        let cast = functions::cast_options(&query.settings)?;
+        let all: Vec<i32> = table.columns.iter().map(|column| column.id).collect();
+        let targets = if target.field_ids.is_empty() { &all } else { &target.field_ids };
+        if targets.len() != result.fields().len() {
+            return Err(Error::invalid(format!(
+                "the query gives {} columns for {} columns of table '{}'",
+                result.fields().len(),
+                targets.len(),
+                target.name
+            )));
+        }
+        let session = engine.session(&query.settings)?;
+        let now = chrono::Utc::now();
+        let mut columns = Vec::with_capacity(table.columns.len());
+        for (index, column) in table.columns.iter().enumerate() {
+            let source = match targets.iter().position(|id| *id == column.id) {
+                Some(position) => {
+                    let from = result.field(position);
+                    if !from.data_type().is_null() {
+                        check_field(from, &column.ty)
+                            .map_err(|e| e.context(format!("column '{}'", column.name)))?;
+                    }
+                    Source::Result(position)
+                }
+                None => Source::Default(DefaultValue::compile(&session, column, index + 1, &cast, now)?),
+            };
+            columns.push((column.clone(), source));
+        }
+        Ok(Self { columns, result: result.clone(), schema: table.to_arrow(), cast })
+    }
+
+    /// `first` is the number of the first row within the result.
+    fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
+        let columns = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, (column, source))| self.column(batch, first, index, column, source))
+            .collect::<Result<Vec<ArrayRef>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+            .map_err(|e| Error::internal(format!("rows do not fit their table: {e}")))
+    }
+
+    fn column(
+        &self,
+        batch: &RecordBatch,
+        first: u64,
+        index: usize,
+        column: &Column,
+        source: &Source,
+    ) -> Result<ArrayRef> {
+        let bad_row = |row: usize, message: String| {
+            Error::bad_data(message).context(format!("row {} of the query", first + row as u64 + 1))
+        };
+        let (number, values) = match source {
+            Source::Default(None) => (index + 1, new_null_array(&column.ty.to_arrow(), batch.num_rows())),
+            Source::Default(Some(default)) => (index + 1, default.values(batch.num_rows())?),
+            Source::Result(position) => {
+                let context = CastContext { column_number: position + 1, column_name: column.name.clone() };
+                let values = batch.column(*position);
+                let cast = kernel::cast_column(
+                    values,
+                    self.result.field(*position),
+                    &column.ty,
+                    &self.cast,
+                    &context,
+                )?;
+                if let Some((row, message)) = cast.rejects.into_iter().next() {
+                    return Err(bad_row(row, message));
+                }
+                (position + 1, cast.values)
+            }
+        };
+        if !column.nullable
+            && let Some(row) = (0..values.len()).find(|row| values.is_null(*row))
+        {
+            return Err(bad_row(row, null_value(number, &column.name, &column.ty)));
+        }
+        Ok(values)
+    }
+}

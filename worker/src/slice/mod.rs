@@ -1,0 +1,249 @@
+//! Runs one slice from its spec to its report.
+//!
+//! Comes in: a [`SliceSpec`] (files to load, or a query whose rows go into a table) and a token that
+//! cancels. Goes out: a [`SliceReport`] whose data files are durable and uncommitted, or a
+//! [`SliceFailure`] that says whether another attempt can help. Counters say how far it is.
+//!
+//! Must never: answer with a report while a file of it is not durable, keep files of a slice that failed
+//! or was cancelled (they are removed, best effort; the sweep finds the rest), load a row of a file that
+//! it reports as left out. A bad row is counted or fails the slice, as ON_ERROR has it.
+
+mod copy;
+mod errors;
+mod insert;
+mod report;
+mod stage_files;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use iceberg::spec::{PartitionSpec, Schema};
+use stevedore_common::ids::{Attempt, AttemptKey, SliceIndex, SliceKey};
+use stevedore_common::schema::TableSchema;
+use stevedore_common::storage::Stores;
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_proto::v1::slice_spec::Source;
+use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTarget};
+use tokio_util::sync::CancellationToken;
+
+pub use report::SliceReport;
+pub use stage_files::StageFiles;
+
+use crate::query::QueryEngine;
+use crate::query::stage_scan::StageReader;
+use crate::read::WorkerResources;
+use crate::storage_access::storage_spec;
+use crate::write::{BatchSink, Encoders, TableWriter, WriteTarget, WrittenFile};
+
+/// How far an attempt is; sums since it began.
+#[derive(Debug, Default)]
+pub struct SliceCounters {
+    /// Files read to their end.
+    pub files_done: AtomicU64,
+    /// Rows handed to the writer.
+    pub rows: AtomicU64,
+    /// Input bytes read.
+    pub bytes: AtomicU64,
+    /// Rejected rows, tolerated ones too.
+    pub errors: AtomicU64,
+}
+
+impl SliceCounters {
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// Why an attempt ended without a report.
+#[derive(Debug, Clone)]
+pub struct SliceFailure {
+    /// What happened.
+    pub error: Error,
+    /// Another attempt cannot succeed.
+    pub permanent: bool,
+    /// The file at fault, if one is.
+    pub file: Option<FileReport>,
+}
+
+impl From<Error> for SliceFailure {
+    fn from(error: Error) -> Self {
+        Self { permanent: is_permanent(&error), error, file: None }
+    }
+}
+
+/// Whether only another statement, table or file would help.
+fn is_permanent(error: &Error) -> bool {
+    !error.is_retryable()
+        && matches!(
+            error.kind(),
+            ErrorKind::InvalidInput
+                | ErrorKind::NotFound
+                | ErrorKind::AlreadyExists
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Unsupported
+                | ErrorKind::BadData
+        )
+}
+
+/// Runs slices. The seam between the session with the coordinators and the work itself.
+#[async_trait]
+pub trait SliceExecutor: Send + Sync + 'static {
+    /// Runs an attempt to its end.
+    async fn run(
+        &self,
+        spec: SliceSpec,
+        counters: Arc<SliceCounters>,
+        cancel: CancellationToken,
+    ) -> Result<SliceReport, SliceFailure>;
+
+    /// Bytes of memory in use, for the heartbeat.
+    fn memory_used(&self) -> u64;
+}
+
+/// The executor of a worker.
+pub struct SliceRunner {
+    /// Plans queries and compiles transforms.
+    pub engine: Arc<QueryEngine>,
+    /// Stores already opened.
+    pub stores: Arc<Stores>,
+    /// Threads and memory for reading.
+    pub resources: WorkerResources,
+    /// Threads for writing.
+    pub encoders: Encoders,
+    /// Infers the columns of files.
+    pub stages: Arc<dyn StageReader>,
+}
+
+impl std::fmt::Debug for SliceRunner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SliceRunner").field("resources", &self.resources).finish_non_exhaustive()
+    }
+}
+
+/// A target as the runner uses it.
+struct Target {
+    table: TableSchema,
+    schema: Schema,
+    spec: PartitionSpec,
+}
+
+impl SliceRunner {
+    async fn work(
+        &self,
+        spec: SliceSpec,
+        counters: &SliceCounters,
+        cancel: &CancellationToken,
+    ) -> Result<SliceReport, SliceFailure> {
+        let target = spec.target.as_ref().ok_or_else(|| missing("the target table"))?;
+        let parsed = parse_target(target)?;
+        let mut sink = self.sink(&spec, target, &parsed)?;
+        let filled = {
+            let fill = async {
+                let files = match &spec.source {
+                    Some(Source::Copy(source)) => {
+                        self.copy(source, target, &parsed.table, &spec.settings, &mut sink, counters).await?
+                    }
+                    Some(Source::Query(query)) => {
+                        self.insert(query, target, &parsed.table, &mut sink, counters).await?;
+                        Vec::new()
+                    }
+                    None => return Err(missing("its source").into()),
+                };
+                Ok::<_, SliceFailure>((files, sink.finish().await?))
+            };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(Error::cancelled("the slice was cancelled").into()),
+                filled = fill => filled,
+            }
+        };
+        match filled {
+            Ok((files, written)) => Ok(self.report(files, written, counters)),
+            Err(failure) => {
+                sink.abort().await;
+                Err(failure)
+            }
+        }
+    }
+
+    fn sink(&self, spec: &SliceSpec, target: &TableTarget, parsed: &Target) -> Result<TableWriter> {
+        let access = target.warehouse.as_ref().ok_or_else(|| missing("the warehouse"))?;
+        let store = self.stores.get(&storage_spec(access)?)?;
+        let path = store.path_of_uri(&target.data_location)?;
+        let objects = store
+            .object_store()
+            .ok_or_else(|| Error::not_supported(format!("writing tables to '{}'", store.root_uri())))?;
+        let write = WriteTarget {
+            schema: parsed.schema.clone(),
+            spec: parsed.spec.clone(),
+            data_location: target.data_location.clone(),
+            folder: store.object_path(&path)?,
+            store: objects,
+            target_file_bytes: spec.target_file_bytes,
+        };
+        let slice = spec.slice.as_ref().ok_or_else(|| missing("its number"))?;
+        TableWriter::new(write, attempt_key(slice)?, self.encoders.clone())
+    }
+
+    fn report(
+        &self,
+        files: Vec<FileReport>,
+        written: Vec<WrittenFile>,
+        counters: &SliceCounters,
+    ) -> SliceReport {
+        let totals = SliceTotals {
+            files: files.len() as u64,
+            rows: written.iter().map(|file| file.rows).sum(),
+            data_files: written.len() as u64,
+            input_bytes: counters.bytes.load(Ordering::Relaxed),
+            output_bytes: written.iter().map(|file| file.bytes).sum(),
+            errors: counters.errors.load(Ordering::Relaxed),
+        };
+        SliceReport { files, data_files: written.into_iter().map(|file| file.json).collect(), totals }
+    }
+}
+
+#[async_trait]
+impl SliceExecutor for SliceRunner {
+    async fn run(
+        &self,
+        spec: SliceSpec,
+        counters: Arc<SliceCounters>,
+        cancel: CancellationToken,
+    ) -> Result<SliceReport, SliceFailure> {
+        self.work(spec, &counters, &cancel).await
+    }
+
+    fn memory_used(&self) -> u64 {
+        self.resources.memory.used()
+    }
+}
+
+/// The attempt that a message names.
+///
+/// # Errors
+/// Invalid input for a job id that is none.
+pub fn attempt_key(slice: &SliceRef) -> Result<AttemptKey> {
+    Ok(AttemptKey {
+        slice: SliceKey { job: slice.job_id.parse()?, slice: SliceIndex(slice.slice) },
+        attempt: Attempt(slice.attempt),
+    })
+}
+
+fn parse_target(target: &TableTarget) -> Result<Target> {
+    let schema: Schema = serde_json::from_str(&target.iceberg_schema).map_err(|e| {
+        Error::internal(format!("the schema of table '{}' is not readable: {e}", target.name))
+    })?;
+    let spec: PartitionSpec = serde_json::from_str(&target.partition_spec).map_err(|e| {
+        Error::internal(format!("the partitioning of table '{}' is not readable: {e}", target.name))
+    })?;
+    let table = TableSchema::from_iceberg(&schema, &target.properties)?;
+    Ok(Target { table, schema, spec })
+}
+
+fn missing(what: &str) -> Error {
+    Error::internal(format!("a slice came without {what}"))
+}

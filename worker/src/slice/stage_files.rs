@@ -1,0 +1,214 @@
+//! Stage files as queries see them: [`StageReader`] over the reading of slices.
+//!
+//! Columns of Parquet come from the footer of the first file; those of NDJSON from the first records of
+//! the first files: BIGINT, DOUBLE where a number has a fraction, BOOLEAN, VARCHAR where scalars differ,
+//! VARIANT where a value is nested.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use serde_json::Value;
+use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::storage::{Store, Stores};
+use stevedore_common::types::SqlType;
+use stevedore_common::{Error, Result};
+use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
+use stevedore_proto::v1::StageScan;
+
+use crate::query::stage_scan::{StageBatch, StageFile, StageReader};
+use crate::read::{FileEvent, FileRead, WorkerResources, parquet_columns, read_file, read_files};
+use crate::storage_access::storage_spec;
+
+/// NDJSON records that are looked at, of a file and of all.
+const SAMPLE_FILE: usize = 1000;
+const SAMPLE_RECORDS: usize = 10_000;
+/// NDJSON files that are looked at.
+const SAMPLE_FILES: usize = 64;
+
+/// Reads stage files for queries.
+#[derive(Debug, Clone)]
+pub struct StageFiles {
+    stores: Arc<Stores>,
+    resources: WorkerResources,
+}
+
+impl StageFiles {
+    /// A reader that shares stores, threads and memory with the slices.
+    pub fn new(stores: Arc<Stores>, resources: WorkerResources) -> Self {
+        Self { stores, resources }
+    }
+
+    fn store(&self, scan: &StageScan) -> Result<Store> {
+        let access = scan
+            .storage
+            .as_ref()
+            .ok_or_else(|| Error::internal("a stage came without the store of its files"))?;
+        self.stores.get(&storage_spec(access)?)
+    }
+
+    async fn infer_ndjson(&self, scan: &StageScan, format: &FileFormat) -> Result<Vec<(String, SqlType)>> {
+        let store = self.store(scan)?;
+        let whole = OutputColumn {
+            name: "$1".to_owned(),
+            ty: Some(SqlType::Variant),
+            source: ColumnSource::WholeRow,
+            nullable: true,
+            has_default: false,
+        };
+        let mut spec = DecodeSpec::new(format.clone(), vec![whole]);
+        spec.batch_rows = SAMPLE_FILE;
+        let spec = Arc::new(spec);
+        let mut columns = Inferred::default();
+        for task in scan.files.iter().take(SAMPLE_FILES) {
+            let mut batches = read_file(task.clone(), store.clone(), spec.clone(), self.resources.clone());
+            let mut of_file = 0;
+            while let Some(batch) = batches.next().await {
+                let batch = batch.map_err(|e| e.context(format!("file '{}'", task.name)))?.batch;
+                let rows = batch.column(0).as_string_opt::<i32>();
+                for record in
+                    rows.into_iter().flat_map(|rows| rows.iter().flatten()).take(SAMPLE_FILE - of_file)
+                {
+                    columns.record(record);
+                    of_file += 1;
+                }
+                // Dropping the batches stops the reading of this file.
+                if of_file >= SAMPLE_FILE {
+                    break;
+                }
+            }
+            if columns.records >= SAMPLE_RECORDS {
+                break;
+            }
+        }
+        Ok(columns.finish())
+    }
+}
+
+#[async_trait]
+impl StageReader for StageFiles {
+    async fn infer(&self, scan: &StageScan) -> Result<Vec<(String, SqlType)>> {
+        let format: FileFormat = serde_json::from_str(&scan.file_format)
+            .map_err(|e| Error::internal(format!("the file format of a stage is not readable: {e}")))?;
+        match format.kind {
+            FormatKind::Ndjson => self.infer_ndjson(scan, &format).await,
+            FormatKind::Parquet => {
+                let Some(first) = scan.files.iter().find(|file| file.size > 0) else {
+                    return Ok(Vec::new());
+                };
+                let columns = parquet_columns(first, &self.store(scan)?, &format, &self.resources)
+                    .await
+                    .map_err(|e| e.context(format!("file '{}'", first.name)))?;
+                Ok(columns.into_iter().map(|(name, ty, _)| (name, ty)).collect())
+            }
+            other => Err(Error::not_supported_yet(format!("the columns of {other} files"))),
+        }
+    }
+
+    fn read(&self, scan: StageScan, spec: DecodeSpec) -> BoxStream<'static, Result<StageBatch>> {
+        let store = match self.store(&scan) {
+            Ok(store) => store,
+            Err(error) => return stream::once(std::future::ready(Err(error))).boxed(),
+        };
+        let files: Vec<Arc<StageFile>> = scan
+            .files
+            .iter()
+            .map(|task| {
+                Arc::new(StageFile { name: task.name.clone(), last_modified_ms: task.last_modified_ms })
+            })
+            .collect();
+        read_files(scan.files, store, Arc::new(spec), self.resources.clone())
+            .filter_map(move |FileRead { index, event }| {
+                let file = files.get(index).cloned();
+                std::future::ready(match (event, file) {
+                    (FileEvent::Batch(rows), Some(file)) => Some(Ok(StageBatch { file, rows })),
+                    (FileEvent::Failed(error), Some(file)) => {
+                        Some(Err(error.context(format!("file '{}'", file.name))))
+                    }
+                    _ => None,
+                })
+            })
+            .boxed()
+    }
+}
+
+/// The columns of records seen so far.
+#[derive(Debug, Default)]
+struct Inferred {
+    records: usize,
+    /// By name; with the place of its first sighting. `None`: only nulls so far.
+    columns: BTreeMap<String, (usize, Option<SqlType>)>,
+}
+
+impl Inferred {
+    fn record(&mut self, record: &str) {
+        self.records += 1;
+        let Ok(Value::Object(members)) = serde_json::from_str(record) else { return };
+        for (key, value) in members {
+            let next = self.columns.len();
+            let (_, ty) = self.columns.entry(key).or_insert((next, None));
+            *ty = merged(ty.take(), type_of(&value));
+        }
+    }
+
+    fn finish(self) -> Vec<(String, SqlType)> {
+        let mut columns: Vec<_> = self.columns.into_iter().collect();
+        columns.sort_by_key(|(_, (place, _))| *place);
+        columns.into_iter().map(|(name, (_, ty))| (name, ty.unwrap_or(SqlType::String))).collect()
+    }
+}
+
+fn type_of(value: &Value) -> Option<SqlType> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(_) => SqlType::Boolean,
+        Value::Number(number) if number.is_i64() => SqlType::Int64,
+        Value::Number(_) => SqlType::Float64,
+        Value::String(_) => SqlType::String,
+        Value::Array(_) | Value::Object(_) => SqlType::Variant,
+    })
+}
+
+fn merged(a: Option<SqlType>, b: Option<SqlType>) -> Option<SqlType> {
+    let (a, b) = match (a, b) {
+        (a, None) => return a,
+        (None, b) => return b,
+        (Some(a), Some(b)) => (a, b),
+    };
+    Some(match (a, b) {
+        (a, b) if a == b => a,
+        (SqlType::Variant, _) | (_, SqlType::Variant) => SqlType::Variant,
+        (a, b) if a.is_numeric() && b.is_numeric() => SqlType::Float64,
+        _ => SqlType::String,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_records_merge_as_the_dialect_says() {
+        let mut inferred = Inferred::default();
+        for record in [
+            r#"{"a":1,"b":"x","n":null,"s":true,"v":{"k":1}}"#,
+            r#"{"a":1.5,"b":"y","c":2,"s":"t","v":null}"#,
+        ] {
+            inferred.record(record);
+        }
+        let columns: Vec<(String, String)> =
+            inferred.finish().into_iter().map(|(name, ty)| (name, ty.to_string())).collect();
+        let expected = [
+            ("a", "DOUBLE"),
+            ("b", "VARCHAR"),
+            ("n", "VARCHAR"),
+            ("s", "VARCHAR"),
+            ("v", "VARIANT"),
+            ("c", "BIGINT"),
+        ];
+        assert!(columns.iter().map(|(n, t)| (n.as_str(), t.as_str())).eq(expected), "{columns:?}");
+    }
+}

@@ -1,0 +1,271 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! Slices end to end on a local folder: files and queries in, Parquet and reports out.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::schema::Column;
+use stevedore_common::types::SqlType;
+use stevedore_proto::v1::{
+    CopySource, ErrorMode, FileOutcome, FileTask, OnError, QuerySpec, StageScan, StorageAccess,
+};
+
+use super::*;
+use crate::query::EngineConfig;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    runner: SliceRunner,
+    columns: Vec<Column>,
+}
+
+fn column(name: &str, ty: &str, default: Option<&str>) -> Column {
+    Column {
+        id: 0,
+        name: name.to_owned(),
+        ty: SqlType::parse(ty).unwrap(),
+        nullable: name != "id",
+        default: default.map(str::to_owned),
+        comment: None,
+    }
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("in")).unwrap();
+        std::fs::create_dir_all(folder.path().join("table/data")).unwrap();
+        let stores = Arc::new(Stores::default());
+        let resources = WorkerResources::new(2, 64 << 20).unwrap();
+        let stages = Arc::new(StageFiles::new(stores.clone(), resources.clone()));
+        let engine = QueryEngine::new(EngineConfig {
+            cores: 2,
+            memory_bytes: 64 << 20,
+            spill_dir: folder.path().join("spill"),
+            spill_bytes: 1 << 20,
+            stores: stores.clone(),
+            stages: stages.clone(),
+        })
+        .unwrap();
+        let runner =
+            SliceRunner { engine: Arc::new(engine), stores, resources, encoders: Encoders::new(2), stages };
+        let columns = vec![
+            column("id", "TINYINT", None),
+            column("name", "VARCHAR", None),
+            column("more", "BIGINT UNSIGNED", Some("40 + 2")),
+        ];
+        Self { folder, runner, columns }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn access(&self, folder: &str) -> StorageAccess {
+        StorageAccess {
+            root: format!("fs://{}/{folder}/", self.path().canonicalize().unwrap().display()),
+            allowed_fs_roots: vec![self.path().canonicalize().unwrap().display().to_string()],
+            ..StorageAccess::default()
+        }
+    }
+
+    fn target(&self, field_ids: &[i32]) -> TableTarget {
+        let table = TableSchema { columns: self.columns.clone() };
+        let (schema, properties) = table.to_new_iceberg().unwrap();
+        TableTarget {
+            name: "default.t".into(),
+            iceberg_schema: serde_json::to_string(&schema).unwrap(),
+            partition_spec: serde_json::to_string(&PartitionSpec::unpartition_spec()).unwrap(),
+            properties: properties.into_iter().collect(),
+            data_location: format!("file://{}/table/data", self.path().canonicalize().unwrap().display()),
+            warehouse: Some(self.access("table")),
+            field_ids: field_ids.to_vec(),
+            ..TableTarget::default()
+        }
+    }
+
+    fn file(&self, number: u32, name: &str, content: &str) -> FileTask {
+        let path = self.path().join("in").join(name);
+        std::fs::write(&path, content).unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        let modified = metadata.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+        FileTask {
+            file: number,
+            path: name.to_owned(),
+            name: name.to_owned(),
+            size: metadata.len(),
+            last_modified_ms: modified.as_millis() as i64,
+            parts: 1,
+            ..FileTask::default()
+        }
+    }
+
+    fn copy(&self, files: Vec<FileTask>, transform: &str, mode: ErrorMode) -> SliceSpec {
+        let scan = StageScan {
+            storage: Some(self.access("in")),
+            file_format: serde_json::to_string(&FileFormat::defaults(FormatKind::Csv)).unwrap(),
+            files,
+            case_sensitive: false,
+        };
+        let source = CopySource {
+            scan: Some(scan),
+            transform: transform.to_owned(),
+            relation: "s1".into(),
+            on_error: Some(OnError { mode: mode.into(), limit: 0 }),
+            disable_variant_check: false,
+        };
+        self.spec(Source::Copy(source), &[1, 2])
+    }
+
+    fn insert(&self, sql: &str, field_ids: &[i32]) -> SliceSpec {
+        self.spec(Source::Query(QuerySpec { sql: sql.to_owned(), ..QuerySpec::default() }), field_ids)
+    }
+
+    fn spec(&self, source: Source, field_ids: &[i32]) -> SliceSpec {
+        let job_id = stevedore_common::ids::JobId::generate().to_string();
+        SliceSpec {
+            slice: Some(SliceRef { job_id, slice: 0, attempt: 1 }),
+            target: Some(self.target(field_ids)),
+            source: Some(source),
+            settings: HashMap::new(),
+            ..SliceSpec::default()
+        }
+    }
+
+    async fn run(&self, spec: SliceSpec) -> Result<SliceReport, SliceFailure> {
+        self.runner.run(spec, Arc::default(), CancellationToken::new()).await
+    }
+
+    fn data_files(&self) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(self.path().join("table/data")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// All rows of all data files, each as `a|b|c`, sorted.
+    fn rows(&self) -> Vec<String> {
+        let mut rows = Vec::new();
+        for path in self.data_files() {
+            let file = std::fs::File::open(path).unwrap();
+            let batches: Vec<RecordBatch> = ParquetRecordBatchReaderBuilder::try_new(file)
+                .unwrap()
+                .build()
+                .unwrap()
+                .map(|b| b.unwrap())
+                .collect();
+            for batch in batches {
+                for row in 0..batch.num_rows() {
+                    let texts: Vec<String> =
+                        batch.columns().iter().map(|c: &ArrayRef| text(c, row)).collect();
+                    rows.push(texts.join("|"));
+                }
+            }
+        }
+        rows.sort();
+        rows
+    }
+}
+
+fn text(array: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::default().with_null("NULL");
+    ArrayFormatter::try_new(array, &options).unwrap().value(row).to_string()
+}
+
+#[tokio::test]
+async fn files_are_loaded_with_defaults_and_reported_each() {
+    let fixture = Fixture::new();
+    let files = vec![
+        fixture.file(3, "a.csv", "1,one\n2,\\N\n"),
+        fixture.file(4, "empty.csv", ""),
+        fixture.file(7, "b.csv", "3,three\n"),
+    ];
+    let report = fixture.run(fixture.copy(files, "", ErrorMode::Abort)).await.unwrap();
+    assert_eq!(fixture.rows(), ["1|one|42", "2|NULL|42", "3|three|42"]);
+    let outcomes: Vec<(u32, FileOutcome, u64)> =
+        report.files.iter().map(|file| (file.file, file.outcome(), file.rows)).collect();
+    assert_eq!(
+        outcomes,
+        [(3, FileOutcome::Loaded, 2), (4, FileOutcome::Empty, 0), (7, FileOutcome::Loaded, 1)]
+    );
+    assert_eq!(report.data_files.len(), 1);
+    assert_eq!((report.totals.files, report.totals.rows, report.totals.input_bytes), (3, 3, 19));
+}
+
+#[tokio::test]
+async fn the_first_bad_row_aborts_and_leaves_no_file() {
+    let fixture = Fixture::new();
+    let files = vec![fixture.file(0, "a.csv", "1,one\n2,two\n300,many\nx,bad\n")];
+    let failure = fixture.run(fixture.copy(files, "", ErrorMode::Abort)).await.unwrap_err();
+    let message = failure.error.to_string();
+    assert!(failure.permanent);
+    assert!(message.starts_with("file 'a.csv', line 3: ") && message.contains("300"), "{message}");
+    assert_eq!(failure.file.unwrap().first_error_line, 3);
+    assert!(fixture.data_files().is_empty());
+}
+
+#[tokio::test]
+async fn continue_drops_bad_rows_and_counts_them_by_file() {
+    let fixture = Fixture::new();
+    let files = vec![
+        fixture.file(0, "a.csv", "1,one\nx,bad\n\\N,null\n4,four\n"),
+        fixture.file(1, "gone.csv", "5,five\n"),
+        fixture.file(2, "b.csv", "6,six\n"),
+    ];
+    std::fs::remove_file(fixture.path().join("in/gone.csv")).unwrap();
+    let report = fixture.run(fixture.copy(files, "", ErrorMode::Continue)).await.unwrap();
+    assert_eq!(fixture.rows(), ["1|one|42", "4|four|42", "6|six|42"]);
+    let [a, gone, b] = &report.files[..] else { panic!("{report:?}") };
+    assert_eq!((a.rows, a.errors, a.first_error_line), (2, 2, 2));
+    assert!(a.first_error.contains("column 1 (id TINYINT)"), "{}", a.first_error);
+    assert_eq!((gone.outcome(), gone.rows, gone.errors), (FileOutcome::LeftOut, 0, 1));
+    assert_eq!((b.outcome(), b.errors), (FileOutcome::Loaded, 0));
+    assert_eq!(report.totals.errors, 3);
+}
+
+#[tokio::test]
+async fn a_select_transforms_the_rows() {
+    let fixture = Fixture::new();
+    let files = vec![fixture.file(0, "a.csv", "1,one\n2,two\n3,three\n")];
+    let sql = r#"SELECT CAST("$1" AS INT) * 10, upper("$2") FROM "s1" WHERE "$2" <> 'two'"#;
+    let report = fixture.run(fixture.copy(files, sql, ErrorMode::Abort)).await.unwrap();
+    assert_eq!(fixture.rows(), ["10|ONE|42", "30|THREE|42"]);
+    assert_eq!(report.files[0].rows, 2);
+}
+
+#[tokio::test]
+async fn a_query_fills_the_table_by_position() {
+    let fixture = Fixture::new();
+    let spec = fixture.insert("SELECT * FROM (VALUES ('a', 1), ('b', NULL))", &[2, 1]);
+    let failure = fixture.run(spec).await.unwrap_err();
+    assert!(failure.permanent);
+    assert!(failure.error.to_string().contains("row 2 of the query"), "{}", failure.error);
+    assert!(fixture.data_files().is_empty());
+
+    let report =
+        fixture.run(fixture.insert("SELECT * FROM (VALUES ('a', 1), ('b', 2))", &[2, 1])).await.unwrap();
+    assert_eq!(fixture.rows(), ["1|a|42", "2|b|42"]);
+    assert_eq!((report.files.len(), report.totals.rows), (0, 2));
+
+    let failure = fixture.run(fixture.insert("SELECT 1", &[2, 1])).await.unwrap_err();
+    assert!(
+        failure.error.to_string().contains("1 columns for 2 columns of table 'default.t'"),
+        "{}",
+        failure.error
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_slice_leaves_no_file() {
+    let fixture = Fixture::new();
+    let files = vec![fixture.file(0, "a.csv", "1,one\n")];
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let spec = fixture.copy(files, "", ErrorMode::Abort);
+    let failure = fixture.runner.run(spec, Arc::default(), cancel).await.unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Cancelled);
+    assert!(!failure.permanent);
+    assert!(fixture.data_files().is_empty());
+}

@@ -1,0 +1,84 @@
+//! Errors at the worker's border: [`stevedore_common::Error`] to gRPC status and back. The whole error
+//! travels as an `ErrorInfo` in the status' details; the text is for clients that are not ours.
+
+use prost::Message;
+use stevedore_common::{Error, ErrorKind};
+use stevedore_proto::v1::ErrorInfo;
+use tonic::{Code, Status};
+
+/// The message form of an error.
+pub fn error_info(error: &Error) -> ErrorInfo {
+    let position = error.position();
+    ErrorInfo {
+        kind: error.kind().as_str().to_owned(),
+        message: error.message_with_context(),
+        hint: error.hint_text().unwrap_or_default().to_owned(),
+        line: position.map_or(0, |p| p.line),
+        column: position.map_or(0, |p| p.column),
+        retryable: error.is_retryable(),
+    }
+}
+
+/// The error of a message.
+pub fn error_of(info: &ErrorInfo) -> Error {
+    let mut error =
+        Error::new(ErrorKind::from_wire(&info.kind), info.message.clone()).retryable(info.retryable);
+    if !info.hint.is_empty() {
+        error = error.hint(info.hint.clone());
+    }
+    if info.line > 0 {
+        error = error.at(info.line, info.column);
+    }
+    error
+}
+
+/// The status that says an error.
+pub fn status_of(error: &Error) -> Status {
+    let code = match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::BadData => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::Conflict => Code::Aborted,
+        ErrorKind::PermissionDenied => Code::PermissionDenied,
+        ErrorKind::Unsupported => Code::Unimplemented,
+        ErrorKind::Storage | ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::ResourceExhausted => Code::ResourceExhausted,
+        ErrorKind::Cancelled => Code::Cancelled,
+        ErrorKind::OutcomeUnknown => Code::Unknown,
+        ErrorKind::Internal => Code::Internal,
+    };
+    Status::with_details(code, error.to_string(), error_info(error).encode_to_vec().into())
+}
+
+/// The error that a status of one of our processes carries; any other becomes one of its code.
+pub fn error_of_status(status: &Status) -> Error {
+    if let Ok(info) = ErrorInfo::decode(status.details())
+        && !info.kind.is_empty()
+    {
+        return error_of(&info);
+    }
+    let kind = match status.code() {
+        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => ErrorKind::InvalidInput,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::Aborted => ErrorKind::Conflict,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::PermissionDenied,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        Code::Unavailable | Code::DeadlineExceeded => ErrorKind::Unavailable,
+        Code::ResourceExhausted => ErrorKind::ResourceExhausted,
+        Code::Cancelled => ErrorKind::Cancelled,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_way_through_a_status() {
+        let error = Error::not_found("column 'x' does not exist").context("planning").hint("available: a");
+        let back = error_of_status(&status_of(&error));
+        assert_eq!((back.kind(), back.to_string()), (error.kind(), error.to_string()));
+    }
+}

@@ -1,0 +1,192 @@
+//! The columns of one row group, encoded in parallel.
+//!
+//! A chunk of batches is given to as many blocking threads as the process lets encode at a time; each
+//! takes the next column that nobody has, so that one expensive column does not hold up the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use parking_lot::Mutex;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
+use stevedore_common::{Error, Result};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::stats::{NanCounts, count_nans};
+use super::storage_arrays::to_storage;
+
+/// The threads of this process that may encode at a time. Cheap to clone; share one.
+#[derive(Debug, Clone)]
+pub struct Encoders {
+    permits: Arc<Semaphore>,
+    threads: usize,
+}
+
+impl Encoders {
+    /// At most `threads` at a time (at least one).
+    pub fn new(threads: usize) -> Self {
+        let threads = threads.max(1);
+        Self { permits: Arc::new(Semaphore::new(threads)), threads }
+    }
+
+    /// Runs CPU work off the core threads once a thread is free.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.permits.clone().acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
+        .map_err(|e| Error::internal(format!("encoding rows failed: {e}")))?
+    }
+}
+
+/// One top-level column of a row group, with a writer for each of its leaves.
+struct ColumnEncoder {
+    field: FieldRef,
+    leaves: Vec<ArrowColumnWriter>,
+    nans: NanCounts,
+    bytes: usize,
+}
+
+impl ColumnEncoder {
+    fn encode(&mut self, array: &ArrayRef) -> Result<()> {
+        let array = to_storage(array, self.field.data_type())
+            .map_err(|e| e.context(format!("column '{}'", self.field.name())))?;
+        if !self.field.is_nullable() && array.null_count() > 0 {
+            return Err(Error::bad_data(format!(
+                "column '{}' is NOT NULL and a row has NULL",
+                self.field.name()
+            )));
+        }
+        count_nans(&self.field, &array, &mut self.nans);
+        let levels = compute_leaves(&self.field, &array).map_err(|e| encoding_failed(&self.field, &e))?;
+        for (writer, leaf) in self.leaves.iter_mut().zip(&levels) {
+            writer.write(leaf).map_err(|e| encoding_failed(&self.field, &e))?;
+        }
+        Ok(())
+    }
+}
+
+fn encoding_failed(field: &FieldRef, error: &parquet::errors::ParquetError) -> Error {
+    Error::internal(format!("encoding column '{}' as Parquet: {error}", field.name()))
+}
+
+/// A row group that is being encoded.
+pub(super) struct RowGroup {
+    columns: Arc<Vec<Mutex<Option<ColumnEncoder>>>>,
+    pub(super) rows: usize,
+}
+
+/// A chunk on its way through the encoders.
+pub(super) struct Encoding(JoinSet<Result<()>>);
+
+impl Encoding {
+    /// Waits for the chunk.
+    pub(super) async fn done(mut self) -> Result<()> {
+        while let Some(result) = self.0.join_next().await {
+            result.map_err(|e| Error::internal(format!("encoding rows failed: {e}")))??;
+        }
+        Ok(())
+    }
+}
+
+impl RowGroup {
+    /// `writers` are those of all leaves, in the order of `leaves_per_column`.
+    pub(super) fn new(
+        schema: &SchemaRef,
+        writers: Vec<ArrowColumnWriter>,
+        leaves_per_column: &[usize],
+    ) -> Self {
+        let mut writers = writers.into_iter();
+        let columns = schema
+            .fields()
+            .iter()
+            .zip(leaves_per_column)
+            .map(|(field, leaves)| {
+                Mutex::new(Some(ColumnEncoder {
+                    field: field.clone(),
+                    leaves: writers.by_ref().take(*leaves).collect(),
+                    nans: NanCounts::default(),
+                    bytes: 0,
+                }))
+            })
+            .collect();
+        Self { columns: Arc::new(columns), rows: 0 }
+    }
+
+    /// Starts encoding a chunk. The next one may start when this one is done.
+    pub(super) fn encode(&mut self, batches: Vec<RecordBatch>, encoders: &Encoders) -> Encoding {
+        self.rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let batches = Arc::new(batches);
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for _ in 0..encoders.threads.min(self.columns.len()) {
+            let (columns, batches, next) = (self.columns.clone(), batches.clone(), next.clone());
+            let encoders = encoders.clone();
+            tasks.spawn(async move {
+                encoders
+                    .run(move || {
+                        loop {
+                            let index = next.fetch_add(1, Ordering::Relaxed);
+                            let Some(column) = columns.get(index) else {
+                                return Ok(());
+                            };
+                            encode_column(column, index, &batches)?;
+                        }
+                    })
+                    .await
+            });
+        }
+        Encoding(tasks)
+    }
+
+    /// Bytes of the row group as encoded so far.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.columns.iter().map(|column| column.lock().as_ref().map_or(0, |c| c.bytes)).sum()
+    }
+
+    /// Ends all columns; their chunks come in the order of the leaves.
+    pub(super) async fn close(self, encoders: &Encoders) -> Result<(Vec<ArrowColumnChunk>, NanCounts)> {
+        let mut tasks = Vec::with_capacity(self.columns.len());
+        for column in self.columns.iter() {
+            let encoder = column.lock().take().ok_or_else(|| Error::internal("a column was closed twice"))?;
+            let encoders = encoders.clone();
+            tasks.push(async move {
+                encoders
+                    .run(move || {
+                        let mut chunks = Vec::with_capacity(encoder.leaves.len());
+                        for leaf in encoder.leaves {
+                            chunks.push(leaf.close().map_err(|e| encoding_failed(&encoder.field, &e))?);
+                        }
+                        Ok((chunks, encoder.nans))
+                    })
+                    .await
+            });
+        }
+        let mut chunks = Vec::new();
+        let mut nans = NanCounts::default();
+        for (column_chunks, column_nans) in futures::future::try_join_all(tasks).await? {
+            chunks.extend(column_chunks);
+            nans.add(&column_nans);
+        }
+        Ok((chunks, nans))
+    }
+}
+
+fn encode_column(column: &Mutex<Option<ColumnEncoder>>, index: usize, batches: &[RecordBatch]) -> Result<()> {
+    let mut guard = column.lock();
+    let Some(encoder) = guard.as_mut() else {
+        return Err(Error::internal("a column was closed before its last rows"));
+    };
+    for batch in batches {
+        encoder.encode(batch.column(index))?;
+    }
+    encoder.bytes = encoder.leaves.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum();
+    Ok(())
+}

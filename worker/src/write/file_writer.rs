@@ -1,0 +1,236 @@
+//! One Parquet file: chunks of batches in, a durable file with statistics out.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use iceberg::spec::Struct;
+use object_store::path::Path;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriterOptions};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use stevedore_common::{Error, Result};
+
+use super::WrittenFile;
+use super::encode::{Encoding, RowGroup};
+use super::sample::dictionaries_pay;
+use super::stats::{Finished, NanCounts, data_file_json};
+use super::table_writer::WriteContext;
+use super::upload::{self, PartSink, Upload};
+
+/// Rows and bytes (in memory) of a chunk: enough that handing it to threads costs nothing beside
+/// encoding it.
+const CHUNK_ROWS: usize = 64 << 10;
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// A file that is being written. Dropping it gives the file up.
+pub(super) struct FileWriter {
+    context: Arc<WriteContext>,
+    location: String,
+    path: Path,
+    partition: Struct,
+    chunk: Vec<RecordBatch>,
+    chunk_rows: usize,
+    chunk_bytes: usize,
+    open: Option<OpenFile>,
+    rows: u64,
+}
+
+/// What exists from the first chunk on.
+struct OpenFile {
+    parquet: SerializedFileWriter<PartSink>,
+    row_groups: ArrowRowGroupWriterFactory,
+    upload: Upload,
+    group: Option<RowGroup>,
+    encoding: Option<Encoding>,
+    nans: NanCounts,
+}
+
+impl FileWriter {
+    pub(super) fn new(context: Arc<WriteContext>, name: &str, partition: Struct) -> Self {
+        let location = format!("{}/{name}", context.data_location);
+        let path = context.folder.clone().join(name);
+        Self {
+            context,
+            location,
+            path,
+            partition,
+            chunk: Vec::new(),
+            chunk_rows: 0,
+            chunk_bytes: 0,
+            open: None,
+            rows: 0,
+        }
+    }
+
+    /// Takes rows. Says whether the file has reached its target size and should be finished.
+    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<bool> {
+        self.rows += batch.num_rows() as u64;
+        self.chunk_rows += batch.num_rows();
+        self.chunk_bytes += batch.get_array_memory_size();
+        self.chunk.push(batch);
+        if self.chunk_rows < CHUNK_ROWS && self.chunk_bytes < CHUNK_BYTES {
+            return Ok(false);
+        }
+        self.encode_chunk().await
+    }
+
+    /// Hands the chunk to the encoders, after they are done with the one before. A full file still
+    /// takes it: that beats a last row group of one chunk.
+    async fn encode_chunk(&mut self) -> Result<bool> {
+        let chunk = std::mem::take(&mut self.chunk);
+        (self.chunk_rows, self.chunk_bytes) = (0, 0);
+        if chunk.is_empty() {
+            return Ok(false);
+        }
+        let context = self.context.clone();
+        if self.open.is_none() {
+            self.open = Some(self.start(&chunk).await?);
+        }
+        let Some(open) = self.open.as_mut() else {
+            return Err(Error::internal("a data file was not opened"));
+        };
+        open.encoded().await?;
+        let (rows, encoded) = open.group.as_ref().map_or((0, 0), |group| (group.rows, group.encoded_bytes()));
+        let file_full = open.parquet.bytes_written() + encoded >= context.target_file_bytes;
+        if !file_full && (rows >= context.row_group_rows || encoded >= context.row_group_bytes) {
+            self.open = Some(self.open.take().ok_or_else(closed)?.end_row_group(&context).await?);
+        }
+        let open = self.open.as_mut().ok_or_else(closed)?;
+        let group = match open.group.take() {
+            Some(group) => group,
+            None => {
+                let index = open.parquet.flushed_row_groups().len();
+                let writers = open.row_groups.create_column_writers(index).map_err(|e| parquet_failed(&e))?;
+                RowGroup::new(&context.storage_schema, writers, &context.leaves_per_column)
+            }
+        };
+        let group = open.group.insert(group);
+        open.encoding = Some(group.encode(chunk, &context.encoders));
+        Ok(file_full)
+    }
+
+    async fn start(&self, chunk: &[RecordBatch]) -> Result<OpenFile> {
+        let context = self.context.clone();
+        let sample = chunk.to_vec();
+        let pays = context
+            .encoders
+            .run(move || {
+                Ok((0..sample[0].num_columns()).map(|i| dictionaries_pay(&sample, i)).collect::<Vec<_>>())
+            })
+            .await?;
+        let properties = properties(&self.context, &pays)?;
+        let (sink, upload) = upload::start(self.context.store.clone(), self.path.clone(), self.context.local);
+        // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
+        // for readers to disagree with.
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(sink, self.context.storage_schema.clone(), options)
+            .map_err(|e| parquet_failed(&e))?;
+        let (parquet, row_groups) = writer.into_serialized_writer().map_err(|e| parquet_failed(&e))?;
+        Ok(OpenFile { parquet, row_groups, upload, group: None, encoding: None, nans: NanCounts::default() })
+    }
+
+    /// Ends the file and waits until it is durable. `None`: it had no rows, and there is no file.
+    pub(super) async fn finish(mut self) -> Result<Option<WrittenFile>> {
+        self.encode_chunk().await?;
+        let Some(mut open) = self.open.take() else {
+            return Ok(None);
+        };
+        let context = self.context.clone();
+        open.encoded().await?;
+        let OpenFile { parquet, upload, nans, .. } = open.end_row_group(&context).await?;
+        // Not one of the encoders' threads: it waits for the upload.
+        let finished = tokio::task::spawn_blocking(move || finish_parquet(parquet))
+            .await
+            .map_err(|e| Error::internal(format!("writing a footer failed: {e}")))?;
+        let (metadata, bytes) = match finished {
+            Ok(finished) => finished,
+            // The upload knows better why its end of the pipe is closed.
+            Err(error) => return Err(upload.finished().await.err().unwrap_or(error)),
+        };
+        upload.finished().await?;
+        let file = Finished {
+            location: &self.location,
+            bytes,
+            metadata: &metadata,
+            nans: &nans,
+            partition: self.partition,
+            spec_id: context.spec.spec_id(),
+        };
+        let json = data_file_json(&file, &context.schema, &context.partition_type)?;
+        Ok(Some(WrittenFile { json, rows: self.rows, bytes, location: self.location }))
+    }
+}
+
+impl OpenFile {
+    async fn encoded(&mut self) -> Result<()> {
+        match self.encoding.take() {
+            Some(encoding) => encoding.done().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the row group out. Off the core threads: writing waits for the upload.
+    async fn end_row_group(mut self, context: &WriteContext) -> Result<Self> {
+        let Some(group) = self.group.take() else {
+            return Ok(self);
+        };
+        let (chunks, nans) = group.close(&context.encoders).await?;
+        self.nans.add(&nans);
+        let Self { parquet, upload, row_groups, encoding, nans, .. } = self;
+        let mut parquet = parquet;
+        // Not one of the encoders' threads: it mostly waits.
+        let written = tokio::task::spawn_blocking(move || {
+            let write = || {
+                let mut group = parquet.next_row_group()?;
+                for chunk in chunks {
+                    chunk.append_to_row_group(&mut group)?;
+                }
+                group.close()
+            };
+            let result = write().map(|_| ());
+            (parquet, result)
+        })
+        .await
+        .map_err(|e| Error::internal(format!("writing a row group failed: {e}")))?;
+        match written {
+            (parquet, Ok(())) => Ok(Self { parquet, upload, row_groups, group: None, encoding, nans }),
+            (parquet, Err(error)) => {
+                drop(parquet);
+                Err(upload.finished().await.err().unwrap_or_else(|| parquet_failed(&error)))
+            }
+        }
+    }
+}
+
+fn finish_parquet(mut parquet: SerializedFileWriter<PartSink>) -> Result<(ParquetMetaData, u64)> {
+    let metadata = parquet.finish().map_err(|e| parquet_failed(&e))?;
+    let bytes = parquet.bytes_written() as u64;
+    parquet.inner_mut().complete()?;
+    Ok((metadata, bytes))
+}
+
+fn properties(context: &WriteContext, dictionaries: &[Vec<bool>]) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(1).map_err(|e| parquet_failed(&e))?;
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_dictionary_enabled(false)
+        .set_created_by(concat!("stevedore version ", env!("CARGO_PKG_VERSION")).to_owned());
+    for (path, pays) in context.leaf_paths.iter().zip(dictionaries.iter().flatten()) {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(path.clone()), *pays);
+    }
+    Ok(properties.build())
+}
+
+fn closed() -> Error {
+    Error::internal("a data file was written to after it was closed")
+}
+
+fn parquet_failed(error: &ParquetError) -> Error {
+    Error::internal(format!("writing Parquet: {error}"))
+}

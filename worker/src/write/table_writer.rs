@@ -1,0 +1,186 @@
+//! The files of one slice for one table: opens, fills and finishes them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use async_trait::async_trait;
+use iceberg::arrow::schema_to_arrow_schema;
+use iceberg::spec::{PartitionSpec, PartitionSpecRef, Schema, SchemaRef, Struct, StructType};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ArrowSchemaConverter;
+use stevedore_common::ids::AttemptKey;
+use stevedore_common::{Error, Result};
+
+use super::file_writer::FileWriter;
+use super::partition::PartitionedFiles;
+use super::{BatchSink, Encoders, FileNames, WrittenFile};
+
+const ROW_GROUP_ROWS: usize = 1 << 20;
+const ROW_GROUP_BYTES: usize = 128 << 20;
+const TARGET_FILE_BYTES: usize = 256 << 20;
+
+/// The table to write for.
+#[derive(Debug, Clone)]
+pub struct WriteTarget {
+    /// The table's schema.
+    pub schema: Schema,
+    /// Its default partition spec.
+    pub spec: PartitionSpec,
+    /// The data folder as an absolute URI, without a trailing slash.
+    pub data_location: String,
+    /// The store that holds it.
+    pub store: Arc<dyn ObjectStore>,
+    /// The data folder within the store.
+    pub folder: Path,
+    /// Bytes at which a file is finished and the next one begun; 0: the default.
+    pub target_file_bytes: u64,
+}
+
+/// What all files of a writer share.
+pub(super) struct WriteContext {
+    pub(super) schema: SchemaRef,
+    pub(super) spec: PartitionSpecRef,
+    pub(super) partition_type: StructType,
+    pub(super) storage_schema: ArrowSchemaRef,
+    /// Parquet's leaves under each top-level column.
+    pub(super) leaves_per_column: Vec<usize>,
+    /// The path of each leaf.
+    pub(super) leaf_paths: Vec<Vec<String>>,
+    pub(super) data_location: String,
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The store is this machine's file system.
+    pub(super) local: bool,
+    pub(super) folder: Path,
+    pub(super) encoders: Encoders,
+    pub(super) target_file_bytes: usize,
+    pub(super) row_group_rows: usize,
+    pub(super) row_group_bytes: usize,
+}
+
+impl WriteContext {
+    fn new(target: WriteTarget, encoders: Encoders) -> Result<Self> {
+        let schema: SchemaRef = Arc::new(target.schema);
+        let storage_schema = Arc::new(schema_to_arrow_schema(&schema)?);
+        let parquet_schema = ArrowSchemaConverter::new()
+            .convert(&storage_schema)
+            .map_err(|e| Error::not_supported(format!("the table's columns in Parquet: {e}")))?;
+        let leaf_paths: Vec<Vec<String>> =
+            parquet_schema.columns().iter().map(|column| column.path().parts().to_vec()).collect();
+        let mut leaves_per_column = vec![0; storage_schema.fields().len()];
+        for leaf in 0..leaf_paths.len() {
+            leaves_per_column[parquet_schema.get_column_root_idx(leaf)] += 1;
+        }
+        let target_file_bytes = match usize::try_from(target.target_file_bytes) {
+            Ok(0) | Err(_) => TARGET_FILE_BYTES,
+            Ok(bytes) => bytes,
+        };
+        let partitions = !target.spec.is_unpartitioned();
+        // Many files are open at a time then, each with a row group in memory.
+        let row_group_bytes = if partitions { ROW_GROUP_BYTES / 8 } else { ROW_GROUP_BYTES };
+        Ok(Self {
+            partition_type: target.spec.partition_type(&schema)?,
+            spec: Arc::new(target.spec),
+            schema,
+            storage_schema,
+            leaves_per_column,
+            leaf_paths,
+            local: target.data_location.starts_with("file:"),
+            data_location: target.data_location.trim_end_matches('/').to_owned(),
+            store: target.store,
+            folder: target.folder,
+            encoders,
+            target_file_bytes,
+            row_group_rows: ROW_GROUP_ROWS,
+            row_group_bytes: row_group_bytes.min(target_file_bytes),
+        })
+    }
+}
+
+/// A [`BatchSink`] that writes files of its own.
+pub struct TableWriter {
+    context: Arc<WriteContext>,
+    names: FileNames,
+    files: Files,
+    written: Vec<WrittenFile>,
+}
+
+enum Files {
+    One(Option<Box<FileWriter>>),
+    Partitioned(PartitionedFiles),
+}
+
+impl TableWriter {
+    /// A writer for one attempt at a slice.
+    ///
+    /// # Errors
+    /// Unsupported for a table that cannot be written.
+    pub fn new(target: WriteTarget, attempt: AttemptKey, encoders: Encoders) -> Result<Self> {
+        let context = Arc::new(WriteContext::new(target, encoders)?);
+        let files = if context.spec.is_unpartitioned() {
+            Files::One(None)
+        } else {
+            Files::Partitioned(PartitionedFiles::new(context.clone())?)
+        };
+        Ok(Self { context, names: FileNames::new(attempt), files, written: Vec::new() })
+    }
+}
+
+#[async_trait]
+impl BatchSink for TableWriter {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        if batch.num_columns() != self.context.storage_schema.fields().len() {
+            return Err(Error::internal(format!(
+                "a batch with {} columns for a table with {}",
+                batch.num_columns(),
+                self.context.storage_schema.fields().len()
+            )));
+        }
+        match &mut self.files {
+            Files::One(file) => {
+                let (context, names) = (&self.context, &mut self.names);
+                let open = file.get_or_insert_with(|| {
+                    Box::new(FileWriter::new(context.clone(), &names.next_name(), Struct::empty()))
+                });
+                if open.write(batch).await?
+                    && let Some(full) = file.take()
+                {
+                    self.written.extend(full.finish().await?);
+                }
+                Ok(())
+            }
+            Files::Partitioned(files) => files.write(batch, &mut self.names, &mut self.written).await,
+        }
+    }
+
+    async fn finish(&mut self) -> Result<Vec<WrittenFile>> {
+        match &mut self.files {
+            Files::One(file) => {
+                if let Some(file) = file.take() {
+                    self.written.extend(file.finish().await?);
+                }
+            }
+            Files::Partitioned(files) => files.finish(&mut self.written).await?,
+        }
+        Ok(std::mem::take(&mut self.written))
+    }
+
+    async fn abort(&mut self) {
+        match &mut self.files {
+            // Dropping an unfinished file aborts its upload.
+            Files::One(file) => drop(file.take()),
+            Files::Partitioned(files) => files.abandon(),
+        }
+        for file in std::mem::take(&mut self.written) {
+            let Some(name) = file.location.rsplit('/').next() else { continue };
+            let path = self.context.folder.clone().join(name);
+            if let Err(error) = self.context.store.delete(&path).await {
+                tracing::debug!(%path, %error, "a data file of an ended attempt was left behind");
+            }
+        }
+    }
+}
