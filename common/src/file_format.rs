@@ -465,13 +465,12 @@ impl FileFormat {
         }
         let has_quotes = self.kind == FormatKind::Csv;
         for (name, c) in [("QUOTE", has_quotes.then_some(self.quote)), ("ESCAPE", self.escape)] {
-            if let Some(c) = c {
-                if self.field_delimiter.contains(c) || self.record_delimiter.contains(c) {
+            if let Some(c) = c
+                && (self.field_delimiter.contains(c) || self.record_delimiter.contains(c)) {
                     return Err(Error::invalid(format!(
                         "option {name} is {c:?}, which is part of a delimiter; they must differ"
                     )));
                 }
-            }
         }
         if self.field_delimiter.as_bytes().iter().any(|b| record.contains(b)) {
             return Err(Error::invalid(
@@ -540,6 +539,7 @@ impl fmt::Display for FileFormat {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn options(pairs: &[(&str, &str)]) -> Vec<(String, OptionValue)> {

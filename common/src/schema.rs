@@ -243,6 +243,7 @@ fn sql_type_of(ty: &Type) -> Result<SqlType> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -520,6 +520,7 @@ impl<'a> TypeParser<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -163,16 +163,12 @@ impl Replica {
 
     /// Whether this node leads.
     pub fn is_leader(&self) -> bool {
-        let status = self.inner.handle.status();
-        let leads = status.borrow().role == Role::Leader;
-        leads
+        self.inner.handle.status().borrow().role == Role::Leader
     }
 
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<NodeId> {
-        let status = self.inner.handle.status();
-        let leader = status.borrow().leader;
-        leader
+        self.inner.handle.status().borrow().leader
     }
 
     /// This node.

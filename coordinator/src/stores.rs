@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use stevedore_common::file_identity::{FileEntry, StoreIdentity};
 use stevedore_common::ids::StageId;
@@ -61,7 +62,7 @@ impl ResolvedSource {
     /// Invalid input for a PATTERN that is none; the stream's items fail with what the store says.
     pub fn list(&self) -> Result<BoxStream<'static, Result<FileEntry>>> {
         let pattern = self.pattern.as_deref().map(StagePattern::new).transpose()?;
-        Ok(self.store.list(&self.prefix, ListOptions { files: self.files.clone(), pattern }))
+        Ok(self.store.list(&self.prefix, ListOptions { files: self.files.clone(), pattern }).fuse().boxed())
     }
 
     /// What a worker needs to reach the store.
@@ -261,7 +262,7 @@ impl Stores {
         let spec = self.warehouse.stage_spec(stage)?;
         let store = self.cache.get(&spec)?;
         let mut files = store.list("", ListOptions::default());
-        while let Some(file) = futures::StreamExt::next(&mut files).await {
+        while let Some(file) = files.next().await {
             store.delete(&file?.path).await?;
         }
         Ok(())

@@ -13,8 +13,8 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
-    PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
@@ -150,5 +150,82 @@ impl FlightService for WorkerFlight {
 
     async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
         unimplemented("ListActions")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use arrow_flight::decode::FlightRecordBatchStream;
+    use stevedore_common::ErrorKind;
+
+    use super::*;
+    use crate::query::test_support::{Fixture, text_rows};
+    use crate::status::error_of_status;
+
+    fn flight() -> WorkerFlight {
+        WorkerFlight::new(Arc::new(Fixture::new().engine))
+    }
+
+    fn query(sql: &str) -> Vec<u8> {
+        QuerySpec { sql: sql.to_owned(), ..QuerySpec::default() }.encode_to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_run_and_streamed_in_small_messages() {
+        let flight = flight();
+        let ticket =
+            Ticket::new(query("SELECT repeat('x', 100) AS \"X\", value FROM generate_series(1, 100000)"));
+        let data = flight.do_get(Request::new(ticket)).await.unwrap().into_inner();
+        let data: Vec<FlightData> = data.try_collect().await.unwrap();
+        assert!(data.iter().all(|message| message.data_body.len() <= TARGET_MESSAGE_BYTES));
+        let stream = futures::stream::iter(data.into_iter().map(Ok));
+        let batches: Vec<_> =
+            FlightRecordBatchStream::new_from_flight_data(stream).try_collect().await.unwrap();
+        assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 100_000);
+        assert_eq!(batches[0].schema().field(0).name(), "X");
+    }
+
+    #[tokio::test]
+    async fn a_result_without_rows_still_has_its_schema() {
+        let ticket = Ticket::new(query("SELECT 1 AS a WHERE false"));
+        let data = flight().do_get(Request::new(ticket)).await.unwrap().into_inner();
+        let mut stream =
+            FlightRecordBatchStream::new_from_flight_data(data.map_err(|e| FlightError::Tonic(Box::new(e))));
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.unwrap());
+        }
+        assert!(text_rows(&batches).is_empty());
+        assert_eq!(stream.schema().unwrap().field(0).name(), "a");
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_is_only_described() {
+        let descriptor = FlightDescriptor::new_cmd(query("SELECT 1 / 0 AS a, now() AS b"));
+        let info = flight().get_flight_info(Request::new(descriptor)).await.unwrap().into_inner();
+        let schema = info.try_decode_schema().unwrap();
+        assert_eq!(schema.fields().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn errors_arrive_whole() {
+        let flight = flight();
+        let ticket = Ticket::new(query("SELECT nope"));
+        let Err(status) = flight.do_get(Request::new(ticket)).await else { panic!("it ran") };
+        let error = error_of_status(&status);
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().starts_with("column 'nope' does not exist"), "{error}");
+
+        let ticket = Ticket::new(query("SELECT __cast(name, 'INT') FROM (VALUES ('1'), ('b')) AS t(name)"));
+        let status = match flight.do_get(Request::new(ticket)).await {
+            Ok(data) => data.into_inner().try_collect::<Vec<_>>().await.unwrap_err(),
+            Err(status) => status,
+        };
+        assert_eq!(error_of_status(&status).to_string(), "invalid value 'b' for INT: invalid digit");
+
+        let Err(status) = flight.list_flights(Request::new(Criteria::default())).await else { panic!() };
+        assert_eq!(error_of_status(&status).kind(), ErrorKind::Unsupported);
     }
 }

@@ -117,11 +117,9 @@ impl Driver {
                         driven.clear();
                     }
                 }
-                event = next_event(&mut events) => if let Some((job, phase)) = event {
-                    if phase.is_ended() {
-                        self.plans.lock().remove(&job);
-                        self.stop_slices(job);
-                    }
+                event = next_event(&mut events) => if let Some((job, phase)) = event && phase.is_ended() {
+                    self.plans.lock().remove(&job);
+                    self.stop_slices(job);
                 },
             }
         }

@@ -31,7 +31,7 @@ use stevedore_common::{Error, Result};
 
 use super::manifests::TableFile;
 use super::storage_types::convert;
-use super::table_scan::ParquetFiles;
+use super::table_files::ParquetFiles;
 
 /// Which delete files apply to a data file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
@@ -59,9 +59,8 @@ pub(crate) fn applicable(data: &TableFile, deletes: &[TableFile], metadata: &Tab
                 }
             }
             DataContentType::EqualityDeletes => {
-                let everywhere = metadata
-                    .partition_spec_by_id(delete.spec_id)
-                    .is_some_and(|spec| spec.is_unpartitioned());
+                let everywhere =
+                    metadata.partition_spec_by_id(delete.spec_id).is_some_and(|spec| spec.is_unpartitioned());
                 if delete.sequence > data.sequence && (everywhere || same_partition) {
                     found.equality.push(index);
                 }
@@ -140,14 +139,22 @@ async fn read_columns(
 }
 
 /// The rows of a data file that remain, for its reader.
-pub(crate) async fn access_plan(files: &ParquetFiles, file: &TableFile, deleted: &[u64]) -> Result<ParquetAccessPlan> {
+pub(crate) async fn access_plan(
+    files: &ParquetFiles,
+    file: &TableFile,
+    deleted: &[u64],
+) -> Result<ParquetAccessPlan> {
     let data_file = file.entry.data_file();
     let mut reader = files.open(data_file.file_path(), data_file.file_size_in_bytes())?;
     let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new())
         .await
         .map_err(|e| Error::bad_data(format!("reading '{}': {e}", data_file.file_path())))?;
-    let rows: Vec<u64> =
-        metadata.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect();
+    let rows: Vec<u64> = metadata
+        .metadata()
+        .row_groups()
+        .iter()
+        .map(|group| u64::try_from(group.num_rows()).unwrap_or(0))
+        .collect();
     Ok(select_rows(&rows, deleted))
 }
 
@@ -221,20 +228,22 @@ pub(crate) async fn key_sets(
             types.push(ty.clone());
         }
         let batches = read_columns(files, delete, |schema| {
-            ids.iter().map(|id| super::table_scan::field_of_id(schema, *id)).collect()
+            ids.iter().map(|id| super::field_ids::field_of_id(schema, *id)).collect()
         })
         .await
         .context(|| format!("reading the delete file '{path}'"))?;
         let converter = KeySet::converter(&types)?;
-        let set = sets
-            .entry(ids.clone())
-            .or_insert_with(|| KeySet { columns: names, types: types.clone(), keys: HashSet::new() });
+        let set = sets.entry(ids.clone()).or_insert_with(|| KeySet {
+            columns: names,
+            types: types.clone(),
+            keys: HashSet::new(),
+        });
         for batch in batches {
             let keys = ids
                 .iter()
                 .zip(&types)
                 .map(|(id, ty)| {
-                    let index = super::table_scan::field_of_id(&batch.schema(), *id).ok_or_else(|| {
+                    let index = super::field_ids::field_of_id(&batch.schema(), *id).ok_or_else(|| {
                         Error::bad_data(format!("the delete file '{path}' lacks the column of id {id}"))
                     })?;
                     convert(batch.column(index), ty)
@@ -305,9 +314,7 @@ impl ExecutionPlan for EqualityDeleteExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
-            (Some(input), true) => {
-                Ok(Arc::new(Self::try_new(input, Arc::clone(&self.sets), self.width)?))
-            }
+            (Some(input), true) => Ok(Arc::new(Self::try_new(input, Arc::clone(&self.sets), self.width)?)),
             _ => Err(DataFusionError::Internal("EqualityDeleteExec has one input".into())),
         }
     }
@@ -315,9 +322,8 @@ impl ExecutionPlan for EqualityDeleteExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
         let (sets, width) = (Arc::clone(&self.sets), self.width);
-        let stream = input.map(move |batch| {
-            remaining(&batch?, &sets, width).map_err(super::error::to_datafusion)
-        });
+        let stream =
+            input.map(move |batch| remaining(&batch?, &sets, width).map_err(super::error::to_datafusion));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 }

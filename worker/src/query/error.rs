@@ -32,9 +32,7 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
         DataFusionError::IoError(inner) => Error::storage(inner.to_string()),
         DataFusionError::SQL(inner, _) => Error::invalid(inner.to_string()),
         DataFusionError::NotImplemented(text) => Error::not_supported(text),
-        DataFusionError::Internal(text) => {
-            signature(text).unwrap_or_else(|| Error::internal(text.clone()))
-        }
+        DataFusionError::Internal(text) => signature(text).unwrap_or_else(|| Error::internal(text.clone())),
         DataFusionError::Plan(text) => signature(text).unwrap_or_else(|| Error::invalid(tidy(text))),
         DataFusionError::Configuration(text) => Error::invalid(text.clone()),
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
@@ -54,6 +52,14 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
             None => Error::internal("the query failed without saying why"),
         },
         other => Error::internal(other.to_string()),
+    }
+}
+
+/// The error of ours that iceberg's holds, where our storage made it.
+pub(crate) fn from_iceberg(error: iceberg::Error) -> Error {
+    match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Error>()) {
+        Some(ours) => ours.clone(),
+        None => error.into(),
     }
 }
 
@@ -99,9 +105,7 @@ fn from_object_store(error: &object_store::Error) -> Error {
             Error::denied(format!("the object store refused access to '{path}'"))
                 .hint("check the credentials of the connection")
         }
-        E::Precondition { path, .. } => {
-            Error::conflict(format!("object '{path}' changed while it was read"))
-        }
+        E::Precondition { path, .. } => Error::conflict(format!("object '{path}' changed while it was read")),
         other => Error::storage(other.to_string()).retryable(true),
     }
 }

@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use stevedore_common::error::ResultExt;
 use stevedore_common::{Error, Result};
 
+use super::error::from_iceberg;
+
 /// Manifests read at a time.
 const CONCURRENCY: usize = 8;
 /// What a cached entry costs at least.
@@ -86,6 +88,7 @@ impl MetadataCache {
         }
         let metadata = TableMetadata::read_from(file_io, location)
             .await
+            .map_err(from_iceberg)
             .context(|| format!("reading the table metadata '{location}'"))?;
         let metadata = Arc::new(metadata);
         self.tables.lock().insert(location.to_owned(), Arc::clone(&metadata), 64 << 10);
@@ -101,6 +104,7 @@ impl MetadataCache {
         let manifest = file
             .load_manifest(file_io)
             .await
+            .map_err(from_iceberg)
             .context(|| format!("reading the manifest '{}'", file.manifest_path))?;
         let manifest = Arc::new(manifest);
         let bytes = u64::try_from(file.manifest_length).unwrap_or(0) * 8;
@@ -117,7 +121,8 @@ impl MetadataCache {
     ) -> Result<SnapshotFiles> {
         let path = snapshot.manifest_list();
         let read = async { file_io.new_input(path)?.read().await };
-        let bytes = read.await.context(|| format!("reading the manifest list '{path}'"))?;
+        let bytes =
+            read.await.map_err(from_iceberg).context(|| format!("reading the manifest list '{path}'"))?;
         let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
             .context(|| format!("reading the manifest list '{path}'"))?;
         let manifests: Vec<(ManifestFile, Arc<Manifest>)> =

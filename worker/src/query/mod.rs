@@ -12,13 +12,14 @@ pub(crate) mod names;
 mod relations;
 pub mod session;
 pub(crate) mod spelling;
-pub mod stage_files;
 pub mod stage_scan;
 mod storage_types;
+mod table_files;
 pub mod table_scan;
 mod variant_coercion;
 
 mod deletes;
+mod field_ids;
 mod manifests;
 mod normalize;
 mod runtime;
@@ -26,5 +27,4 @@ mod runtime;
 pub(crate) mod test_support;
 
 pub use error::{from_datafusion, to_datafusion};
-pub use stage_files::StageFiles;
 pub use session::{EngineConfig, PlannedQuery, QueryEngine, ResultStream};

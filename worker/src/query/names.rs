@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor, VisitMut, Visit, Visitor, VisitorMut,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
     WildcardAdditionalOptions,
 };
 use stevedore_common::{Error, Result};
@@ -122,8 +122,8 @@ impl Visitor for Aliases {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } =
-            factor
+        if let TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. } = factor
         {
             self.tables.insert(alias.name.value.clone());
             self.columns.extend(alias.columns.iter().map(|column| column.name.value.clone()));
@@ -214,10 +214,7 @@ impl Resolver<'_> {
         for item in &mut select.projection {
             let (options, qualifier): (&mut WildcardAdditionalOptions, Option<String>) = match item {
                 SelectItem::Wildcard(options) => (options, None),
-                SelectItem::QualifiedWildcard(
-                    SelectItemQualifiedWildcardKind::ObjectName(name),
-                    options,
-                ) => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
                     if let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut()
                         && let Some(table) = find_table(tables, &ident.value)
                     {

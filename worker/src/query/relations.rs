@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use datafusion::catalog::TableProvider;
@@ -83,7 +83,11 @@ impl Sources {
                 let schema = Arc::new(Schema::new(fields));
                 let batches = batches
                     .into_iter()
-                    .map(|batch| batch.with_schema(Arc::clone(&schema)))
+                    .map(|batch| {
+                        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                        let columns = batch.columns().to_vec();
+                        RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
+                    })
                     .collect::<std::result::Result<Vec<_>, _>>()?;
                 let table = MemTable::try_new(schema, vec![batches]).map_err(|e| from_datafusion(&e))?;
                 let provider: Arc<dyn TableProvider> = Arc::new(table);
@@ -109,7 +113,8 @@ impl Sources {
         let file_io = self.file_io(scan.warehouse.as_ref())?;
         let cache = Arc::clone(&self.cache);
         let mut table =
-            IcebergTable::open(file_io, &scan.metadata_location, scan.snapshot_id, cache, self.io.clone()).await?;
+            IcebergTable::open(file_io, &scan.metadata_location, scan.snapshot_id, cache, self.io.clone())
+                .await?;
         if scan.empty {
             table.forget_snapshot();
         }

@@ -14,16 +14,16 @@ use std::task::{Context, Poll};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
-    SchemaProvider,
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, SchemaProvider,
 };
 use datafusion::common::ScalarValue;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
@@ -42,10 +42,10 @@ use super::error::from_datafusion;
 use super::functions;
 use super::manifests::MetadataCache;
 use super::names::{self, Relations};
-use super::spelling::Spelling;
 use super::normalize::{natural_batch, natural_schema};
 use super::relations::{Mentions, Sources, read_ipc};
 use super::runtime::CpuRuntime;
+use super::spelling::Spelling;
 use super::stage_scan::StageReader;
 use super::table_scan::STORE_URL;
 use super::variant_coercion::VariantCoercion;
@@ -76,7 +76,7 @@ pub struct EngineConfig {
 /// Plans and runs queries.
 pub struct QueryEngine {
     base: SessionState,
-    cpu: CpuRuntime,
+    cpu: Arc<CpuRuntime>,
     io: Handle,
     sources: Arc<Sources>,
 }
@@ -133,7 +133,7 @@ impl QueryEngine {
             stages: config.stages,
             io: io.clone(),
         };
-        Ok(Self { base, cpu: CpuRuntime::new(cores)?, io, sources: Arc::new(sources) })
+        Ok(Self { base, cpu: Arc::new(CpuRuntime::new(cores)?), io, sources: Arc::new(sources) })
     }
 
     /// A session with the functions of the dialect under some settings, and no relations.
@@ -151,8 +151,7 @@ impl QueryEngine {
     pub async fn plan(&self, spec: &QuerySpec) -> Result<PlannedQuery> {
         let state = self.session(&spec.settings)?;
         let mut statement = parse(&spec.sql)?;
-        let mentions =
-            Mentions { names: names::mentioned(&statement), star: names::has_star(&statement) };
+        let mentions = Mentions { names: names::mentioned(&statement), star: names::has_star(&statement) };
         let mut relations = Relations::new();
         let mut spelling = Spelling::default();
         let schema = MemorySchemaProvider::new();
@@ -168,7 +167,8 @@ impl QueryEngine {
         let parameters = parameters(&spec.parameters)?;
         self.cpu
             .run(async move {
-                let plan = logical_plan(&state, statement, parameters).await.map_err(|e| from_datafusion(&e))?;
+                let plan =
+                    logical_plan(&state, statement, parameters).await.map_err(|e| from_datafusion(&e))?;
                 SQLOptions::new()
                     .with_allow_ddl(false)
                     .with_allow_dml(false)
@@ -223,7 +223,7 @@ impl QueryEngine {
                 }
             }
         });
-        Ok(ResultStream { schema, receiver, task: Some(task), done: false })
+        Ok(ResultStream { schema, receiver, task: Some(task), done: false, _cpu: Arc::clone(&self.cpu) })
     }
 
     /// Plans and runs.
@@ -338,6 +338,8 @@ pub struct ResultStream {
     receiver: mpsc::Receiver<Result<RecordBatch>>,
     task: Option<AbortOnDropHandle<()>>,
     done: bool,
+    /// The threads live as long as what they compute is wanted. After the task, which must stop first.
+    _cpu: Arc<CpuRuntime>,
 }
 
 impl ResultStream {

@@ -84,11 +84,21 @@ async fn variants_compare_with_what_stands_beside_them() {
     assert_eq!(ids(format!("upper({a}) = 'X'")).await, ["1"]);
     assert_eq!(ids(format!("{n} + 1 = 6")).await, ["1"]);
     assert_eq!(ids(format!("{n} * 2 + 1 > 20")).await, ["2"]);
-    assert_eq!(fixture.rows(&format!("SELECT {n} - 1 FROM \"__rel_0\" WHERE id = 2"), vec![people()]).await, ["11.0"]);
+    assert_eq!(
+        fixture.rows(&format!("SELECT {n} - 1 FROM \"__rel_0\" WHERE id = 2"), vec![people()]).await,
+        ["11.0"]
+    );
     let error = fixture.error(&format!("SELECT sum({n}) FROM \"__rel_0\""), vec![people()]).await;
     assert_eq!(error, "no function takes these types: sum(Utf8); cast the arguments, as in f(x::DOUBLE)");
     assert_eq!(
-        fixture.rows(&format!("SELECT {a}, __cast({n}, 'INT'), __cast({a}, 'VARCHAR') FROM \"__rel_0\" WHERE id = 1"), vec![people()]).await,
+        fixture
+            .rows(
+                &format!(
+                    "SELECT {a}, __cast({n}, 'INT'), __cast({a}, 'VARCHAR') FROM \"__rel_0\" WHERE id = 1"
+                ),
+                vec![people()]
+            )
+            .await,
         ["\"x\"|5|x"]
     );
 }
@@ -129,12 +139,14 @@ async fn results_have_the_natural_types() {
         assert_eq!(field.metadata().get(EXTENSION_NAME).map(String::as_str), Some(JSON_EXTENSION));
     }
     let schema = planned.schema().clone();
-    let batches: Vec<RecordBatch> = fixture.engine.execute(planned).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<RecordBatch> =
+        fixture.engine.execute(planned).await.unwrap().try_collect().await.unwrap();
     assert!(batches.iter().all(|batch| batch.schema() == schema));
     let text = text_rows(&batches);
     assert_eq!(text.len(), 3);
     assert!(text[0].contains("|2020-01-01T00:00:00Z|{\"a\":2,\"b\":1}|"), "{}", text[0]);
-    let ids: std::collections::BTreeSet<&str> = text.iter().map(|row| row.rsplit('|').nth(1).unwrap()).collect();
+    let ids: std::collections::BTreeSet<&str> =
+        text.iter().map(|row| row.rsplit('|').nth(1).unwrap()).collect();
     assert_eq!(ids.len(), 3, "uuid() varies by row");
 }
 
@@ -148,15 +160,17 @@ async fn casts_fail_with_the_value_or_give_null() {
         ["∅", "∅", "∅"]
     );
     assert_eq!(fixture.rows("SELECT __cast('2.5', 'INT')", vec![]).await, ["3"]);
-    assert_eq!(fixture.rows("SELECT to_timestamp('2024-05-01 10:00:00')", vec![]).await, ["2024-05-01T10:00:00Z"]);
+    assert_eq!(
+        fixture.rows("SELECT to_timestamp('2024-05-01 10:00:00')", vec![]).await,
+        ["2024-05-01T10:00:00Z"]
+    );
     let settings = [("timezone".to_owned(), "Europe/Berlin".to_owned())].into();
     let spec = QuerySpec {
         sql: "SELECT __cast('2024-05-01 10:00:00', 'TIMESTAMP')".into(),
         settings,
         ..QuerySpec::default()
     };
-    let batches: Vec<RecordBatch> =
-        fixture.engine.query(&spec).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<RecordBatch> = fixture.engine.query(&spec).await.unwrap().try_collect().await.unwrap();
     assert_eq!(text_rows(&batches), ["2024-05-01T08:00:00Z"]);
 }
 
@@ -173,15 +187,15 @@ async fn parameters_are_bound_in_order() {
     )
     .unwrap();
     let mut spec = QuerySpec {
-        sql: "SELECT id, __cast($2, 'BIGINT') AS p FROM \"__rel_0\" WHERE name = $1 OR id = $2 ORDER BY 1".into(),
+        sql: "SELECT id, __cast($2, 'BIGINT') AS p FROM \"__rel_0\" WHERE name = $1 OR id = $2 ORDER BY 1"
+            .into(),
         relations: vec![people()],
         ..QuerySpec::default()
     };
     let described = fixture.engine.plan(&spec).await.unwrap();
     assert_eq!(described.schema().field(1).data_type(), &DataType::Int64);
     spec.parameters = vec![ipc(&row)];
-    let batches: Vec<RecordBatch> =
-        fixture.engine.query(&spec).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<RecordBatch> = fixture.engine.query(&spec).await.unwrap().try_collect().await.unwrap();
     assert_eq!(text_rows(&batches), ["1|1", "3|1"]);
 }
 
@@ -204,4 +218,36 @@ async fn a_dropped_stream_stops_its_query() {
     drop(stream);
     // The threads are free again for the next one.
     assert_eq!(fixture.rows("SELECT 1", vec![]).await, ["1"]);
+}
+
+#[tokio::test]
+async fn paths_reach_into_tuples_maps_and_arrays() {
+    let fixture = Fixture::new();
+    let get = |value: &str, ty: &str, path: &str| {
+        let sql = format!("SELECT __variant_get(__cast(parse_json('{value}'), '{ty}'), '{path}')");
+        let fixture = &fixture;
+        async move { fixture.rows(&sql, vec![]).await.remove(0) }
+    };
+    assert_eq!(get("{\"a\":1,\"b\":[5,6]}", "TUPLE(a INT, B ARRAY(INT))", "[\"b\",1]").await, "6");
+    assert_eq!(get("{\"x\":1.5,\"y\":2}", "MAP(VARCHAR, DOUBLE)", "[\"y\"]").await, "2.0");
+    assert_eq!(get("{\"x\":1.5}", "MAP(VARCHAR, DOUBLE)", "[\"no\"]").await, "∅");
+    assert_eq!(get("[{\"k\":[7]}]", "ARRAY(VARIANT)", "[0,\"k\",0]").await, "7");
+    let sql = "SELECT __variant_get(__cast(parse_json('{\"a\":1}'), 'TUPLE(a INT)'), '[\"z\"]')";
+    let error = fixture.error(sql, vec![]).await;
+    assert_eq!(error, "a value of type TUPLE(a INT) has no element 'z'");
+}
+
+#[tokio::test]
+async fn subqueries_and_aliases_keep_their_spelling() {
+    let fixture = Fixture::new();
+    let spec = QuerySpec {
+        sql: "SELECT \"s\".\"id\", \"s\".\"n\" AS \"Name\", \"id\" + 1 AS \"id + 1\" FROM \
+              (SELECT \"t\".\"id\", \"name\" AS \"n\" FROM \"__rel_0\" AS \"t\") AS \"s\" ORDER BY \"Name\""
+            .into(),
+        relations: vec![people()],
+        ..QuerySpec::default()
+    };
+    let planned = fixture.engine.plan(&spec).await.unwrap();
+    let names: Vec<&str> = planned.schema().fields().iter().map(|f| f.name().as_str()).collect();
+    assert_eq!(names, ["Id", "Name", "id + 1"]);
 }

@@ -51,12 +51,8 @@ impl Spelling {
             .iter()
             .map(|(qualifier, field)| {
                 let Some(qualifier) = qualifier else { return field.as_ref().clone() };
-                let spelt = self
-                    .relations
-                    .get(qualifier.table())
-                    .unwrap_or(&self.any)
-                    .get(field.name())
-                    .cloned();
+                let spelt =
+                    self.relations.get(qualifier.table()).unwrap_or(&self.any).get(field.name()).cloned();
                 match spelt {
                     Some(name) => field.as_ref().clone().with_name(name),
                     None => field.as_ref().clone(),

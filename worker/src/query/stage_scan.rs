@@ -10,7 +10,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -109,9 +111,9 @@ impl Metadata {
             Arc::new(TimestampMicrosecondArray::from_value(us, rows.len()).with_timezone("UTC"))
         };
         match self {
-            Self::Filename => Arc::new(StringArray::from_iter_values(
-                std::iter::repeat_n(file.name.as_str(), rows.len()),
-            )),
+            Self::Filename => {
+                Arc::new(StringArray::from_iter_values(std::iter::repeat_n(file.name.as_str(), rows.len())))
+            }
             Self::RowNumber => Arc::new(Int64Array::from_iter_values(
                 rows.iter().map(|row| i64::try_from(*row).unwrap_or(i64::MAX)),
             )),
@@ -281,7 +283,8 @@ impl TableProvider for StageTable {
         if self.scan.files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let sources: Vec<Source> = wanted.iter().filter_map(|index| self.sources.get(*index)).cloned().collect();
+        let sources: Vec<Source> =
+            wanted.iter().filter_map(|index| self.sources.get(*index)).cloned().collect();
         let columns = sources
             .iter()
             .filter_map(|source| match source {
@@ -357,7 +360,12 @@ impl DisplayAs for StageExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let files: usize = self.groups.iter().map(|group| group.files.len()).sum();
         let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(f, "StageExec: format={}, files={files}, columns=[{}]", self.spec.format.kind, columns.join(", "))
+        write!(
+            f,
+            "StageExec: format={}, files={files}, columns=[{}]",
+            self.spec.format.kind,
+            columns.join(", ")
+        )
     }
 }
 
@@ -378,16 +386,18 @@ impl ExecutionPlan for StageExec {
         Vec::new()
     }
 
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let scan = self
-            .groups
-            .get(partition)
-            .cloned()
-            .ok_or_else(|| DataFusionError::Internal(format!("a stage scan has no partition {partition}")))?;
+        let scan =
+            self.groups.get(partition).cloned().ok_or_else(|| {
+                DataFusionError::Internal(format!("a stage scan has no partition {partition}"))
+            })?;
         let (sources, schema) = (self.sources.clone(), Arc::clone(&self.schema));
         let start = self.scan_start_us;
         // Reads are set up on the I/O runtime, which its stores belong to.
@@ -395,22 +405,33 @@ impl ExecutionPlan for StageExec {
             let _entered = self.io.enter();
             self.reader.read(scan, self.spec.clone())
         };
-        let stream = stream
-            .map(move |batch| batch.and_then(|batch| assemble(&batch, &sources, &schema, start)).map_err(to_datafusion));
+        let stream = stream.map(move |batch| {
+            batch.and_then(|batch| assemble(&batch, &sources, &schema, start)).map_err(to_datafusion)
+        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 }
 
-fn assemble(batch: &StageBatch, sources: &[Source], schema: &SchemaRef, scan_start_us: i64) -> Result<RecordBatch> {
+fn assemble(
+    batch: &StageBatch,
+    sources: &[Source],
+    schema: &SchemaRef,
+    scan_start_us: i64,
+) -> Result<RecordBatch> {
     if let Some(error) = batch.rows.errors.first() {
-        return Err(super::stage_files::at_line(&batch.file, error.line, &error.message));
+        return Err(Error::bad_data(format!(
+            "file '{}', line {}: {}",
+            batch.file.name, error.line, error.message
+        )));
     }
     let mut decoded = batch.rows.batch.columns().iter();
     let columns = sources
         .iter()
         .zip(schema.fields())
         .map(|(source, field)| match source {
-            Source::Metadata(metadata) => Ok(metadata.values(&batch.file, &batch.rows.row_numbers, scan_start_us)),
+            Source::Metadata(metadata) => {
+                Ok(metadata.values(&batch.file, &batch.rows.row_numbers, scan_start_us))
+            }
             Source::Decoded(_) => {
                 let column = decoded.next().ok_or_else(|| Error::internal("a decoder left a column out"))?;
                 if column.data_type() == field.data_type() || *field.data_type() == DataType::Null {

@@ -53,8 +53,13 @@ pub(crate) fn convert(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
             let source = array.as_list::<i32>();
             let values = convert(source.values(), item.data_type())?;
             Ok(Arc::new(
-                ListArray::try_new(Arc::clone(item), source.offsets().clone(), values, source.nulls().cloned())
-                    .map_err(misfit)?,
+                ListArray::try_new(
+                    Arc::clone(item),
+                    source.offsets().clone(),
+                    values,
+                    source.nulls().cloned(),
+                )
+                .map_err(misfit)?,
             ))
         }
         (DataType::LargeList(_), DataType::LargeList(item)) => {
@@ -200,9 +205,7 @@ mod tests {
     fn storage_types_become_the_sql_types() {
         let tiny = convert(&(Arc::new(Int32Array::from(vec![Some(7), None])) as _), &DataType::Int8).unwrap();
         assert_eq!(tiny.data_type(), &DataType::Int8);
-        let decimals = Decimal128Array::from(vec![u64::MAX as i128])
-            .with_precision_and_scale(20, 0)
-            .unwrap();
+        let decimals = Decimal128Array::from(vec![u64::MAX as i128]).with_precision_and_scale(20, 0).unwrap();
         let big = convert(&(Arc::new(decimals) as _), &DataType::UInt64).unwrap();
         assert_eq!(big.as_ref(), &UInt64Array::from(vec![u64::MAX]) as &dyn Array);
         assert!(convert(&(Arc::new(Int32Array::from(vec![300])) as _), &DataType::Int8).is_err());

@@ -8,61 +8,45 @@
 //! requests to the I/O runtime.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::ops::Range;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ColumnStatistics, DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{ColumnarValue, Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column as ColumnExpr, lit};
-use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::union::UnionExec;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use iceberg::io::{FileIO, FileRead};
+use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFileFormat, Datum, Literal, PrimitiveLiteral, PrimitiveType, SnapshotRef, TableMetadata, Transform, Type,
+    DataFileFormat, Datum, Literal, PrimitiveLiteral, PrimitiveType, SnapshotRef, TableMetadata, Transform,
+    Type,
 };
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use stevedore_common::schema::{FIELD_ID, TableSchema};
+use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result};
 use tokio::runtime::Handle;
 
 use super::deletes::{self, Applicable, EqualityDeleteExec};
 use super::error::{from_datafusion, to_datafusion};
+use super::field_ids::FieldIdAdapterFactory;
 use super::manifests::{MetadataCache, TableFile};
 use super::spelling::planned_names;
-use super::storage_types;
+use super::table_files::{FOOTER_BYTES, ParquetFiles, ReaderFactory};
 
 /// The object store that DataFusion is told of; our readers never ask it for anything.
 pub(crate) const STORE_URL: &str = "stevedore://files";
-/// Bytes read at the end of a file to get its footer in one request, mostly.
-const FOOTER_BYTES: usize = 64 << 10;
 
 /// A snapshot of a table.
 #[derive(Debug)]
@@ -182,9 +166,7 @@ impl IcebergTable {
         let all = {
             let (cache, files) = (Arc::clone(&self.cache), self.files.clone());
             let (metadata, snapshot) = (Arc::clone(&self.metadata), Arc::clone(snapshot));
-            self.files
-                .on_io(async move { cache.files(&files.file_io, &metadata, &snapshot).await })
-                .await?
+            self.files.on_io(async move { cache.files(&files.file_io, &metadata, &snapshot).await }).await?
         };
         let total = all.data.len();
         let data = self.prune(state, filters, all.data);
@@ -253,8 +235,9 @@ impl IcebergTable {
         let groups = spread(partitioned, state.config().target_partitions());
         let error = |e: DataFusionError| from_datafusion(&e);
         if equality.is_empty() {
-            let plan =
-                self.scan_config(groups, locations, Some(wanted.to_vec()), limit, statistics).map_err(error)?;
+            let plan = self
+                .scan_config(groups, locations, Some(wanted.to_vec()), limit, statistics)
+                .map_err(error)?;
             return Ok(plan);
         }
         let by_id: BTreeMap<i32, (String, DataType)> = self
@@ -389,7 +372,8 @@ impl PruningStatistics for Bounds<'_> {
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         let (id, _) = self.column(column)?;
-        let counts = self.files.iter().map(|file| file.entry.data_file().null_value_counts().get(&id).copied());
+        let counts =
+            self.files.iter().map(|file| file.entry.data_file().null_value_counts().get(&id).copied());
         Some(Arc::new(counts.collect::<UInt64Array>()))
     }
 
@@ -447,300 +431,6 @@ fn literal_value(ty: &PrimitiveType, value: &PrimitiveLiteral) -> Option<ScalarV
         }
         _ => return None,
     })
-}
-
-/// Opens Parquet files of a table's store for reading on the I/O runtime.
-#[derive(Debug, Clone)]
-pub(crate) struct ParquetFiles {
-    file_io: FileIO,
-    io: Handle,
-}
-
-impl ParquetFiles {
-    pub(crate) fn open(&self, location: &str, size: u64) -> Result<TableFileReader> {
-        let input = self.file_io.new_input(location)?;
-        Ok(TableFileReader { input: Arc::new(input), reader: None, size, io: self.io.clone() })
-    }
-
-    async fn on_io<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        match self.io.spawn(task).await {
-            Ok(result) => result,
-            Err(e) => Err(Error::internal(format!("a read failed: {e}"))),
-        }
-    }
-}
-
-/// Reads ranges of one file.
-pub(crate) struct TableFileReader {
-    input: Arc<iceberg::io::InputFile>,
-    reader: Option<Arc<dyn FileRead>>,
-    size: u64,
-    io: Handle,
-}
-
-impl TableFileReader {
-    async fn read(&mut self, ranges: Vec<Range<u64>>) -> parquet::errors::Result<Vec<Bytes>> {
-        let (input, reader) = (Arc::clone(&self.input), self.reader.clone());
-        let task = self.io.spawn(async move {
-            let reader = match reader {
-                Some(reader) => reader,
-                None => Arc::from(input.reader().await?),
-            };
-            let reads = ranges.into_iter().map(|range| {
-                let reader = Arc::clone(&reader);
-                async move { reader.read(range).await }
-            });
-            let bytes = futures::future::try_join_all(reads).await?;
-            Ok::<_, iceberg::Error>((reader, bytes))
-        });
-        let (reader, bytes) = task
-            .await
-            .map_err(|e| parquet::errors::ParquetError::External(Box::new(e)))?
-            .map_err(|e| parquet::errors::ParquetError::External(Box::new(read_error(&self.input, e))))?;
-        self.reader = Some(reader);
-        Ok(bytes)
-    }
-}
-
-fn read_error(input: &iceberg::io::InputFile, error: iceberg::Error) -> Error {
-    Error::from(error).context(format!("reading '{}'", input.location()))
-}
-
-impl AsyncFileReader for TableFileReader {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        async move { Ok(self.read(vec![range]).await?.pop().unwrap_or_default()) }.boxed()
-    }
-
-    fn get_byte_ranges(
-        &mut self,
-        ranges: Vec<Range<u64>>,
-    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move {
-            // One request for ranges that almost touch.
-            let merged = merge_ranges(&ranges, 1 << 20);
-            let bytes = self.read(merged.clone()).await?;
-            Ok(ranges
-                .iter()
-                .map(|range| {
-                    let at = merged.partition_point(|whole| whole.start <= range.start).saturating_sub(1);
-                    match (merged.get(at), bytes.get(at)) {
-                        (Some(whole), Some(bytes)) => {
-                            let start = ((range.start - whole.start) as usize).min(bytes.len());
-                            let end = ((range.end - whole.start) as usize).min(bytes.len());
-                            bytes.slice(start..end)
-                        }
-                        _ => Bytes::new(),
-                    }
-                })
-                .collect())
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        async move {
-            let column = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::column_index_policy);
-            let offset = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::offset_index_policy);
-            let size = self.size;
-            let metadata = ParquetMetaDataReader::new()
-                .with_column_index_policy(column)
-                .with_offset_index_policy(offset)
-                .with_prefetch_hint(Some(FOOTER_BYTES))
-                .load_and_finish(self, size)
-                .await?;
-            Ok(Arc::new(metadata))
-        }
-        .boxed()
-    }
-}
-
-/// Joins ranges with gaps of at most `gap` bytes.
-fn merge_ranges(ranges: &[Range<u64>], gap: u64) -> Vec<Range<u64>> {
-    let mut sorted = ranges.to_vec();
-    sorted.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
-    for range in sorted {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(gap) => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
-}
-
-/// Finds the reader of a planned file, whose path is its place in `locations`.
-#[derive(Debug)]
-struct ReaderFactory {
-    files: ParquetFiles,
-    locations: Vec<String>,
-}
-
-impl ParquetFileReaderFactory for ReaderFactory {
-    fn create_reader(
-        &self,
-        _: usize,
-        file: PartitionedFile,
-        _: Option<usize>,
-        _: &ExecutionPlanMetricsSet,
-    ) -> DfResult<Box<dyn AsyncFileReader + Send>> {
-        let location =
-            file.path().as_ref().parse::<usize>().ok().and_then(|index| self.locations.get(index)).ok_or_else(
-                || DataFusionError::Internal(format!("'{}' is no file of this scan", file.path())),
-            )?;
-        Ok(Box::new(self.files.open(location, file.object_meta.size).map_err(to_datafusion)?))
-    }
-}
-
-/// The column of a field id in a file's schema.
-pub(crate) fn field_of_id(schema: &Schema, id: i32) -> Option<usize> {
-    schema.fields().iter().position(|field| field_id(field) == Some(id))
-}
-
-fn field_id(field: &Field) -> Option<i32> {
-    field.metadata().get(FIELD_ID)?.parse().ok()
-}
-
-/// Finds a table's columns in a file by field id (by name in files that have none) and turns storage
-/// types into SQL types. Columns that the file lacks are NULL.
-#[derive(Debug)]
-struct FieldIdAdapterFactory {
-    /// By planned name: field id, and the name in the table.
-    columns: HashMap<String, (i32, String)>,
-}
-
-impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
-    fn create(
-        &self,
-        logical_file_schema: SchemaRef,
-        physical_file_schema: SchemaRef,
-    ) -> DfResult<Arc<dyn PhysicalExprAdapter>> {
-        let has_ids = physical_file_schema.fields().iter().any(|field| field_id(field).is_some());
-        let columns = logical_file_schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let index = match self.columns.get(field.name()) {
-                    Some((id, _)) if has_ids => field_of_id(&physical_file_schema, *id),
-                    Some((_, name)) => physical_file_schema.index_of(name).ok(),
-                    None => None,
-                };
-                (field.name().clone(), (Arc::clone(field), index))
-            })
-            .collect();
-        Ok(Arc::new(FieldIdAdapter { columns, physical: physical_file_schema }))
-    }
-}
-
-#[derive(Debug)]
-struct FieldIdAdapter {
-    columns: HashMap<String, (FieldRef, Option<usize>)>,
-    physical: SchemaRef,
-}
-
-impl PhysicalExprAdapter for FieldIdAdapter {
-    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> DfResult<Arc<dyn PhysicalExpr>> {
-        // Down, and never into what was put in: a file's column may have the name of another column.
-        expr.transform_down(|expr| {
-            let Some(column) = expr.as_any().downcast_ref::<ColumnExpr>() else {
-                return Ok(Transformed::no(expr));
-            };
-            let Some((field, index)) = self.columns.get(column.name()) else {
-                return Ok(Transformed::no(expr));
-            };
-            let Some(index) = *index else {
-                let null = ScalarValue::try_from(field.data_type())?;
-                return Ok(Transformed::new(lit(null), true, datafusion::common::tree_node::TreeNodeRecursion::Jump));
-            };
-            let source = self.physical.field(index);
-            let column: Arc<dyn PhysicalExpr> = Arc::new(ColumnExpr::new(source.name(), index));
-            let adapted: Arc<dyn PhysicalExpr> = if source.data_type() == field.data_type() {
-                column
-            } else if storage_types::is_plain_cast(source.data_type(), field.data_type()) {
-                Arc::new(CastExpr::new(column, field.data_type().clone(), None))
-            } else {
-                Arc::new(StorageCast { input: column, field: Arc::clone(field) })
-            };
-            Ok(Transformed::new(adapted, true, datafusion::common::tree_node::TreeNodeRecursion::Jump))
-        })
-        .data()
-    }
-}
-
-/// A conversion that Arrow's cast does not do as we need it (vectors, structs by name).
-#[derive(Debug)]
-struct StorageCast {
-    input: Arc<dyn PhysicalExpr>,
-    field: FieldRef,
-}
-
-// Written out: deriving moves the trait object.
-impl PartialEq for StorageCast {
-    fn eq(&self, other: &Self) -> bool {
-        self.input.eq(&other.input) && self.field == other.field
-    }
-}
-
-impl Eq for StorageCast {}
-
-impl Hash for StorageCast {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.input.hash(state);
-        self.field.hash(state);
-    }
-}
-
-impl fmt::Display for StorageCast {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stored({})", self.input)
-    }
-}
-
-impl PhysicalExpr for StorageCast {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn data_type(&self, _: &Schema) -> DfResult<DataType> {
-        Ok(self.field.data_type().clone())
-    }
-
-    fn nullable(&self, _: &Schema) -> DfResult<bool> {
-        Ok(true)
-    }
-
-    fn return_field(&self, _: &Schema) -> DfResult<FieldRef> {
-        Ok(Arc::clone(&self.field))
-    }
-
-    fn evaluate(&self, batch: &RecordBatch) -> DfResult<ColumnarValue> {
-        let array = self.input.evaluate(batch)?.into_array(batch.num_rows())?;
-        let converted = storage_types::convert(&array, self.field.data_type()).map_err(to_datafusion)?;
-        Ok(ColumnarValue::Array(converted))
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn PhysicalExpr>>,
-    ) -> DfResult<Arc<dyn PhysicalExpr>> {
-        match children.pop() {
-            Some(input) => Ok(Arc::new(Self { input, field: Arc::clone(&self.field) })),
-            None => Err(DataFusionError::Internal("a stored column has one input".into())),
-        }
-    }
-
-    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 #[cfg(test)]

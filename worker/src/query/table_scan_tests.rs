@@ -22,13 +22,16 @@ async fn a_table_reads_in_its_sql_types() {
     let mut table = TestTable::create(
         &fixture,
         "types",
-        vec![column("Tiny", "TINYINT"), column("big", "BIGINT UNSIGNED"), column("e", "VECTOR(2)"), column("v", "VARIANT")],
+        vec![
+            column("Tiny", "TINYINT"),
+            column("big", "BIGINT UNSIGNED"),
+            column("e", "VECTOR(2)"),
+            column("v", "VARIANT"),
+        ],
     );
     let big = Decimal128Array::from(vec![i128::from(u64::MAX), 1]).with_precision_and_scale(20, 0).unwrap();
-    let vectors = ListArray::from_iter_primitive::<Float32Type, _, _>(vec![
-        Some(vec![Some(1.0), Some(2.0)]),
-        None,
-    ]);
+    let vectors =
+        ListArray::from_iter_primitive::<Float32Type, _, _>(vec![Some(vec![Some(1.0), Some(2.0)]), None]);
     table
         .add(
             vec![
@@ -47,10 +50,18 @@ async fn a_table_reads_in_its_sql_types() {
         ["-5|1|∅|[]", "1|18446744073709551615|[1.0, 2.0]|{\"a\":1}"]
     );
     assert_eq!(
-        fixture.rows("SELECT tiny FROM \"__rel_0\" WHERE __variant_get(v, '[\"a\"]') = 1 AND BIG > 5", relation()).await,
+        fixture
+            .rows(
+                "SELECT tiny FROM \"__rel_0\" WHERE __variant_get(v, '[\"a\"]') = 1 AND BIG > 5",
+                relation()
+            )
+            .await,
         ["1"]
     );
-    assert_eq!(fixture.rows("SELECT l2_distance(e, '[1,2]') FROM \"__rel_0\" WHERE tiny = 1", relation()).await, ["0.0"]);
+    assert_eq!(
+        fixture.rows("SELECT l2_distance(e, '[1,2]') FROM \"__rel_0\" WHERE tiny = 1", relation()).await,
+        ["0.0"]
+    );
 }
 
 #[tokio::test]
@@ -66,15 +77,33 @@ async fn an_empty_table_has_no_rows() {
 async fn counting_reads_no_data_file_and_pruning_skips_them() {
     let fixture = Fixture::new();
     let mut table = TestTable::create(&fixture, "pruned", vec![column("a", "INT"), column("s", "VARCHAR")]);
-    let gone = table.add(vec![(1, "a", ints(&[1, 2])), (2, "s", texts(&["a", "b"]))], vec![(1, Datum::int(1), Datum::int(2))]).await;
-    table.add(vec![(1, "a", ints(&[10, 20, 30])), (2, "s", texts(&["x", "y", "z"]))], vec![(1, Datum::int(10), Datum::int(30))]).await;
+    let gone = table
+        .add(
+            vec![(1, "a", ints(&[1, 2])), (2, "s", texts(&["a", "b"]))],
+            vec![(1, Datum::int(1), Datum::int(2))],
+        )
+        .await;
+    table
+        .add(
+            vec![(1, "a", ints(&[10, 20, 30])), (2, "s", texts(&["x", "y", "z"]))],
+            vec![(1, Datum::int(10), Datum::int(30))],
+        )
+        .await;
     let location = table.commit().await;
     // Whoever opens the first file fails.
     fixture.warehouse.file_io().delete(&gone).await.unwrap();
     let relation = || vec![fixture.table("__rel_0", &location)];
     assert_eq!(fixture.rows("SELECT count(*) FROM \"__rel_0\"", relation()).await, ["5"]);
-    assert_eq!(fixture.rows("SELECT s FROM \"__rel_0\" WHERE a >= 20 ORDER BY a", relation()).await, ["y", "z"]);
-    assert_eq!(fixture.rows("SELECT s FROM \"__rel_0\" WHERE __cast(a, 'BIGINT') > __cast('25', 'BIGINT')", relation()).await, ["z"]);
+    assert_eq!(
+        fixture.rows("SELECT s FROM \"__rel_0\" WHERE a >= 20 ORDER BY a", relation()).await,
+        ["y", "z"]
+    );
+    assert_eq!(
+        fixture
+            .rows("SELECT s FROM \"__rel_0\" WHERE __cast(a, 'BIGINT') > __cast('25', 'BIGINT')", relation())
+            .await,
+        ["z"]
+    );
     let error = fixture.error("SELECT s FROM \"__rel_0\"", relation()).await;
     assert!(error.contains("1.parquet"), "{error}");
 }
@@ -104,15 +133,29 @@ async fn columns_are_found_by_field_id() {
             .unwrap()
     });
     table
-        .add(vec![(1, "b", ints(&[2])), (3, "c", Arc::new(Int64Array::from(vec![7])) as ArrayRef), (4, "a", texts(&["new"]))], vec![])
+        .add(
+            vec![
+                (1, "b", ints(&[2])),
+                (3, "c", Arc::new(Int64Array::from(vec![7])) as ArrayRef),
+                (4, "a", texts(&["new"])),
+            ],
+            vec![],
+        )
         .await;
     let location = table.commit().await;
     assert_eq!(
-        fixture.rows("SELECT b, c, a FROM \"__rel_0\" ORDER BY b", vec![fixture.table("__rel_0", &location)]).await,
+        fixture
+            .rows("SELECT b, c, a FROM \"__rel_0\" ORDER BY b", vec![fixture.table("__rel_0", &location)])
+            .await,
         ["1|∅|∅", "2|7|new"]
     );
     assert_eq!(
-        fixture.rows("SELECT b FROM \"__rel_0\" WHERE a IS NULL AND b < 5", vec![fixture.table("__rel_0", &location)]).await,
+        fixture
+            .rows(
+                "SELECT b FROM \"__rel_0\" WHERE a IS NULL AND b < 5",
+                vec![fixture.table("__rel_0", &location)]
+            )
+            .await,
         ["1"]
     );
 }
@@ -132,7 +175,10 @@ async fn rows_deleted_by_position_are_gone() {
         ["0", "2", "3", "8", "100"]
     );
     assert_eq!(fixture.rows("SELECT count(*) FROM \"__rel_0\"", relation()).await, ["5"]);
-    assert_eq!(fixture.rows("SELECT a FROM \"__rel_0\" WHERE a > 2 ORDER BY a", relation()).await, ["3", "8", "100"]);
+    assert_eq!(
+        fixture.rows("SELECT a FROM \"__rel_0\" WHERE a > 2 ORDER BY a", relation()).await,
+        ["3", "8", "100"]
+    );
 }
 
 #[tokio::test]

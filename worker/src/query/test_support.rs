@@ -1,5 +1,5 @@
 //! What the tests of queries and transforms share: an engine in a folder of its own, Iceberg tables
-//! written with iceberg's own writers, stages in memory.
+//! written with iceberg's own writers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
@@ -8,9 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use arrow::ipc::writer::StreamWriter;
-use async_trait::async_trait;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use iceberg::TableCreation;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestListWriter, ManifestWriterBuilder,
@@ -22,43 +20,11 @@ use stevedore_common::Result;
 use stevedore_common::schema::{Column, FIELD_ID, TableSchema};
 use stevedore_common::storage::{Stores, Warehouse};
 use stevedore_common::types::SqlType;
-use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
-use stevedore_proto::v1::{FileTask, QuerySpec, Relation, StageScan, StorageAccess, TableScan, relation};
+use stevedore_proto::v1::{QuerySpec, Relation, StorageAccess, TableScan, relation};
 
 use super::session::{EngineConfig, QueryEngine};
-use super::stage_scan::{StageBatch, StageFile, StageReader};
-
-/// A stage whose files hold one column of text each, by position or by name.
-#[derive(Default)]
-pub(crate) struct MemoryStages {
-    pub(crate) columns: Vec<(String, SqlType)>,
-    /// Calls `f` for each file.
-    #[allow(clippy::type_complexity)]
-    pub(crate) rows: Option<Box<dyn Fn(&FileTask, &DecodeSpec) -> Vec<DecodedBatch> + Send + Sync>>,
-}
-
-#[async_trait]
-impl StageReader for MemoryStages {
-    async fn infer(&self, _: &StageScan) -> Result<Vec<(String, SqlType)>> {
-        Ok(self.columns.clone())
-    }
-
-    fn read(&self, scan: StageScan, spec: DecodeSpec) -> BoxStream<'static, Result<StageBatch>> {
-        let batches: Vec<Result<StageBatch>> = scan
-            .files
-            .iter()
-            .flat_map(|task| {
-                let file = Arc::new(StageFile {
-                    name: task.name.clone(),
-                    last_modified_ms: task.last_modified_ms,
-                });
-                let rows = self.rows.as_ref().map(|rows| rows(task, &spec)).unwrap_or_default();
-                rows.into_iter().map(move |rows| Ok(StageBatch { file: Arc::clone(&file), rows }))
-            })
-            .collect();
-        futures::stream::iter(batches).boxed()
-    }
-}
+use crate::read::WorkerResources;
+use crate::slice::StageFiles;
 
 pub(crate) struct Fixture {
     pub(crate) engine: QueryEngine,
@@ -68,10 +34,8 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        Self::with_stages(MemoryStages::default())
-    }
-
-    pub(crate) fn with_stages(stages: MemoryStages) -> Self {
+        let stores = Arc::new(Stores::default());
+        let resources = WorkerResources::new(2, 256 << 20).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("warehouse");
         let warehouse =
@@ -81,14 +45,14 @@ impl Fixture {
             memory_bytes: 256 << 20,
             spill_dir: dir.path().join("spill"),
             spill_bytes: 1 << 30,
-            stores: Arc::new(Stores::default()),
-            stages: Arc::new(stages),
+            stages: Arc::new(StageFiles::new(Arc::clone(&stores), resources)),
+            stores,
         })
         .unwrap();
         Self { engine, warehouse, _dir: dir }
     }
 
-    fn access(&self) -> StorageAccess {
+    pub(crate) fn access(&self) -> StorageAccess {
         let spec = self.warehouse.spec();
         StorageAccess {
             root: spec.root.to_string(),
@@ -196,8 +160,7 @@ impl<'f> TestTable<'f> {
             .schema(schema)
             .properties(properties)
             .build();
-        let metadata =
-            TableMetadataBuilder::from_table_creation(creation).unwrap().build().unwrap().metadata;
+        let metadata = TableMetadataBuilder::from_table_creation(creation).unwrap().build().unwrap().metadata;
         Self { fixture, metadata, location, files: 0, data: Vec::new(), deletes: Vec::new(), sequence: 0 }
     }
 
@@ -310,10 +273,7 @@ impl<'f> TestTable<'f> {
                 .with_sequence_number(self.sequence)
                 .with_timestamp_ms(chrono::Utc::now().timestamp_millis())
                 .with_manifest_list(list)
-                .with_summary(Summary {
-                    operation: Operation::Append,
-                    additional_properties: HashMap::new(),
-                })
+                .with_summary(Summary { operation: Operation::Append, additional_properties: HashMap::new() })
                 .with_schema_id(self.metadata.current_schema_id())
                 .build();
             self.map_metadata(|builder| builder.set_branch_snapshot(snapshot, "main").unwrap());

@@ -15,9 +15,11 @@ use datafusion::common::{DFSchema, ExprSchema};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, Operator, ScalarUDF, lit};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, Operator, ScalarUDF, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use stevedore_common::types::SqlType;
@@ -26,10 +28,42 @@ use super::functions::{TRY_CAST, VARIANT_TEXT};
 
 /// Functions whose arguments are text.
 const OF_TEXT: &[&str] = &[
-    "upper", "lower", "length", "char_length", "character_length", "concat", "concat_ws", "substr", "substring",
-    "trim", "btrim", "ltrim", "rtrim", "replace", "split_part", "starts_with", "ends_with", "strpos", "position",
-    "contains", "reverse", "left", "right", "lpad", "rpad", "regexp_like", "regexp_match", "regexp_replace",
-    "regexp_count", "ascii", "initcap", "octet_length", "bit_length", "repeat", "levenshtein", "translate",
+    "upper",
+    "lower",
+    "length",
+    "char_length",
+    "character_length",
+    "concat",
+    "concat_ws",
+    "substr",
+    "substring",
+    "trim",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "replace",
+    "split_part",
+    "starts_with",
+    "ends_with",
+    "strpos",
+    "position",
+    "contains",
+    "reverse",
+    "left",
+    "right",
+    "lpad",
+    "rpad",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "regexp_count",
+    "ascii",
+    "initcap",
+    "octet_length",
+    "bit_length",
+    "repeat",
+    "levenshtein",
+    "translate",
 ];
 /// See the module.
 #[derive(Debug)]
@@ -101,9 +135,7 @@ impl VariantCoercion {
                     case_insensitive,
                 )))
             }
-            Expr::InList(InList { expr, list, negated })
-                if is_variant(&expr, schema) && !list.is_empty() =>
-            {
+            Expr::InList(InList { expr, list, negated }) if is_variant(&expr, schema) && !list.is_empty() => {
                 let expr = self.beside(*expr, &list[0], schema)?;
                 Transformed::yes(Expr::InList(InList::new(Box::new(expr), list, negated)))
             }
@@ -133,13 +165,18 @@ impl VariantCoercion {
     fn rewrite_plan(&self, plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
-            schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+            schema
+                .merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
         }
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|expr| self.rewrite(expr, &schema))?;
-            Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
+            Ok(if rewritten.transformed {
+                rewritten.update_data(|expr| name.restore(expr))
+            } else {
+                rewritten
+            })
         })?
         .map_data(LogicalPlan::recompute_schema)
     }

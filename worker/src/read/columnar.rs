@@ -67,7 +67,8 @@ impl Ranges {
         let mut tail = TAIL_BYTES.min(size);
         // At most two steps: the second fetches what the first asked for.
         for _ in 0..3 {
-            let bytes = self.read(&[size - tail..size]).await?.pop().unwrap_or_default();
+            let end = size - tail..size;
+            let bytes = self.read(std::slice::from_ref(&end)).await?.pop().unwrap_or_default();
             match cpu.run(move || read_footer(size, &bytes)).await? {
                 Footer::Ready(metadata) => return Ok(metadata),
                 Footer::Need(bytes) => tail = bytes.min(size),

@@ -249,7 +249,8 @@ async fn parquet_row_groups_come_in_order_and_parts_share_them() {
     let store = Store::in_memory();
     let whole = put(&store, 0, "a.parquet", parquet_file(10_000, 900)).await;
     let columns =
-        parquet_columns(&whole, &store, &FileFormat::defaults(FormatKind::Parquet), &resources(64 << 20)).await;
+        parquet_columns(&whole, &store, &FileFormat::defaults(FormatKind::Parquet), &resources(64 << 20))
+            .await;
     assert_eq!(columns.unwrap().iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let halves = [(0, whole.size / 2), (whole.size / 2, whole.size)];
     let mut tasks = vec![whole.clone()];

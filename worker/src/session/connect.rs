@@ -33,7 +33,7 @@ pub(super) struct Connection {
 
 /// What a coordinator said to the registration.
 pub(super) enum Connected {
-    Registered(Connection),
+    Registered(Box<Connection>),
     /// With the address of the leader, if it knows it.
     NotLeader(Option<String>),
 }
@@ -127,12 +127,12 @@ async fn open(address: &str, register: &Register) -> Result<Connected> {
         .await
         .map_err(|_| Error::unavailable("no answer to the registration"))??;
     match first {
-        Some(FromCoordinator::Registered(registered)) => Ok(Connected::Registered(Connection {
+        Some(FromCoordinator::Registered(registered)) => Ok(Connected::Registered(Box::new(Connection {
             incoming,
             outgoing,
             heartbeat_interval: Duration::from_millis(registered.heartbeat_interval_ms.max(10)),
             lease: Duration::from_millis(registered.lease_ms.max(100)),
-        })),
+        }))),
         Some(FromCoordinator::NotLeader(hint)) => {
             Ok(Connected::NotLeader(Some(hint.leader_address).filter(|address| !address.is_empty())))
         }

@@ -77,7 +77,7 @@ pub async fn run_session(
         match connected {
             Ok(Connected::Registered(connection)) => {
                 coordinators.reset();
-                lease_ends = Some(session.converse(connection, &shutdown).await);
+                lease_ends = Some(session.converse(*connection, &shutdown).await);
             }
             Ok(Connected::NotLeader(hint)) => coordinators.follow(hint),
             Err(error) => tracing::debug!(%error, "no session with a coordinator yet"),

@@ -60,7 +60,7 @@ struct Insert {
 enum Source {
     /// This column of the result.
     Result(usize),
-    Default(Option<DefaultValue>),
+    Default(Option<Box<DefaultValue>>),
 }
 
 impl Insert {
@@ -95,7 +95,10 @@ impl Insert {
                     }
                     Source::Result(position)
                 }
-                None => Source::Default(DefaultValue::compile(&session, column, index + 1, &cast, now)?),
+                None => {
+                    let default = DefaultValue::compile(&session, column, index + 1, &cast, now)?;
+                    Source::Default(default.map(Box::new))
+                }
             };
             columns.push((column.clone(), source));
         }

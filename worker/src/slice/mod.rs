@@ -147,7 +147,11 @@ impl SliceRunner {
                         self.copy(source, target, &parsed.table, &spec.settings, &mut sink, counters).await?
                     }
                     Some(Source::Query(query)) => {
-                        self.insert(query, target, &parsed.table, &mut sink, counters).await?;
+                        let mut query = query.clone();
+                        for (name, value) in &spec.settings {
+                            query.settings.entry(name.clone()).or_insert_with(|| value.clone());
+                        }
+                        self.insert(&query, target, &parsed.table, &mut sink, counters).await?;
                         Vec::new()
                     }
                     None => return Err(missing("its source").into()),

@@ -31,12 +31,12 @@ use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 
 use super::defaults::DefaultValue;
 use super::{Output, OutputSource, Transform, TransformRequest};
+use crate::query::from_datafusion;
 use crate::query::functions::{self, CAST};
 use crate::query::names::{self, RelationColumns, Relations};
-use crate::query::spelling::planned_names;
 use crate::query::session::{QueryEngine, parse, with_tables};
+use crate::query::spelling::planned_names;
 use crate::query::stage_scan::{Metadata, WHOLE_ROW, is_positional, position};
-use crate::query::from_datafusion;
 
 impl Transform {
     /// Compiles what a COPY does to its rows.
@@ -69,7 +69,8 @@ impl Transform {
             .iter()
             .enumerate()
             .map(|(index, column)| {
-                let (number, source) = sources.remove(&column.id).unwrap_or((index + 1, OutputSource::Default));
+                let (number, source) =
+                    sources.remove(&column.id).unwrap_or((index + 1, OutputSource::Default));
                 let default = DefaultValue::compile(&state, column, number, &cast, now)?;
                 Ok(Output { column: column.clone(), number, source, default })
             })
@@ -137,8 +138,11 @@ fn by_match(
             has_default: column.default.is_some(),
         })
         .collect();
-    let fields: Vec<Field> =
-        targets.iter().enumerate().map(|(index, column)| column.ty.to_field(&format!("c{index}"), true)).collect();
+    let fields: Vec<Field> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, column)| column.ty.to_field(&format!("c{index}"), true))
+        .collect();
     let input: SchemaRef = Arc::new(Schema::new(fields));
     let df_schema = DFSchema::try_from(Arc::clone(&input)).map_err(|e| from_datafusion(&e))?;
     let sources = (0..targets.len())

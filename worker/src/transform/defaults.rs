@@ -51,7 +51,8 @@ impl DefaultValue {
             let expr = state.create_logical_expr(text, &schema).map_err(|e| from_datafusion(&e))?;
             physical(state, expr, &schema, now)
         };
-        let (expr, field) = compile().context(|| format!("the default {text} of column '{}'", column.name))?;
+        let (expr, field) =
+            compile().context(|| format!("the default {text} of column '{}'", column.name))?;
         let context = CastContext { column_number: number, column_name: column.name.clone() };
         Ok(Some(Self { expr, field, ty: column.ty.clone(), context, cast: cast.clone() }))
     }
@@ -63,11 +64,9 @@ impl DefaultValue {
     pub fn values(&self, rows: usize) -> Result<ArrayRef> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
-        let values = self
-            .expr
-            .evaluate(&batch)
-            .and_then(|value| value.into_array(rows))
-            .map_err(|e| from_datafusion(&e).context(format!("the default of '{}'", self.context.column_name)))?;
+        let values = self.expr.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(|e| {
+            from_datafusion(&e).context(format!("the default of '{}'", self.context.column_name))
+        })?;
         let cast = kernel::cast_column(&values, &self.field, &self.ty, &self.cast, &self.context)?;
         match cast.rejects.into_iter().next() {
             None => Ok(cast.values),

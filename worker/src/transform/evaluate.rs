@@ -97,8 +97,8 @@ fn column(
         OutputSource::Expression { expr, direct } => {
             let values = evaluate(expr, input, rejects)?;
             let field = expr.return_field(&input.schema()).map_err(|e| from_datafusion(&e))?;
-            let field =
-                Field::new(field.name(), values.data_type().clone(), true).with_metadata(field.metadata().clone());
+            let field = Field::new(field.name(), values.data_type().clone(), true)
+                .with_metadata(field.metadata().clone());
             let context =
                 CastContext { column_number: output.number, column_name: output.column.name.clone() };
             let cast = kernel::cast_column(&values, &field, &output.column.ty, &transform.cast, &context)?;

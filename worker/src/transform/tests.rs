@@ -55,7 +55,8 @@ fn decoded(spec: &DecodeSpec, columns: Vec<Vec<Option<&str>>>) -> DecodedBatch {
             stevedore_decode::cast::try_cast(&text, &from, column.ty.as_ref().unwrap(), &spec.cast).unwrap()
         })
         .collect();
-    let fields: Vec<Field> = spec.columns.iter().map(|c| c.ty.as_ref().unwrap().to_field(&c.name, true)).collect();
+    let fields: Vec<Field> =
+        spec.columns.iter().map(|c| c.ty.as_ref().unwrap().to_field(&c.name, true)).collect();
     let rows = columns.first().map_or(0, Vec::len);
     DecodedBatch {
         batch: RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap(),
@@ -77,7 +78,10 @@ fn apply(transform: &Transform, batch: DecodedBatch) -> (Vec<String>, Vec<(u64, 
 #[tokio::test]
 async fn without_a_select_columns_are_decoded_in_their_types() {
     let fixture = Fixture::new();
-    let table = table(vec![column("a", "INT"), Column { default: Some("'x' || 'y'".into()), ..column("b", "VARCHAR") }]);
+    let table = table(vec![
+        column("a", "INT"),
+        Column { default: Some("'x' || 'y'".into()), ..column("b", "VARCHAR") },
+    ]);
     let transform = compile(&fixture, FormatKind::Csv, "", &table, &[]).await.unwrap();
     assert_eq!(transform.spec().record_fields, Some(2));
     assert_eq!(
@@ -182,7 +186,9 @@ async fn named_formats_go_by_name_in_any_case() {
     let batch = decoded(transform.spec(), vec![vec![Some("7")], vec![Some("{\"k\":\"v\"}")]]);
     assert_eq!(apply(&transform, batch), (vec!["7|v".to_owned()], vec![]));
 
-    let transform = compile(&fixture, FormatKind::Ndjson, "SELECT p, upper(q) FROM \"__rel_0\"", &table, &[]).await.unwrap();
+    let transform = compile(&fixture, FormatKind::Ndjson, "SELECT p, upper(q) FROM \"__rel_0\"", &table, &[])
+        .await
+        .unwrap();
     let types: Vec<Option<SqlType>> = transform.spec().columns.iter().map(|c| c.ty.clone()).collect();
     assert_eq!(types, [Some(SqlType::Int32), Some(SqlType::Variant)]);
     let batch = decoded(transform.spec(), vec![vec![Some("7")], vec![Some("\"abc\"")]]);

@@ -176,13 +176,13 @@ impl ScalarUDFImpl for CastFunction {
             ColumnarValue::Array(array) => (Arc::clone(array), false),
             ColumnarValue::Scalar(value) => (value.to_array()?, true),
         };
-        let outcome =
-            kernel::cast(&array, typed_field(field, &array).as_ref(), &ty, &self.options()).map_err(to_datafusion)?;
+        let outcome = kernel::cast(&array, typed_field(field, &array).as_ref(), &ty, &self.options())
+            .map_err(to_datafusion)?;
         if let (false, Some((_, reason))) = (self.lenient, outcome.rejects.first()) {
             return Err(to_datafusion(Error::invalid(reason.clone())));
         }
         if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&outcome.values, 0)?));
+            return Ok(ColumnarValue::Scalar(kernel::scalar_of(&outcome.values)?));
         }
         Ok(ColumnarValue::Array(outcome.values))
     }
@@ -218,7 +218,9 @@ fn typed_field(field: &FieldRef, array: &ArrayRef) -> FieldRef {
 
 /// Strings are left out: VARIANT and VARCHAR look the same here and are not.
 fn loses_nothing(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Boolean, Date32, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+    use DataType::{
+        Boolean, Date32, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
+    };
     let same = from == to && matches!(from, Boolean | Date32 | DataType::Timestamp(..));
     same || (from == to && from.is_numeric())
         || matches!(

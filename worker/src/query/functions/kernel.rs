@@ -1,11 +1,16 @@
 //! The one door from expressions to the cast kernels.
 
-use arrow::array::{ArrayRef, new_null_array};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
 use arrow::datatypes::{DataType, Field};
+use datafusion::common::ScalarValue;
 use stevedore_common::Result;
 use stevedore_common::types::SqlType;
 use stevedore_decode::cast::{self, CastContext};
 use stevedore_decode::spec::CastOptions;
+
+use crate::query::storage_types::convert;
 
 /// What a cast gave.
 #[derive(Debug)]
@@ -46,5 +51,21 @@ pub(crate) fn cast_column(
         return Ok(Cast { values: new_null_array(&to.to_arrow(), array.len()), rejects: Vec::new() });
     }
     let result = cast::cast(array, field, to, options, context)?;
-    Ok(Cast { values: result.values, rejects: result.rejects.map(|r| r.messages).unwrap_or_default() })
+    // Nested values carry the extension of a VARIANT inside their type.
+    let values = convert(&result.values, &to.to_arrow())?;
+    Ok(Cast { values, rejects: result.rejects.map(|r| r.messages).unwrap_or_default() })
+}
+
+/// The only value of an array as a scalar of exactly the array's type (DataFusion's own way drops the
+/// extension of a VARIANT inside a nested value).
+pub(crate) fn scalar_of(array: &ArrayRef) -> datafusion::error::Result<ScalarValue> {
+    Ok(match array.data_type() {
+        DataType::List(_) => ScalarValue::List(Arc::new(array.as_list::<i32>().slice(0, 1))),
+        DataType::FixedSizeList(..) => {
+            ScalarValue::FixedSizeList(Arc::new(array.as_fixed_size_list().slice(0, 1)))
+        }
+        DataType::Struct(_) => ScalarValue::Struct(Arc::new(array.as_struct().slice(0, 1))),
+        DataType::Map(..) => ScalarValue::Map(Arc::new(array.as_map().slice(0, 1))),
+        _ => ScalarValue::try_from_array(array, 0)?,
+    })
 }

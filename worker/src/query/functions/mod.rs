@@ -6,6 +6,7 @@
 
 mod cast;
 pub(crate) mod kernel;
+mod nested;
 mod now;
 mod variant;
 mod vector;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::{ScalarValue, internal_err};
+use datafusion::common::internal_err;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -16,6 +16,7 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::variant::{self, PathStep};
 
+use super::nested;
 use crate::query::error::to_datafusion;
 use crate::query::normalize::natural_array;
 
@@ -149,6 +150,15 @@ impl ScalarUDFImpl for VariantFunction {
                 None => return internal_err!("the path of {} must be a literal", self.name),
             }
         }
+        if let (Operation::Get, Some(value)) = (self.operation, args.arg_fields.first())
+            && value.data_type().is_nested()
+        {
+            let path =
+                args.scalar_arguments.get(1).copied().flatten().and_then(|path| path.try_as_str().flatten());
+            let path = parse_path(path.unwrap_or("[]")).map_err(to_datafusion)?;
+            let field = nested::field_at(value, &path).map_err(to_datafusion)?;
+            return Ok(Arc::new(field.with_name(self.name)));
+        }
         let ty = if self.operation == Operation::Text { SqlType::String } else { SqlType::Variant };
         Ok(Arc::new(ty.to_field(self.name, true)))
     }
@@ -166,9 +176,14 @@ impl ScalarUDFImpl for VariantFunction {
             ColumnarValue::Array(array) => (Arc::clone(array), false),
             ColumnarValue::Scalar(value) => (value.to_array()?, true),
         };
-        let out = self.apply(&array, is_variant, path.as_deref()).map_err(to_datafusion)?;
+        let out = if self.operation == Operation::Get && array.data_type().is_nested() {
+            let path = parse_path(path.as_deref().unwrap_or("[]")).map_err(to_datafusion)?;
+            nested::get(&array, field, &path).map_err(to_datafusion)?
+        } else {
+            self.apply(&array, is_variant, path.as_deref()).map_err(to_datafusion)?
+        };
         if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&out, 0)?));
+            return Ok(ColumnarValue::Scalar(super::kernel::scalar_of(&out)?));
         }
         Ok(ColumnarValue::Array(out))
     }
@@ -180,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_json_string_reads_as_its_text() {
-        let json = StringArray::from(vec![Some("\"a\\nb\""), Some("1"), Some("null"), None, Some("{\"a\":1}")]);
+        let json =
+            StringArray::from(vec![Some("\"a\\nb\""), Some("1"), Some("null"), None, Some("{\"a\":1}")]);
         assert_eq!(
             variant_text(&json),
             StringArray::from(vec![Some("a\nb"), Some("1"), None, None, Some("{\"a\":1}")])
@@ -189,10 +205,7 @@ mod tests {
 
     #[test]
     fn a_path_is_a_json_array_of_names_and_places() {
-        assert_eq!(
-            parse_path(r#"["a",0]"#),
-            Ok(vec![PathStep::Field("a".into()), PathStep::Index(0)])
-        );
+        assert_eq!(parse_path(r#"["a",0]"#), Ok(vec![PathStep::Field("a".into()), PathStep::Index(0)]));
         assert!(parse_path("a.b").is_err());
     }
 }

@@ -1,0 +1,91 @@
+//! Configuration files of the servers. Flags and `STEVEDORE_*` variables override what a file says.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use stevedore_common::{Error, Result};
+
+/// Reads a TOML file. Unknown keys are errors that name the key and the line.
+///
+/// # Errors
+/// Not found; invalid input.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::from(e).context(format!("configuration file '{}'", path.display())))?;
+    toml::from_str(&text).map_err(|e| Error::invalid(format!("configuration file '{}': {e}", path.display())))
+}
+
+/// A coordinator of the group, in the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerFile {
+    /// Its id.
+    pub id: u64,
+    /// `http://host:8901`.
+    pub cluster_address: String,
+    /// `http://host:8900`.
+    pub client_address: String,
+}
+
+/// The file of a coordinator.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoordinatorFile {
+    /// This node's id, from 1.
+    pub node_id: Option<u64>,
+    /// The cluster's name.
+    pub cluster_id: Option<String>,
+    /// The data folder.
+    pub data_dir: Option<PathBuf>,
+    /// Client port.
+    pub listen: Option<String>,
+    /// Cluster port.
+    pub cluster_listen: Option<String>,
+    /// HTTP port.
+    pub http: Option<String>,
+    /// All coordinators of the group.
+    pub peers: Vec<PeerFile>,
+    /// Where table data lies.
+    pub warehouse: Option<String>,
+    /// Connection keys of the warehouse.
+    pub warehouse_options: std::collections::BTreeMap<String, String>,
+    /// Local folders that stages may name.
+    pub allow_fs: Vec<PathBuf>,
+    /// Whether stages may name private addresses.
+    pub allow_private_network: Option<bool>,
+    /// base64 of 32 bytes.
+    pub sealing_key: Option<String>,
+    /// Listen on other addresses than loopback.
+    pub insecure: Option<bool>,
+    /// A worker that was not heard for this long has lost its slices, milliseconds.
+    pub lease_ms: Option<i64>,
+    /// Input bytes that a slice is packed to.
+    pub slice_bytes: Option<u64>,
+    /// Size that written data files aim at, bytes.
+    pub target_file_bytes: Option<u64>,
+}
+
+/// The file of a worker.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerFile {
+    /// Its name, unique in the cluster.
+    pub id: Option<String>,
+    /// Cluster addresses of the coordinators.
+    pub coordinators: Vec<String>,
+    /// Where its Flight service listens.
+    pub flight_listen: Option<String>,
+    /// Under which URL coordinators reach it.
+    pub flight_advertise: Option<String>,
+    /// Threads that compute.
+    pub cores: Option<usize>,
+    /// Bytes of memory for slices and queries.
+    pub memory_budget: Option<u64>,
+    /// Slices at a time.
+    pub slots: Option<usize>,
+    /// A folder of its own, for spills.
+    pub data_dir: Option<PathBuf>,
+    /// Worker group.
+    pub group: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! The tour: generates files, loads them, explains.

@@ -1,0 +1,1 @@
+//! The client's face: statements in, tables and progress out.
