@@ -58,6 +58,18 @@ pub struct Statement {
     pub job_id: Option<String>,
 }
 
+impl Statement {
+    /// The schema of its rows, as announced.
+    ///
+    /// # Errors
+    /// Internal, if the server announced none.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let schema = Schema::try_from(self.info.clone())
+            .map_err(|e| Error::internal(format!("the server gave no schema: {e}")))?;
+        Ok(schema.into())
+    }
+}
+
 impl Client {
     /// Connects.
     ///

@@ -20,9 +20,9 @@ use stevedore_state::catalog;
 use stevedore_state::command::Command;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::api::admin_service::Admin;
 use crate::api::flight_sql::{FlightSql, FlightSqlServer};
@@ -68,6 +68,11 @@ async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
         Error::unavailable(format!("cannot listen on {address} for the {what} port: {e}"))
             .hint("another instance may be running; stop it or choose another address")
     })
+}
+
+/// Small messages go out at once: without this each call waits for a delayed acknowledgement.
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 fn sealing_key(config: &CoordinatorConfig) -> Result<SealingKey> {
@@ -186,7 +191,7 @@ impl Coordinator {
                 .max_encoding_message_size(MAX_CLUSTER_MESSAGE)
                 .max_decoding_message_size(MAX_CLUSTER_MESSAGE),
             )
-            .serve_with_incoming_shutdown(TcpListenerStream::new(cluster_listener), shutdown.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(incoming(cluster_listener), shutdown.clone().cancelled_owned());
         tasks.spawn(async move { cluster_server.await.map_err(|e| Error::internal(format!("the cluster port: {e}"))) });
 
         let sessions = Arc::new(Sessions::new(clock, config.limits.sessions, config.limits.session_idle_ms));
@@ -199,7 +204,6 @@ impl Coordinator {
             .build_v1()
             .map_err(|e| Error::internal(format!("gRPC reflection: {e}")))?;
         let client_server = Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .add_service(health_service)
             .add_service(reflection)
@@ -213,7 +217,7 @@ impl Coordinator {
                     .max_decoding_message_size(config.limits.message_bytes),
             )
             .add_service(AdminServiceServer::new(Admin::new(replica.clone(), workers, config.clone())))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(client_listener), shutdown.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(incoming(client_listener), shutdown.clone().cancelled_owned());
         tasks.spawn(async move { client_server.await.map_err(|e| Error::internal(format!("the client port: {e}"))) });
 
         let http_address = match config.http_listen {

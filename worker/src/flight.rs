@@ -19,8 +19,10 @@ use arrow_flight::{
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use stevedore_common::Error;
+use stevedore_common::telemetry::SpanParentExt;
 use stevedore_proto::v1::QuerySpec;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use crate::query::QueryEngine;
 use crate::status::status_of;
@@ -82,7 +84,9 @@ impl FlightService for WorkerFlight {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let spec = spec(&request.into_inner().ticket)?;
-        let stream = self.engine.query(&spec).await.map_err(|e| status_of(&e))?;
+        let span = tracing::info_span!("query");
+        span.set_parent_from(&spec.traceparent);
+        let stream = self.engine.query(&spec).instrument(span).await.map_err(|e| status_of(&e))?;
         let schema = Arc::clone(stream.schema());
         let batches = stream.map_err(|e| FlightError::Tonic(Box::new(status_of(&e))));
         let data = FlightDataEncoderBuilder::new()

@@ -8,8 +8,8 @@ use stevedore_common::storage::Stores;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1::Register;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use crate::flight::WorkerFlight;
 use crate::query::{EngineConfig, QueryEngine};
@@ -116,7 +116,7 @@ impl Worker {
         let flight = tonic::transport::Server::builder()
             .add_service(WorkerFlight::new(self.engine).into_server())
             .serve_with_incoming_shutdown(
-                TcpListenerStream::new(self.listener),
+                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
                 shutdown.clone().cancelled_owned(),
             );
         let session = run_session(self.session, self.runner, shutdown);

@@ -3,6 +3,7 @@
 //! Owns: where one statement ends and the next begins, and whether what a shell has read so far is
 //! complete. A `;` ends a statement, except inside the BEGIN … END of a task.
 
+use stevedore_common::error::Position;
 use stevedore_common::{Error, Result};
 
 use crate::MAX_STATEMENT_BYTES;
@@ -42,6 +43,21 @@ pub fn completeness(text: &str) -> Completeness {
 pub fn split_script(text: &str) -> Result<Vec<String>> {
     let tokens = tokenize(text).map_err(|failed| failed.error)?;
     Ok(split(&tokens).into_iter().map(|(piece, _)| text_of(text, piece).to_owned()).collect())
+}
+
+/// As [`split_script`], each with the place where it begins in the text.
+///
+/// # Errors
+/// As [`split_script`].
+pub fn split_script_with_places(text: &str) -> Result<Vec<(Position, String)>> {
+    let tokens = tokenize(text).map_err(|failed| failed.error)?;
+    let place = |piece: &[Token]| {
+        piece.first().map_or(Position { line: 1, column: 1 }, |token| Position {
+            line: token.line,
+            column: token.column,
+        })
+    };
+    Ok(split(&tokens).into_iter().map(|(piece, _)| (place(piece), text_of(text, piece).to_owned())).collect())
 }
 
 pub(crate) fn parse_one(text: &str) -> Result<Statement> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use stevedore_common::ids::{FileIndex, JobId};
+use stevedore_common::telemetry::SpanParentExt;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::job_service_server::JobService;
@@ -14,6 +15,7 @@ use stevedore_state::jobs::{self, FileStatus, Job, JobPhase, SkippedFiles};
 use stevedore_state::view::ReadView;
 use tokio::time::{sleep, timeout};
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::engine::{Engine, StatementHandle};
@@ -76,7 +78,7 @@ impl Jobs {
         self.job_message(view, &job)
     }
 
-    async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse> {
+    async fn submit(&self, request: v1::SubmitJobRequest, traceparent: String) -> Result<v1::SubmitJobResponse> {
         if request.idempotency_key.len() > 256 {
             return Err(Error::invalid("an idempotency key has at most 256 bytes"));
         }
@@ -88,12 +90,15 @@ impl Jobs {
             settings: request.settings.into_iter().collect(),
             parameters: None,
             pins: Default::default(),
+            traceparent,
         };
         for (name, value) in &handle.settings {
             self.engine.check_setting(name, Some(value))?;
         }
         let key = (!request.idempotency_key.is_empty()).then_some(request.idempotency_key);
-        let submitted = self.engine.submit(&handle, key).await?;
+        let span = tracing::info_span!("submit", id = %handle.id);
+        span.set_parent_from(&handle.traceparent);
+        let submitted = self.engine.submit(&handle, key).instrument(span).await?;
         Ok(v1::SubmitJobResponse { job_id: submitted.job.to_string(), existing: submitted.existing })
     }
 
@@ -225,7 +230,9 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> std::result::Result<Response<v1::SubmitJobResponse>, Status> {
-        self.submit(request.into_inner()).await.map(Response::new).map_err(status_of)
+        let traceparent = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
+        let traceparent = traceparent.unwrap_or_default().to_owned();
+        self.submit(request.into_inner(), traceparent).await.map(Response::new).map_err(status_of)
     }
 
     async fn get_job(

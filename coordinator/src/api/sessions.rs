@@ -25,6 +25,8 @@ pub struct ClientSession {
     pub database: String,
     /// Settings, by lower-case name.
     pub settings: BTreeMap<String, String>,
+    /// The W3C trace of the call that asked for the session; empty: none. Not kept.
+    pub traceparent: String,
 }
 
 #[derive(Debug)]
@@ -54,10 +56,14 @@ impl Sessions {
     /// # Errors
     /// Resource exhausted, when there are too many.
     pub fn of_request(&self, metadata: &MetadataMap) -> Result<(ClientSession, bool)> {
-        match session_id(metadata) {
-            Some(id) => Ok((self.get_or_make(&id)?, false)),
-            None => Ok((self.get_or_make(&Uuid::new_v4().simple().to_string())?, true)),
+        let (mut session, new) = match session_id(metadata) {
+            Some(id) => (self.get_or_make(&id)?, false),
+            None => (self.get_or_make(&Uuid::new_v4().simple().to_string())?, true),
+        };
+        if let Some(traceparent) = metadata.get("traceparent").and_then(|value| value.to_str().ok()) {
+            traceparent.clone_into(&mut session.traceparent);
         }
+        Ok((session, new))
     }
 
     /// A session by id, made if it is not known.
@@ -85,8 +91,12 @@ impl Sessions {
                 };
             }
         }
-        let session =
-            ClientSession { id: id.to_owned(), database: "default".to_owned(), settings: BTreeMap::new() };
+        let session = ClientSession {
+            id: id.to_owned(),
+            database: "default".to_owned(),
+            settings: BTreeMap::new(),
+            traceparent: String::new(),
+        };
         entries.insert(id.to_owned(), Entry { session: session.clone(), used_ms: now });
         Ok(session)
     }

@@ -31,6 +31,9 @@ pub struct StatementHandle {
     /// the same snapshots.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pins: BTreeMap<String, String>,
+    /// The W3C trace of the client's call; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub traceparent: String,
 }
 
 impl StatementHandle {
@@ -117,6 +120,7 @@ mod tests {
             settings: [("timezone".to_owned(), "UTC".to_owned())].into(),
             parameters: None,
             pins: BTreeMap::new(),
+            traceparent: String::new(),
         }
         .with_parameters(&[1, 2, 255]);
         let back = StatementHandle::decode(&handle.encode()).unwrap();

@@ -22,6 +22,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use dashmap::DashMap;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use stevedore_common::telemetry::SpanParentExt;
 use stevedore_common::{Error, Result};
 use stevedore_sql::ast::Statement;
 use stevedore_state::catalog;
@@ -29,6 +30,7 @@ use stevedore_state::command::Command;
 use stevedore_state::result::CommandResult;
 use stevedore_state::view::ReadView;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::committer::Committer;
@@ -161,7 +163,9 @@ impl Engine {
         }
         metrics::counter!("stevedore_statements_total", "statement" => statement.name()).increment(1);
         let started = std::time::Instant::now();
-        let result = self.dispatch(handle, statement).await;
+        let span = tracing::info_span!("statement", id = %handle.id, statement = statement.name());
+        span.set_parent_from(&handle.traceparent);
+        let result = self.dispatch(handle, statement).instrument(span).await;
         tracing::info!(
             sql = %stevedore_sql::mask_secrets(&handle.sql),
             elapsed_ms = started.elapsed().as_millis() as u64,

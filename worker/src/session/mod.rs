@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use stevedore_common::telemetry::SpanParentExt;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1::coordinator_message::Message as FromCoordinator;
 use stevedore_proto::v1::worker_message::Message as ToCoordinator;
@@ -25,6 +26,7 @@ use stevedore_proto::v1::{Heartbeat, Register, SliceProgress, SliceSpec, WorkerM
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::slice::SliceExecutor;
 use connect::{Connected, Connection, Coordinators};
@@ -205,11 +207,14 @@ impl Session {
         };
         let (executor, link, running, shutdown) =
             (self.executor.clone(), self.link.clone(), self.running.clone(), shutdown.clone());
-        tokio::spawn(async move {
+        let span = tracing::info_span!("slice", job = slice.job_id, slice = slice.slice, attempt = slice.attempt);
+        span.set_parent_from(&spec.traceparent);
+        let run = async move {
             let id = SliceId::from(&slice);
             deliver(spec, slice, task, executor, &link, &running, &shutdown).await;
             running.ended(&id);
-        });
+        };
+        tokio::spawn(run.instrument(span));
     }
 
     /// Stops all slices and gives them a moment to say so, so that others can take them at once.

@@ -11,23 +11,22 @@ use super::SliceFailure;
 pub(super) struct ErrorPolicy {
     /// The slice fails with this many errors; `None`: never.
     fail_at: Option<u64>,
-    /// Whether users see the errors that were tolerated (they do not under `abort_N`).
-    shown: bool,
     seen: u64,
 }
 
 impl ErrorPolicy {
     pub(super) fn new(on_error: Option<&OnError>) -> Result<Self> {
         let (mode, limit) = on_error.map_or((ErrorMode::Abort, 0), |on| (on.mode(), on.limit));
-        let (fail_at, shown) = match mode {
-            ErrorMode::Unspecified | ErrorMode::Abort => (Some(1), true),
-            ErrorMode::AbortN => (Some(limit.max(1)), false),
-            ErrorMode::Continue => (None, true),
+        // Under `abort_N` the coordinator adds up the errors of all slices; here a slice only stops early.
+        let fail_at = match mode {
+            ErrorMode::Unspecified | ErrorMode::Abort => Some(1),
+            ErrorMode::AbortN => Some(limit.max(1)),
+            ErrorMode::Continue => None,
             ErrorMode::SkipFile | ErrorMode::SkipFileN | ErrorMode::SkipFilePercent => {
                 return Err(Error::not_supported_yet("ON_ERROR = skip_file"));
             }
         };
-        Ok(Self { fail_at, shown, seen: 0 })
+        Ok(Self { fail_at, seen: 0 })
     }
 
     /// Counts a rejected row.
@@ -60,14 +59,14 @@ impl ErrorPolicy {
                 errors: file.errors,
                 first_error: message.to_owned(),
                 first_error_line: line,
-                ..file.report(true)
+                ..file.report()
             }),
         })
     }
 
     /// What is reported of a file at its end.
     pub(super) fn report(&self, file: &FileState) -> FileReport {
-        file.report(self.shown)
+        file.report()
     }
 }
 
@@ -102,7 +101,7 @@ impl FileState {
         }
     }
 
-    fn report(&self, shown: bool) -> FileReport {
+    fn report(&self) -> FileReport {
         let outcome = match (self.whole, self.rows, self.records + self.errors) {
             (true, 0, 0) => FileOutcome::Empty,
             // Rows that are in the data files are loaded, however the file went on.
@@ -110,14 +109,14 @@ impl FileState {
             _ => FileOutcome::Loaded,
         };
         let (first_error_line, first_error) = match &self.first_error {
-            Some((line, message)) if shown => (*line, message.clone()),
-            _ => (0, String::new()),
+            Some((line, message)) => (*line, message.clone()),
+            None => (0, String::new()),
         };
         FileReport {
             file: self.number,
             outcome: outcome.into(),
             rows: self.rows,
-            errors: if shown { self.errors } else { 0 },
+            errors: self.errors,
             first_error,
             first_error_line,
             lines: self.lines,
@@ -153,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn abort_n_tolerates_fewer_and_does_not_show_them() {
+    fn abort_n_tolerates_fewer_and_reports_them_for_the_sum_over_all_slices() {
         let (mut policy, mut file) = (policy(ErrorMode::AbortN, 3), file());
         policy.row(&mut file, &bad(1)).unwrap();
         policy.row(&mut file, &bad(2)).unwrap();
         let report = policy.report(&file);
-        assert_eq!((report.errors, report.first_error.as_str()), (0, ""));
+        assert_eq!((report.errors, report.first_error.as_str()), (2, "bad 1"));
         let mut other = FileState::new(&FileTask { name: "b".into(), ..FileTask::default() });
         assert!(policy.row(&mut other, &bad(9)).unwrap_err().error.to_string().contains("'b', line 9"));
     }
@@ -178,13 +177,13 @@ mod tests {
     fn the_outcome_tells_empty_and_unreadable_files_from_loaded_ones() {
         let mut empty = file();
         empty.whole = true;
-        assert_eq!(empty.report(true).outcome(), FileOutcome::Empty);
+        assert_eq!(empty.report().outcome(), FileOutcome::Empty);
         let mut broken = file();
         policy(ErrorMode::Continue, 0).file(&mut broken, &Error::bad_data("no footer")).unwrap();
-        assert_eq!(broken.report(true).outcome(), FileOutcome::LeftOut);
+        assert_eq!(broken.report().outcome(), FileOutcome::LeftOut);
         // Its rows cannot be taken back: a file that breaks half-way is loaded as far as it goes.
         broken.rows = 10;
-        assert_eq!(broken.report(true).outcome(), FileOutcome::Loaded);
+        assert_eq!(broken.report().outcome(), FileOutcome::Loaded);
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl FlightSql {
             settings: session.settings.clone(),
             parameters: None,
             pins: Default::default(),
+            traceparent: session.traceparent.clone(),
         }
     }
 

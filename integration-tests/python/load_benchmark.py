@@ -1,0 +1,153 @@
+"""How fast COPY INTO loads the standard sets, end to end, commit included.
+
+    cargo build --release
+    STEVEDORE_BIN=target/release/stevedore python integration-tests/python/load_benchmark.py [SET …]
+
+Run it with the Python of the tests' virtual environment (integration-tests/python/run makes it). The sets
+(csv, ndjson, parquet, small) are made once, in STEVEDORE_BENCHMARK_DIR (default: ~/.cache/stevedore-benchmark).
+Each set is loaded three times into a new table of a new server; printed are the medians of rows and input
+megabytes per second and the server's largest resident memory (VmHWM). It is no test: nothing is asserted but
+the number of rows.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+import numpy
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from stevedore_server import Server, run
+
+ROWS = 200_000
+RUNS = 3
+TABLE = """
+CREATE TABLE {name} (
+    id BIGINT, vehicle VARCHAR, sensor VARCHAR, at TIMESTAMP, latitude DOUBLE, longitude DOUBLE, speed INT,
+    braking BOOLEAN, note VARCHAR, day DATE
+)
+"""
+WORDS = ["lane", "change", "slow", "truck", "wet", "road", "left", "merge", "night", "tunnel", "crossing", "stop"]
+
+
+def rows(first, count, seed):
+    random = numpy.random.default_rng(seed)
+    words = numpy.array(WORDS)
+    notes = [" ".join(row) for row in words[random.integers(0, len(WORDS), (count, 6))]]
+    # One note in twenty needs quotes in CSV.
+    for at in range(0, count, 20):
+        notes[at] = f'said "{notes[at]}", twice'
+    seconds = 1_714_550_400 + numpy.arange(first, first + count)
+    return pa.table({
+        "id": pa.array(numpy.arange(first, first + count)),
+        "vehicle": pa.array([f"vehicle-{n:05}" for n in random.integers(0, 5_000, count)]),
+        "sensor": pa.array([f"camera_{n}" for n in random.integers(0, 12, count)]),
+        "at": pa.array(seconds * 1_000_000 + random.integers(0, 1_000_000, count), pa.timestamp("us", tz="UTC")),
+        "latitude": pa.array(numpy.round(random.uniform(30, 40, count), 6)),
+        "longitude": pa.array(numpy.round(random.uniform(110, 120, count), 6)),
+        "speed": pa.array(random.integers(0, 140, count, dtype=numpy.int32)),
+        "braking": pa.array(random.integers(0, 10, count) == 0),
+        "note": pa.array(notes),
+        "day": pa.array((seconds // 86_400).astype("int32"), pa.date32()),
+    })
+
+
+def as_text(table):
+    """Times as text that CSV and NDJSON hold: 2024-05-01 08:00:00.123456."""
+    at = pyarrow.compute.cast(table["at"].cast(pa.timestamp("us")), pa.string())
+    return table.set_column(3, "at", at)
+
+
+def write_csv(path, table):
+    duckdb.from_arrow(as_text(table)).write_csv(str(path), header=False)
+
+
+def write_ndjson(path, table):
+    table = as_text(table).set_column(9, "day", table["day"].cast(pa.string()))
+    with open(path, "w", encoding="utf-8") as file:
+        for batch in table.to_batches(max_chunksize=20_000):
+            file.writelines(json.dumps(row) + "\n" for row in batch.to_pylist())
+
+
+def write_parquet(path, table):
+    pyarrow.parquet.write_table(table, path, compression="zstd")
+
+
+# name: (files, rows a file, writer, FILE_FORMAT)
+SETS = {
+    "csv": (8, ROWS, write_csv, "(TYPE = CSV)"),
+    "ndjson": (4, ROWS, write_ndjson, "(TYPE = NDJSON)"),
+    "parquet": (8, ROWS, write_parquet, "(TYPE = PARQUET)"),
+    "small": (1_000, 100, write_csv, "(TYPE = CSV)"),
+}
+
+
+def prepare(folder, name):
+    """The set's folder, written whole or not at all."""
+    target = folder / name
+    if not target.is_dir():
+        count, size, write, _ = SETS[name]
+        print(f"writing {target} …", flush=True)
+        partial = folder / f"{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for n in range(count):
+            write(partial / f"{name}-{n:04}.{name if name != 'small' else 'csv'}", rows(n * size, size, n))
+        partial.rename(target)
+    return target
+
+
+def peak_memory(server):
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def load(folder, name):
+    """(seconds, rows, peak of resident memory) of one load on a fresh server."""
+    with tempfile.TemporaryDirectory(prefix="stevedore-benchmark-") as temporary:
+        with Server(Path(temporary) / "data", allow_fs=[folder]) as server, server.connect() as connection:
+            run(connection, TABLE.format(name="t"))
+            run(connection, f"CREATE STAGE s URL = 'fs://{folder}/' FILE_FORMAT = {SETS[name][3]}")
+            started = time.monotonic()
+            report = run(connection, "COPY INTO t FROM @s")
+            elapsed = time.monotonic() - started
+            [count] = run(connection, "SELECT count(*) AS n FROM t")
+            expected = SETS[name][0] * SETS[name][1]
+            if count["n"] != expected or sum(row["Rows_loaded"] for row in report) != expected:
+                raise SystemExit(f"{name}: expected {expected} rows, the table has {count['n']}")
+            return elapsed, expected, peak_memory(server)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; all by default")
+    chosen = parser.parse_args().sets or list(SETS)
+    if unknown := set(chosen) - set(SETS):
+        parser.error(f"unknown sets: {', '.join(sorted(unknown))}")
+    cache = Path(os.environ.get("STEVEDORE_BENCHMARK_DIR", Path.home() / ".cache" / "stevedore-benchmark"))
+    print(f"{'set':<9} {'files':>6} {'MB':>7} {'rows':>9} {'seconds':>8} {'MB/s':>7} {'rows/s':>10} {'peak MB':>8}")
+    for name in chosen:
+        folder = prepare(cache, name).resolve()
+        megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        runs = [load(folder, name) for _ in range(RUNS)]
+        seconds = statistics.median(run[0] for run in runs)
+        peak = max(run[2] for run in runs) / 1e6
+        count = runs[0][1]
+        print(
+            f"{name:<9} {SETS[name][0]:>6} {megabytes:>7.1f} {count:>9} {seconds:>8.2f} {megabytes / seconds:>7.1f} "
+            f"{count / seconds:>10.0f} {peak:>8.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

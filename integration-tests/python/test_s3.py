@@ -1,0 +1,153 @@
+"""Stages on an S3-protocol server that checks its callers."""
+
+import json
+import urllib.request
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+import sample_rows
+from stevedore_server import error_of, run
+
+BUCKET = "road-tests"
+
+
+class ObjectStore:
+    def __init__(self, endpoint, key, secret):
+        self.endpoint, self.key, self.secret = endpoint, key, secret
+        self.client = boto3.client(
+            "s3", endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1"
+        )
+
+    def put(self, key, body):
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    def keys(self):
+        return sorted(o["Key"] for o in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", []))
+
+    def connection_options(self, key=None, secret=None):
+        return (
+            f"ENDPOINT_URL = '{self.endpoint}' ACCESS_KEY_ID = '{key or self.key}' "
+            f"SECRET_ACCESS_KEY = '{secret or self.secret}' REGION = 'us-east-1'"
+        )
+
+
+@pytest.fixture(scope="module")
+def store():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        admin = dict(endpoint_url=endpoint, aws_access_key_id="admin", aws_secret_access_key="admin")
+        iam = boto3.client("iam", region_name="us-east-1", **admin)
+        iam.create_user(UserName="loader")
+        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        iam.put_user_policy(
+            UserName="loader", PolicyName="all",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [everything]}),
+        )
+        key = iam.create_access_key(UserName="loader")["AccessKey"]
+        boto3.client("s3", region_name="us-east-1", **admin).create_bucket(Bucket=BUCKET)
+        # From here on every request is authenticated.
+        reset = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=b"0", method="POST")
+        urllib.request.urlopen(reset, timeout=10).read()
+        yield ObjectStore(endpoint, key["AccessKeyId"], key["SecretAccessKey"])
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def prefix(request, store):
+    """A folder of the test's own in the bucket."""
+    return request.node.name.replace("[", "-").replace("]", "")
+
+
+@pytest.fixture
+def stage(connection, database, store, prefix):
+    run(connection, f"CREATE CONNECTION {database} STORAGE_TYPE = 's3' {store.connection_options()}")
+    run(
+        connection,
+        f"CREATE STAGE {database} URL = 's3://{BUCKET}/{prefix}/' CONNECTION = (CONNECTION_NAME = '{database}')",
+    )
+    return database
+
+
+def test_files_are_listed_previewed_and_loaded_once(connection, store, prefix, stage, tmp_path):
+    for n in range(3):
+        sample_rows.write_parquet(tmp_path / "x.parquet", sample_rows.rows(20))
+        store.put(f"{prefix}/day=1/part-{n}.parquet", (tmp_path / "x.parquet").read_bytes())
+    store.put(f"{prefix}/day=1/notes.txt", b"not for loading")
+    listed = run(connection, f"LIST @{stage}/day=1/ PATTERN = '.*[.]parquet'")
+    assert [row["name"] for row in listed] == [f"day=1/part-{n}.parquet" for n in range(3)]
+    assert all(row["size"] > 0 and row["md5"] for row in listed)
+    previewed = run(connection, f"SELECT id, name FROM @{stage}/day=1/part-0.parquet ORDER BY id LIMIT 2")
+    assert [row["id"] for row in previewed] == [1, 2]
+
+    run(connection, "CREATE TABLE t (id BIGINT, price DECIMAL(12, 2))")
+    copy = f"COPY INTO t FROM @{stage}/day=1/ PATTERN = '.*[.]parquet' FILE_FORMAT = (TYPE = PARQUET)"
+    assert [row["Rows_loaded"] for row in run(connection, copy)] == [20, 20, 20]
+    assert run(connection, copy) == []
+    assert run(connection, "SELECT count(*) AS n, sum(id) AS s FROM t") == [{"n": 60, "s": 630}]
+
+
+def test_a_location_needs_no_stage(connection, database, store, prefix):
+    store.put(f"{prefix}/a.csv", b"1,x\n2,y\n")
+    run(connection, "CREATE TABLE t (id INT, name VARCHAR)")
+    report = run(
+        connection,
+        f"COPY INTO t FROM 's3://{BUCKET}/{prefix}/' CONNECTION = ({store.connection_options()}) "
+        "FILE_FORMAT = (TYPE = CSV)",
+    )
+    assert [(row["File"], row["Rows_loaded"]) for row in report] == [("a.csv", 2)]
+
+
+def test_secrets_are_never_shown(connection, store, stage):
+    for statement in ("SHOW CONNECTIONS", f"DESC CONNECTION {stage}", "SHOW STAGES", f"DESC STAGE {stage}"):
+        assert store.secret not in repr(run(connection, statement)), statement
+
+
+def test_wrong_credentials_are_named_as_such(connection, database, store, prefix):
+    store.put(f"{prefix}/a.csv", b"1\n")
+    run(connection, "CREATE TABLE t (id INT)")
+    for key, secret in (("AKIAUNKNOWN000000000", store.secret), (store.key, "not-the-secret")):
+        location = f"'s3://{BUCKET}/{prefix}/' CONNECTION = ({store.connection_options(key, secret)})"
+        for statement in (f"COPY INTO t FROM {location} FILE_FORMAT = (TYPE = CSV)", f"LIST {location}"):
+            error = error_of(connection, statement)
+            assert BUCKET in error and "credentials" in error.lower(), error
+            assert secret not in error
+    assert run(connection, "SELECT count(*) AS n FROM t") == [{"n": 0}]
+
+
+def test_a_bucket_that_does_not_exist_is_named(connection, store):
+    error = error_of(connection, f"LIST 's3://no-such-bucket/' CONNECTION = ({store.connection_options()})")
+    assert "no-such-bucket" in error and "exist" in error, error
+
+
+def test_an_endpoint_that_does_not_answer_is_named(connection, store):
+    options = store.connection_options().replace(store.endpoint, "http://127.0.0.1:9")
+    error = error_of(connection, f"LIST 's3://{BUCKET}/' CONNECTION = ({options})")
+    assert "127.0.0.1:9" in error, error
+
+
+def test_a_folder_without_files_loads_nothing(connection, stage):
+    run(connection, "CREATE TABLE t (id INT)")
+    assert run(connection, f"LIST @{stage}") == []
+    assert run(connection, f"COPY INTO t FROM @{stage} FILE_FORMAT = (TYPE = CSV)") == []
+
+
+def test_loaded_files_are_purged(connection, store, prefix, stage):
+    store.put(f"{prefix}/a.csv", b"1\n")
+    store.put(f"{prefix}/b.txt", b"kept")
+    run(connection, "CREATE TABLE t (id INT)")
+    run(connection, f"COPY INTO t FROM @{stage} PATTERN = '.*[.]csv' FILE_FORMAT = (TYPE = CSV) PURGE = TRUE")
+    assert run(connection, "SELECT id FROM t") == [{"id": 1}]
+    assert [key for key in store.keys() if key.startswith(f"{prefix}/")] == [f"{prefix}/b.txt"]
+
+
+def test_remove_deletes_files(connection, store, prefix, stage):
+    for name in ("a.csv", "b.csv", "c.txt"):
+        store.put(f"{prefix}/{name}", b"1\n")
+    run(connection, f"REMOVE @{stage} PATTERN = '.*[.]csv'")
+    assert [key for key in store.keys() if key.startswith(f"{prefix}/")] == [f"{prefix}/c.txt"]

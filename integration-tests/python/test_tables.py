@@ -1,0 +1,166 @@
+"""Tables as other engines read them: PyIceberg from the metadata file, DuckDB from the data files."""
+
+import duckdb
+import pytest
+from pyiceberg.table import StaticTable
+
+import sample_rows
+from stevedore_server import error_of, run
+
+
+def open_table(server, database, table):
+    return StaticTable.from_metadata(server.newest_metadata(database, table))
+
+
+def data_files(table):
+    return [task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()]
+
+
+def without_json(rows):
+    return [{**row, "doc": sample_rows.canonical(row["doc"])} for row in rows]
+
+
+@pytest.fixture
+def everything(connection, database):
+    run(connection, sample_rows.CREATE.format(table="everything"))
+    return "everything"
+
+
+@pytest.mark.parametrize("format", list(sample_rows.WRITERS))
+def test_pyiceberg_and_duckdb_agree_on_every_type(server, connection, database, files, everything, format):
+    rows = sample_rows.rows(103)
+    write = sample_rows.WRITERS[format]
+    write(files / f"one.{format}", rows[:60])
+    write(files / f"two.{format}", rows[60:])
+    report = run(
+        connection, f"COPY INTO {everything} FROM @{files.stage} FILE_FORMAT = {sample_rows.FORMATS[format]}"
+    )
+    assert [row["Rows_loaded"] for row in report] == [60, 43]
+
+    table = open_table(server, database, everything)
+    types = {field.name: str(field.field_type) for field in table.schema().fields}
+    assert {name: types[name] for name in sample_rows.ICEBERG_TYPES} == sample_rows.ICEBERG_TYPES
+    assert types["place"].startswith("struct<")
+    assert [field.required for field in table.schema().fields] == [True] + [False] * 17
+
+    seen = table.scan().to_arrow().sort_by("id").to_pylist()
+    assert without_json(seen) == without_json(rows)
+
+    ids = range(1, 104)
+    prices = sum(row["price"] for row in rows if row["price"] is not None)
+    count, total, price, names = duckdb.execute(
+        "SELECT count(*), sum(id), sum(price), count(DISTINCT name) FROM read_parquet(?)", [data_files(table)]
+    ).fetchone()
+    assert (count, total, price, names) == (103, sum(ids), prices, 83)
+    [ours] = run(connection, f"SELECT count(*) AS n, sum(id) AS s, sum(price) AS p FROM {everything}")
+    assert (ours["n"], ours["s"], ours["p"]) == (103, sum(ids), prices)
+
+
+@pytest.mark.parametrize("format", list(sample_rows.WRITERS))
+def test_a_select_gives_back_what_was_loaded(connection, files, everything, format):
+    rows = sample_rows.rows(23)
+    sample_rows.WRITERS[format](files / f"one.{format}", rows)
+    run(connection, f"COPY INTO {everything} FROM @{files.stage} FILE_FORMAT = {sample_rows.FORMATS[format]}")
+    assert without_json(run(connection, f"SELECT * FROM {everything} ORDER BY id")) == without_json(rows)
+
+
+def test_statistics_let_pyiceberg_prune(server, connection, database, files):
+    run(connection, "CREATE TABLE t (id BIGINT, name VARCHAR)")
+    for n in range(3):
+        (files / f"{n}.csv").write_text("".join(f"{n * 100 + i},n{n}\n" for i in range(100)))
+        run(connection, f"COPY INTO t FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)")
+    table = open_table(server, database, "t")
+    assert len(data_files(table)) == 3
+    assert len(list(table.scan(row_filter="id >= 250").plan_files())) == 1
+    assert table.scan(row_filter="id >= 250").to_arrow().num_rows == 50
+
+
+def test_each_load_is_a_snapshot_that_names_its_job(server, connection, database, files):
+    run(connection, "CREATE TABLE t (id BIGINT)")
+    for n in range(2):
+        (files / f"{n}.csv").write_text(f"{n}\n")
+        run(connection, f"COPY INTO t FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)")
+    table = open_table(server, database, "t")
+    jobs = [snapshot.summary["stevedore.job-id"] for snapshot in table.snapshots()]
+    assert len(jobs) == len(set(jobs)) == 2
+    first = table.snapshots()[0].snapshot_id
+    assert table.scan(snapshot_id=first).to_arrow().column("id").to_pylist() == [0]
+
+
+def test_a_load_of_nothing_makes_no_snapshot(server, connection, database, files):
+    run(connection, "CREATE TABLE t (id BIGINT)")
+    (files / "empty.csv").write_text("")
+    copy = f"COPY INTO t FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)"
+    assert run(connection, copy) == []
+    assert list(open_table(server, database, "t").snapshots()) == []
+
+
+def test_truncate_leaves_no_rows_and_lets_files_load_again(server, connection, database, files):
+    run(connection, "CREATE TABLE t (id BIGINT)")
+    (files / "a.csv").write_text("1\n2\n")
+    copy = f"COPY INTO t FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)"
+    run(connection, copy)
+    run(connection, "TRUNCATE TABLE t")
+    assert open_table(server, database, "t").scan().to_arrow().num_rows == 0
+    assert len(run(connection, copy)) == 1
+    assert open_table(server, database, "t").scan().to_arrow().num_rows == 2
+
+
+def test_an_added_column_is_null_in_older_rows(server, connection, database):
+    run(connection, "CREATE TABLE t (id BIGINT)")
+    run(connection, "INSERT INTO t VALUES (1)")
+    run(connection, "ALTER TABLE t ADD COLUMN name VARCHAR")
+    run(connection, "INSERT INTO t VALUES (2, 'b')")
+    expected = [{"id": 1, "name": None}, {"id": 2, "name": "b"}]
+    assert open_table(server, database, "t").scan().to_arrow().sort_by("id").to_pylist() == expected
+    assert run(connection, "SELECT * FROM t ORDER BY id") == expected
+
+
+def test_create_table_as_is_readable(server, connection, database):
+    run(connection, "CREATE TABLE t AS SELECT value AS id, value * 2 AS twice FROM range(0, 1000)")
+    rows = open_table(server, database, "t").scan().to_arrow()
+    assert (rows.num_rows, sum(rows.column("twice").to_pylist())) == (1000, 999_000)
+
+
+def test_a_transform_casts_and_filters_on_the_way(server, connection, database, files):
+    sample_rows.write_parquet(files / "a.parquet", sample_rows.rows(50))
+    run(connection, "CREATE TABLE t (id VARCHAR, price DOUBLE, at TIMESTAMP, doc VARIANT, vector VECTOR(3))")
+    [report] = run(
+        connection,
+        "COPY INTO t FROM (SELECT id::STRING, price::DOUBLE, at, doc, vector "
+        f"FROM @{files.stage} WHERE id > 30) FILE_FORMAT = (TYPE = PARQUET)",
+    )
+    assert (report["Rows_loaded"], report["Errors_seen"]) == (20, 0)
+    rows = open_table(server, database, "t").scan().to_arrow().sort_by("id").to_pylist()
+    expected = sorted((r for r in sample_rows.rows(50) if r["id"] > 30), key=lambda r: str(r["id"]))
+    assert [row["id"] for row in rows] == [str(row["id"]) for row in expected]
+    assert [row["price"] for row in rows] == [None if r["price"] is None else float(r["price"]) for r in expected]
+
+
+def test_a_value_that_does_not_fit_leaves_the_table_as_it_was(server, connection, database, files):
+    run(connection, "CREATE TABLE t (small TINYINT, vector VECTOR(2))")
+    (files / "a.ndjson").write_text('{"small": 1, "vector": [1, 2]}\n{"small": 300, "vector": [1, 2]}\n')
+    (files / "b.ndjson").write_text('{"small": 1, "vector": [1, 2, 3]}\n')
+    copy = f"COPY INTO t FROM @{files.stage}/{{}} FILE_FORMAT = (TYPE = NDJSON)"
+    assert "300" in error_of(connection, copy.format("a.ndjson"))
+    assert "VECTOR(2)" in error_of(connection, copy.format("b.ndjson"))
+    assert list(open_table(server, database, "t").snapshots()) == []
+
+
+def test_tables_outlive_a_restart(tmp_path):
+    from stevedore_server import Server
+
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.csv").write_text("1\n2\n")
+    copy = "COPY INTO t FROM @s FILE_FORMAT = (TYPE = CSV)"
+    with Server(tmp_path / "data", allow_fs=[folder]) as server, server.connect() as connection:
+        run(connection, f"CREATE STAGE s URL = 'fs://{folder}/'")
+        run(connection, "CREATE TABLE t (id BIGINT, v VECTOR(2) DEFAULT [0, 1])")
+        run(connection, "COPY INTO t (id) FROM @s FILE_FORMAT = (TYPE = CSV)")
+    with Server(tmp_path / "data", allow_fs=[folder]) as server, server.connect() as connection:
+        assert run(connection, copy.replace(" t ", " t (id) ")) == []
+        assert run(connection, "SELECT count(*) AS n, sum(id) AS s FROM t") == [{"n": 2, "s": 3}]
+        [v] = [row for row in run(connection, "DESC TABLE t") if row["Field"] == "v"]
+        assert v["Type"] == "VECTOR(2)"
+        assert open_table(server, "default", "t").scan().to_arrow().num_rows == 2

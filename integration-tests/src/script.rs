@@ -1,0 +1,165 @@
+//! sqllogictest files, run through Flight SQL against an instance of their own.
+//!
+//! On top of the format: comment lines that begin with `#file` and `#parquet` make the files that the
+//! statements load, from the `#| ` lines below them.
+//!
+//! ```text
+//! #file people/a.csv            written as it stands, each line ended
+//! #file gzip people/b.csv.gz    compressed; also truncated-gzip, and unended (no line end at the end)
+//! #parquet events/e.parquet     from JSON lines; also: #parquet corrupt …, whose footer is damaged
+//! #| 1,Ada
+//! ```
+//!
+//! `${FILES}` stands for their folder (without a slash at the end), `${S3}` for the endpoint of an S3
+//! server whose bucket `bucket` is that folder, `${KEY}` and `${SECRET}` for its credentials, `${CLOSED}`
+//! for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
+//! the columns that a statement announces, without running it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner};
+use stevedore::client::Client;
+use stevedore_common::{Error, Result};
+
+use crate::instance::TestInstance;
+use crate::objectstore::{ACCESS_KEY, S3Server, SECRET_KEY};
+use crate::{files, show};
+
+/// A statement that takes longer has hung.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+struct Session {
+    client: Client,
+}
+
+impl Session {
+    async fn execute(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+        if let Some(described) = sql.strip_prefix("columns of ") {
+            let schema = self.client.prepare(described).await?.schema()?;
+            let rows = show::columns(schema.fields().iter());
+            return Ok(DBOutput::Rows { types: vec![DefaultColumnType::Text; 2], rows });
+        }
+        let statement = self.client.prepare(sql).await?;
+        let rows = self.client.run(&statement).await?;
+        let columns = rows.schema.fields().len();
+        let batches: Vec<_> = rows.batches.try_collect().await?;
+        if columns == 0 {
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows: show::rows(&batches) })
+    }
+}
+
+#[async_trait]
+impl AsyncDB for Session {
+    type Error = Error;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+        match tokio::time::timeout(STATEMENT_TIMEOUT, self.execute(sql)).await {
+            Ok(result) => result,
+            Err(_) => panic!("the statement did not end within {STATEMENT_TIMEOUT:?}: {sql}"),
+        }
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        "stevedore"
+    }
+}
+
+/// Writes the files that a script declares, and says where they lie in it.
+fn write_files(script: &str, folder: &Path) {
+    let mut lines = script.lines().peekable();
+    while let Some(line) = lines.next() {
+        let (parquet, words) = match (line.strip_prefix("#file "), line.strip_prefix("#parquet ")) {
+            (Some(words), _) => (false, words),
+            (_, Some(words)) => (true, words),
+            _ => continue,
+        };
+        let (kind, name) = words.trim().rsplit_once(' ').unwrap_or(("", words.trim()));
+        let mut content = String::new();
+        while let Some(line) = lines.next_if(|line| line.starts_with("#|")) {
+            content.push_str(line.strip_prefix("#| ").unwrap_or(""));
+            content.push('\n');
+        }
+        let path = folder.join(name);
+        match (parquet, kind) {
+            (false, "") => files::write(&path, content),
+            (false, "unended") => files::write(&path, content.trim_end_matches('\n')),
+            (false, "gzip") => files::write(&path, files::gzip(content.as_bytes())),
+            (false, "truncated-gzip") => {
+                let whole = files::gzip(content.as_bytes());
+                files::write(&path, &whole[..whole.len() - 12]);
+            }
+            (true, "") => files::write(&path, files::parquet_of_json(&content)),
+            (true, "corrupt") => {
+                let mut whole = files::parquet_of_json(&content);
+                let end = whole.len() - 8;
+                // The thrift bytes of the footer; its length and the magic stay.
+                whole[end - 60..end].fill(0xEE);
+                files::write(&path, &whole);
+            }
+            (_, other) => panic!("unknown kind of file '{other}'"),
+        }
+    }
+}
+
+/// Runs one script from beginning to end, and answers what did not hold.
+pub async fn run_file(path: PathBuf) -> Vec<String> {
+    let instance = TestInstance::start().await;
+    let s3 = S3Server::start(&[]).await;
+    // The bucket is the very folder that the fs stages see.
+    std::os::unix::fs::symlink(instance.files(), s3.root().join("bucket")).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    write_files(&text, instance.files());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = text
+        .replace("${FILES}", instance.files().to_str().unwrap())
+        .replace("${S3}", &s3.endpoint())
+        .replace("${KEY}", ACCESS_KEY)
+        .replace("${SECRET}", SECRET_KEY)
+        .replace("${CLOSED}", &format!("http://{closed}"));
+    let name: Arc<str> = path.file_name().unwrap().to_string_lossy().into();
+    let records: Vec<Record<DefaultColumnType>> = sqllogictest::parse_with_name(&text, name.clone()).unwrap();
+    let mut runner = Runner::new(|| async { Ok(Session { client: instance.client().await }) });
+    let mut failures = Vec::new();
+    for record in records {
+        // Later records may still say something: a whole run is one report.
+        if let Err(error) = runner.run_async(record).await {
+            failures.push(error.display(false).to_string());
+        }
+    }
+    runner.shutdown_async().await;
+    drop(runner);
+    instance.stop().await;
+    failures
+}
+
+/// Runs every script in a folder below `slt/`, two at a time, and fails with all that did not hold.
+/// `SLT=part-of-a-name` runs some of them.
+pub async fn run_folder(folder: &str) {
+    use futures::StreamExt;
+    let wanted = std::env::var("SLT").unwrap_or_default();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt").join(folder);
+    let mut scripts: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "slt"))
+        .filter(|path| path.to_string_lossy().contains(&wanted))
+        .collect();
+    scripts.sort();
+    assert!(!scripts.is_empty() || !wanted.is_empty(), "no scripts in {}", folder.display());
+    let failures: Vec<String> = futures::stream::iter(scripts)
+        .map(run_file)
+        .buffer_unordered(2)
+        .flat_map(futures::stream::iter)
+        .collect()
+        .await;
+    assert!(failures.is_empty(), "{} records did not hold:\n\n{}", failures.len(), failures.join("\n\n"));
+}

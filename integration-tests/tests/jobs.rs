@@ -1,0 +1,266 @@
+//! Jobs as clients see them: submitted once, followed, cancelled, found again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use stevedore::client::Client;
+use stevedore_common::ErrorKind;
+use stevedore_coordinator::status::error_of_status;
+use stevedore_integration_tests::instance::TestInstance;
+use stevedore_integration_tests::{files, oracle, show};
+use stevedore_proto::v1;
+use stevedore_proto::v1::JobPhase;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn run(client: &Client, sql: &str) -> Vec<Vec<String>> {
+    show::rows(&client.query(sql).await.unwrap_or_else(|error| panic!("{error}\n{sql}")))
+}
+
+/// An instance that packs every file into a slice of its own, with files and a table for them.
+async fn instance_with_files(count: usize, rows: usize) -> TestInstance {
+    let instance = TestInstance::start_with(|config| config.scheduling.slice_bytes = 1).await;
+    for file in 0..count {
+        files::write(&instance.files().join(format!("in/{file:04}.csv")), files::numbered_csv(file, rows));
+    }
+    let client = instance.client().await;
+    run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
+    run(&client, &format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", instance.files().display()))
+        .await;
+    instance
+}
+
+async fn submit(client: &Client, sql: &str, key: &str) -> v1::SubmitJobResponse {
+    let request =
+        v1::SubmitJobRequest { sql: sql.into(), idempotency_key: key.into(), ..Default::default() };
+    client.jobs().submit_job(request).await.unwrap().into_inner()
+}
+
+/// The job's last state, and how many states a watcher saw on the way.
+async fn watch(client: &Client, job_id: &str) -> (v1::Job, usize) {
+    let watching = async {
+        let mut states = client.watch(job_id).await.unwrap();
+        let mut last = None;
+        let mut seen = 0;
+        while let Some(state) = states.next().await {
+            last = Some(state.unwrap());
+            seen += 1;
+        }
+        (last.unwrap(), seen)
+    };
+    timeout(PATIENCE, watching).await.expect("the watch ends with the job")
+}
+
+async fn get(client: &Client, job_id: &str) -> v1::Job {
+    let request = v1::GetJobRequest { job_id: job_id.into(), ..Default::default() };
+    client.jobs().get_job(request).await.unwrap().into_inner()
+}
+
+async fn job_files(client: &Client, job_id: &str) -> Vec<v1::JobFile> {
+    let mut files = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListJobFilesRequest { job_id: job_id.into(), page_size: 7, page_token };
+        let page = client.jobs().list_job_files(request).await.unwrap().into_inner();
+        files.extend(page.files);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return files;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_submitted_once_under_its_key_and_followed_to_its_end() {
+    let instance = instance_with_files(20, 50).await;
+    let client = instance.client().await;
+    let copy = "COPY INTO t FROM @s/in/";
+    let first = submit(&client, copy, "nightly-1").await;
+    assert!(!first.existing);
+    let again = submit(&client, copy, "nightly-1").await;
+    assert_eq!((again.job_id.as_str(), again.existing), (first.job_id.as_str(), true));
+
+    let (job, seen) = watch(&client, &first.job_id).await;
+    assert!(seen >= 1);
+    assert_eq!(job.phase(), JobPhase::Committed, "{job:?}");
+    assert_eq!((job.rows_loaded, job.kind.as_str(), job.table.as_str()), (1_000, "copy", "default.t"));
+    assert!(job.snapshot_id != 0 && job.ended_at_ms >= job.created_at_ms, "{job:?}");
+    let progress = job.progress.clone().unwrap();
+    assert_eq!((progress.files_total, progress.files_done, progress.rows), (20, 20, 1_000));
+    assert_eq!(progress.bytes_done, progress.bytes_total);
+
+    // Found by its key, also by another client.
+    let other = instance.client().await;
+    let request = v1::GetJobRequest { idempotency_key: "nightly-1".into(), ..Default::default() };
+    assert_eq!(other.jobs().get_job(request).await.unwrap().into_inner().job_id, first.job_id);
+    // The key still names the first job, whatever came since.
+    assert!(submit(&client, copy, "nightly-1").await.existing);
+
+    let files = job_files(&client, &first.job_id).await;
+    assert_eq!(files.len(), 20);
+    assert!(files.iter().all(|file| file.status == "loaded" && file.rows_loaded == 50), "{files:?}");
+
+    // A second job over the same files loads nothing, and says why.
+    let second = submit(&client, copy, "nightly-2").await;
+    let (job, _) = watch(&client, &second.job_id).await;
+    assert_eq!((job.phase(), job.rows_loaded), (JobPhase::Committed, 0));
+    assert_eq!(job.skipped.get("already_loaded"), Some(&20), "{:?}", job.skipped);
+    let files = job_files(&client, &second.job_id).await;
+    assert_eq!(files.len(), 20);
+    assert!(files.iter().all(|file| file.status == "skipped_already_loaded"), "{files:?}");
+
+    let list = v1::ListJobsRequest { page_size: 1, ..Default::default() };
+    let page = client.jobs().list_jobs(list.clone()).await.unwrap().into_inner();
+    assert_eq!(page.jobs.len(), 1);
+    let rest = v1::ListJobsRequest { page_token: page.next_page_token.clone(), ..list };
+    let rest = client.jobs().list_jobs(rest).await.unwrap().into_inner();
+    let ids: Vec<&str> = page.jobs.iter().chain(&rest.jobs).map(|job| job.job_id.as_str()).collect();
+    assert_eq!(ids, [second.job_id.as_str(), first.job_id.as_str()]);
+    let live = v1::ListJobsRequest { only_live: true, ..Default::default() };
+    assert!(client.jobs().list_jobs(live).await.unwrap().into_inner().jobs.is_empty());
+
+    oracle::assert_exactly_once(instance.url(), "t", 20, 50).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_job_and_what_is_not_known_is_told() {
+    let instance = instance_with_files(1, 1).await;
+    let client = instance.client().await;
+    let ask = |sql: &str| v1::SubmitJobRequest { sql: sql.into(), ..Default::default() };
+    let error = client.jobs().submit_job(ask("SHOW TABLES")).await.unwrap_err();
+    assert!(error.message().contains("SHOW TABLES does not run as a job"), "{error:?}");
+    let error = client.jobs().submit_job(ask("COPY INTO nothing FROM @s")).await.unwrap_err();
+    let error = error_of_status(&error);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("table 'default.nothing' does not exist"), "{error}");
+    let unknown = v1::GetJobRequest { idempotency_key: "never".into(), ..Default::default() };
+    let error = client.jobs().get_job(unknown).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound);
+
+    // A job that fails says why, and keeps nothing.
+    files::write(&instance.files().join("bad/x.csv"), "1,1,ok\nx,2,bad\n");
+    let job = submit(&client, "COPY INTO t FROM @s/bad/", "bad").await;
+    let (job, _) = watch(&client, &job.job_id).await;
+    assert_eq!(job.phase(), JobPhase::Aborted);
+    let error = job.error.unwrap();
+    assert_eq!(error.kind, "bad_data");
+    assert!(error.message.contains("file 'bad/x.csv', line 2: invalid value 'x'"), "{error:?}");
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["0"]]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_leaves_nothing_and_its_files_can_be_loaded_again() {
+    let instance = instance_with_files(200, 20).await;
+    let client = instance.client().await;
+    let job = submit(&client, "COPY INTO t FROM @s/in/", "").await;
+    let request = v1::CancelJobRequest { job_id: job.job_id.clone() };
+    let cancelled = client.jobs().cancel_job(request.clone()).await.unwrap().into_inner();
+    let (ended, _) = watch(&client, &job.job_id).await;
+    assert_eq!(ended.phase(), cancelled.phase());
+    // Cancelling and committing race; the first wins. With 200 slices to go it is the cancellation.
+    assert_eq!(ended.phase(), JobPhase::Cancelled);
+    assert!(oracle::numbered_rows(instance.url(), "t").await.is_empty());
+    // Cancelling what ended changes nothing.
+    let again = client.jobs().cancel_job(request).await.unwrap().into_inner();
+    assert_eq!(again.phase(), JobPhase::Cancelled);
+
+    let loaded = timeout(PATIENCE, run(&client, "COPY INTO t FROM @s/in/")).await.unwrap();
+    assert_eq!(loaded.len(), 200);
+    oracle::assert_exactly_once(instance.url(), "t", 200, 20).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_at_once_load_each_file_once_and_say_what_the_other_had() {
+    let instance = instance_with_files(60, 20).await;
+    let client = instance.client().await;
+    let (a, b) = tokio::join!(
+        submit(&client, "COPY INTO t FROM @s/in/", "a"),
+        submit(&client, "COPY INTO t FROM @s/in/", "b")
+    );
+    let ((first, _), (second, _)) = tokio::join!(watch(&client, &a.job_id), watch(&client, &b.job_id));
+    assert_eq!((first.phase(), second.phase()), (JobPhase::Committed, JobPhase::Committed));
+    assert_eq!(first.rows_loaded + second.rows_loaded, 60 * 20);
+    oracle::assert_exactly_once(instance.url(), "t", 60, 20).await;
+
+    let (files_a, files_b) = (job_files(&client, &a.job_id).await, job_files(&client, &b.job_id).await);
+    for (files, other) in [(&files_a, &b.job_id), (&files_b, &a.job_id)] {
+        assert_eq!(files.len(), 60);
+        for file in files.iter() {
+            match file.status.as_str() {
+                "loaded" => assert_eq!(file.rows_loaded, 20),
+                "skipped_claimed" => assert_eq!(&file.claimed_by, other),
+                // One of them was done before the other came to that file.
+                "skipped_already_loaded" => {}
+                status => panic!("{} is {status}", file.path),
+            }
+        }
+    }
+    let loaded = |files: &[v1::JobFile]| files.iter().filter(|file| file.status == "loaded").count();
+    assert_eq!(loaded(&files_a) + loaded(&files_b), 60);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_disappears_does_not_harm_its_job() {
+    let instance = instance_with_files(40, 20).await;
+    let watcher = instance.client().await;
+    let job_id = {
+        let client = instance.client().await;
+        let statement = client.prepare("COPY INTO t FROM @s/in/").await.unwrap();
+        let job_id = statement.job_id.clone().unwrap();
+        // Asks for the rows, and goes away as soon as the job exists.
+        let running = tokio::spawn(async move { client.run(&statement).await.map(|_| ()) });
+        let exists = async {
+            let request = v1::GetJobRequest { job_id: job_id.clone(), ..Default::default() };
+            while watcher.jobs().get_job(request.clone()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, exists).await.unwrap();
+        running.abort();
+        let _ = running.await;
+        job_id
+    };
+    let (job, _) = watch(&watcher, &job_id).await;
+    assert_eq!((job.phase(), job.rows_loaded), (JobPhase::Committed, 800));
+    assert_eq!(get(&watcher, &job_id).await.rows_loaded, 800);
+    oracle::assert_exactly_once(instance.url(), "t", 40, 20).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_finds_everything_again() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().canonicalize().unwrap().join("kept");
+    let files_root = root.path().canonicalize().unwrap().join("files");
+    files::write(&files_root.join("in/a.csv"), files::numbered_csv(0, 10));
+    let start = || {
+        let (data, files_root) = (data.clone(), files_root.clone());
+        TestInstance::start_with(move |config| {
+            config.data_dir = data;
+            config.allowed_fs_roots = vec![files_root];
+        })
+    };
+    let instance = start().await;
+    let client = instance.client().await;
+    run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
+    run(&client, &format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", files_root.display())).await;
+    assert_eq!(run(&client, "COPY INTO t FROM @s/in/").await.len(), 1);
+    drop(client);
+    instance.stop().await;
+
+    let instance = start().await;
+    let client = instance.client().await;
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["10"]]);
+    assert!(run(&client, "COPY INTO t FROM @s/in/").await.is_empty());
+    files::write(&files_root.join("in/b.csv"), files::numbered_csv(1, 10));
+    assert_eq!(run(&client, "COPY INTO t FROM @s/in/").await.len(), 1);
+    oracle::assert_exactly_once(instance.url(), "t", 2, 10).await;
+    instance.stop().await;
+}

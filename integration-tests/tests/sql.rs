@@ -1,0 +1,28 @@
+//! The dialect, statement by statement: the scripts in `slt/`.
+
+use stevedore_integration_tests::script::run_folder;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_tables_connections_and_formats() {
+    run_folder("catalog").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_and_their_files() {
+    run_folder("stages").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_into_tables() {
+    run_folder("copy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn insert_select_and_settings() {
+    run_folder("query").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_and_what_is_not_built() {
+    run_folder("errors").await;
+}
