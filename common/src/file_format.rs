@@ -422,7 +422,15 @@ impl FileFormat {
                 self.error_on_column_count_mismatch = value.as_bool(option)?
             }
             "BINARY_FORMAT" => self.binary_format = BinaryFormat::parse(option, value.text(option)?)?,
-            "ENCODING" => self.encoding = value.text(option)?.to_owned(),
+            "ENCODING" => {
+                let label = value.text(option)?;
+                if encoding_rs::Encoding::for_label(label.as_bytes()).is_none() {
+                    return Err(Error::invalid(format!(
+                        "option ENCODING is '{label}'; a WHATWG label such as UTF-8, GBK or windows-1252 is expected"
+                    )));
+                }
+                self.encoding = label.to_owned();
+            }
             "ENCODING_ERROR_MODE" => {
                 self.encoding_error_mode = EncodingErrorMode::parse(option, value.text(option)?)?;
             }
@@ -561,6 +569,7 @@ mod tests {
             (vec![("TYPE", "CSV"), ("QUOTE", "x")], "allowed: \", ', `"),
             (vec![("TYPE", "CSV"), ("RECORD_DELIMITER", "ab")], "one byte or"),
             (vec![("TYPE", "CSV"), ("SKIP_HEADER", "-1")], "whole number"),
+            (vec![("TYPE", "CSV"), ("ENCODING", "klingon")], "option ENCODING is 'klingon'; a WHATWG label"),
             (vec![("TYPE", "XML")], "allowed: CSV, TSV"),
             (vec![("SKIP_HEADER", "1")], "needs TYPE"),
             (vec![("TYPE", "CSV"), ("TYPE", "CSV")], "given twice"),

@@ -3,8 +3,11 @@
 
 use prost::Message;
 use stevedore_common::{Error, ErrorKind};
-use stevedore_proto::v1::ErrorInfo;
+use stevedore_proto::v1::{ErrorInfo, RpcDetail, RpcStatus};
 use tonic::{Code, Status};
+
+/// What a status' details hold, as the type URL of an `Any`.
+const DETAIL_TYPE: &str = "type.googleapis.com/stevedore.v1.ErrorInfo";
 
 /// The message form of an error.
 pub fn error_info(error: &Error) -> ErrorInfo {
@@ -48,15 +51,23 @@ pub fn status_of(error: Error) -> Status {
         ErrorKind::OutcomeUnknown => Code::Unknown,
         ErrorKind::Internal => Code::Internal,
     };
-    Status::with_details(code, error.to_string(), error_info(&error).encode_to_vec().into())
+    let text = error.to_string();
+    let detail = RpcDetail { type_url: DETAIL_TYPE.to_owned(), value: error_info(&error).encode_to_vec() };
+    let details = RpcStatus { code: code as i32, message: text.clone(), details: vec![detail] };
+    Status::with_details(code, text, details.encode_to_vec().into())
+}
+
+/// The error in a status' details, if one of our processes put it there.
+fn info_of_status(status: &Status) -> Option<ErrorInfo> {
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    let detail = details.into_iter().find(|detail| detail.type_url == DETAIL_TYPE)?;
+    ErrorInfo::decode(detail.value.as_slice()).ok()
 }
 
 /// The error that a status from one of our processes carries; what came from elsewhere becomes an error
 /// of its code.
 pub fn error_of_status(status: &Status) -> Error {
-    if let Ok(info) = ErrorInfo::decode(status.details())
-        && !info.kind.is_empty()
-    {
+    if let Some(info) = info_of_status(status) {
         return error_of(&info);
     }
     let kind = match status.code() {
@@ -77,6 +88,7 @@ pub fn error_of_status(status: &Status) -> Error {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
 
     #[test]
@@ -88,5 +100,13 @@ mod tests {
         let back = error_of_status(&status_of(error.clone()));
         assert_eq!(back.to_string(), error.to_string());
         assert_eq!(back.kind(), error.kind());
+    }
+
+    #[test]
+    fn the_details_are_a_google_rpc_status_of_the_same_code() {
+        // Clients in Go and C++ refuse details whose code is not the status' own.
+        let status = status_of(Error::not_found("table 't' does not exist"));
+        let details = RpcStatus::decode(status.details()).expect("google.rpc.Status");
+        assert_eq!((details.code, details.message.as_str()), (Code::NotFound as i32, status.message()));
     }
 }

@@ -13,7 +13,14 @@ import adbc_driver_manager
 
 READY_WITHIN_SECONDS = 60
 STOPPED_WITHIN_SECONDS = 30
-WITH_COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+CALL_WITHIN_SECONDS = "120"
+CLIENT_OPTIONS = {
+    "adbc.flight.sql.rpc.with_cookie_middleware": "true",
+    # A call that hangs fails its test.
+    "adbc.flight.sql.rpc.timeout_seconds.fetch": CALL_WITHIN_SECONDS,
+    "adbc.flight.sql.rpc.timeout_seconds.query": CALL_WITHIN_SECONDS,
+    "adbc.flight.sql.rpc.timeout_seconds.update": CALL_WITHIN_SECONDS,
+}
 
 
 def free_port():
@@ -91,7 +98,7 @@ class Server:
 
     def connect(self):
         """A connection with a session of its own: USE and SET hold for it."""
-        return adbc_driver_flightsql.dbapi.connect(self.address, db_kwargs=WITH_COOKIES, autocommit=True)
+        return adbc_driver_flightsql.dbapi.connect(self.address, db_kwargs=CLIENT_OPTIONS, autocommit=True)
 
     def sql_shell(self, *arguments):
         """Runs `stevedore sql` against this server."""

@@ -81,9 +81,10 @@ def test_each_load_is_a_snapshot_that_names_its_job(server, connection, database
         (files / f"{n}.csv").write_text(f"{n}\n")
         run(connection, f"COPY INTO t FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)")
     table = open_table(server, database, "t")
-    jobs = [snapshot.summary["stevedore.job-id"] for snapshot in table.snapshots()]
+    snapshots = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number)
+    jobs = [snapshot.summary["stevedore.job-id"] for snapshot in snapshots]
     assert len(jobs) == len(set(jobs)) == 2
-    first = table.snapshots()[0].snapshot_id
+    first = snapshots[0].snapshot_id
     assert table.scan(snapshot_id=first).to_arrow().column("id").to_pylist() == [0]
 
 

@@ -77,7 +77,7 @@ impl Cluster {
             let mut text = format!(
                 "node_id = {}\ncluster_id = 'test'\ndata_dir = {}\nlisten = '127.0.0.1:{}'\n\
                  cluster_listen = '127.0.0.1:{}'\nwarehouse = {}\nallow_fs = [{}]\nsealing_key = '{}'\n\
-                 lease_ms = {}\nslice_bytes = {}\n",
+                 allow_private_network = true\nlease_ms = {}\nslice_bytes = {}\n",
                 i + 1,
                 toml(&base.join(format!("coordinator-{}", i + 1))),
                 client[i],
@@ -100,7 +100,8 @@ impl Cluster {
             }
             coordinators.push(Node::new(&base, &format!("coordinator-{}", i + 1), &text, client[i]));
         }
-        let addresses: Vec<String> = cluster.iter().map(|port| format!("'http://127.0.0.1:{port}'")).collect();
+        let addresses: Vec<String> =
+            cluster.iter().map(|port| format!("'http://127.0.0.1:{port}'")).collect();
         let workers = (0..config.workers)
             .map(|i| {
                 let text = format!(
@@ -137,7 +138,8 @@ impl Cluster {
 
     fn start_worker(&mut self, i: usize) {
         let node = &mut self.workers[i];
-        node.process = Some(Process::start(&["worker", "--config", node.config.to_str().unwrap()], &node.log));
+        node.process =
+            Some(Process::start(&["worker", "--config", node.config.to_str().unwrap()], &node.log));
     }
 
     /// Starts a coordinator again on its data.

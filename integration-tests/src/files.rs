@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::json::reader::infer_json_schema_from_iterator;
 use arrow::json::ReaderBuilder;
+use arrow::json::reader::infer_json_schema_from_iterator;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
@@ -27,8 +27,11 @@ pub fn gzip(content: &[u8]) -> Vec<u8> {
 /// JSON objects, one a line, as a Parquet file. A field's type is the one that its values have (BIGINT,
 /// DOUBLE, BOOLEAN, VARCHAR, lists and structs of them).
 pub fn parquet_of_json(lines: &str) -> Vec<u8> {
-    let values: Vec<serde_json::Value> =
-        lines.lines().filter(|line| !line.trim().is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let values: Vec<serde_json::Value> = lines
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let schema = Arc::new(infer_json_schema_from_iterator(values.iter().map(Ok)).unwrap());
     let mut decoder = ReaderBuilder::new(schema).build_decoder().unwrap();
     decoder.serialize(&values).unwrap();

@@ -20,7 +20,8 @@ use tonic::transport::Endpoint;
 pub fn handle_of(info: &FlightInfo) -> serde_json::Value {
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     let any = Any::decode(&*ticket.ticket).unwrap();
-    let Command::TicketStatementQuery(TicketStatementQuery { statement_handle }) = Command::try_from(any).unwrap()
+    let Command::TicketStatementQuery(TicketStatementQuery { statement_handle }) =
+        Command::try_from(any).unwrap()
     else {
         panic!("the ticket is not one of a statement");
     };

@@ -7,7 +7,10 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow::datatypes::Float32Type;
 use stevedore::client::Client;
 use stevedore_integration_tests::instance::TestInstance;
@@ -54,9 +57,18 @@ fn export(raw: &Path) {
                 ("frame_id", text(rows.clone().map(|i| format!("FRAME-{i:05}")))),
                 ("session_id", text(rows.clone().map(|i| format!("SES-{:03}", i % SESSIONS)))),
                 ("frame_index", Arc::new(Int64Array::from_iter_values(rows.clone().map(|i| i as i64)))),
-                ("captured_at", text(rows.clone().map(|i| format!("2024-08-16 09:{:02}:{:02}", i / 60 % 60, i % 60)))),
-                ("event_type", text(rows.clone().map(|i| ["SuddenBrake", "CrosswalkEntry"][i % 2].to_owned()))),
-                ("risk_score", Arc::new(Float64Array::from_iter_values(rows.clone().map(|i| i as f64 / FRAMES as f64)))),
+                (
+                    "captured_at",
+                    text(rows.clone().map(|i| format!("2024-08-16 09:{:02}:{:02}", i / 60 % 60, i % 60))),
+                ),
+                (
+                    "event_type",
+                    text(rows.clone().map(|i| ["SuddenBrake", "CrosswalkEntry"][i % 2].to_owned())),
+                ),
+                (
+                    "risk_score",
+                    Arc::new(Float64Array::from_iter_values(rows.clone().map(|i| i as f64 / FRAMES as f64))),
+                ),
             ],
         );
         parquet(
@@ -254,7 +266,11 @@ LIMIT 5;",
     );
     let sum: usize = (0..FRAMES).sum();
     assert_eq!(
-        rows(&client, "SELECT count(DISTINCT frame_id), sum(frame_index), max(captured_at) FROM frame_events").await,
+        rows(
+            &client,
+            "SELECT count(DISTINCT frame_id), sum(frame_index), max(captured_at) FROM frame_events"
+        )
+        .await,
         [[FRAMES.to_string(), sum.to_string(), "2024-08-16 09:16:39".to_owned()]]
     );
     assert_eq!(

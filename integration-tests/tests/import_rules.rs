@@ -12,8 +12,15 @@ fn root() -> PathBuf {
 /// Crate → our crates among its normal dependencies, read from the manifests.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let folders = [
-        "proto", "common", "coordinator", "coordinator/state", "coordinator/raft", "coordinator/sql", "worker",
-        "worker/decode", "cli",
+        "proto",
+        "common",
+        "coordinator",
+        "coordinator/state",
+        "coordinator/raft",
+        "coordinator/sql",
+        "worker",
+        "worker/decode",
+        "cli",
     ];
     folders
         .iter()
@@ -50,14 +57,24 @@ fn crates_import_only_what_the_architecture_allows() {
         ("stevedore-sql", set(&["stevedore-common"])),
         (
             "stevedore-coordinator",
-            set(&["stevedore-common", "stevedore-proto", "stevedore-state", "stevedore-raft", "stevedore-sql"]),
+            set(&[
+                "stevedore-common",
+                "stevedore-proto",
+                "stevedore-state",
+                "stevedore-raft",
+                "stevedore-sql",
+            ]),
         ),
         ("stevedore-decode", set(&["stevedore-common"])),
         ("stevedore-worker", set(&["stevedore-common", "stevedore-proto", "stevedore-decode"])),
         (
             "stevedore",
             set(&[
-                "stevedore-common", "stevedore-proto", "stevedore-coordinator", "stevedore-worker", "stevedore-sql",
+                "stevedore-common",
+                "stevedore-proto",
+                "stevedore-coordinator",
+                "stevedore-worker",
+                "stevedore-sql",
             ]),
         ),
     ]);
@@ -70,7 +87,9 @@ fn crates_import_only_what_the_architecture_allows() {
 
 #[test]
 fn the_control_plane_and_the_decoders_do_not_link_datafusion() {
-    for folder in ["common", "coordinator", "coordinator/state", "coordinator/raft", "coordinator/sql", "worker/decode"] {
+    for folder in
+        ["common", "coordinator", "coordinator/state", "coordinator/raft", "coordinator/sql", "worker/decode"]
+    {
         let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
         assert!(!text.contains("datafusion"), "{folder} must not link DataFusion");
     }

@@ -28,14 +28,16 @@ async fn instance_with_files(count: usize, rows: usize) -> TestInstance {
     }
     let client = instance.client().await;
     run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
-    run(&client, &format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", instance.files().display()))
-        .await;
+    run(
+        &client,
+        &format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", instance.files().display()),
+    )
+    .await;
     instance
 }
 
 async fn submit(client: &Client, sql: &str, key: &str) -> v1::SubmitJobResponse {
-    let request =
-        v1::SubmitJobRequest { sql: sql.into(), idempotency_key: key.into(), ..Default::default() };
+    let request = v1::SubmitJobRequest { sql: sql.into(), idempotency_key: key.into(), ..Default::default() };
     client.jobs().submit_job(request).await.unwrap().into_inner()
 }
 
@@ -88,7 +90,7 @@ async fn a_job_is_submitted_once_under_its_key_and_followed_to_its_end() {
     assert_eq!(job.phase(), JobPhase::Committed, "{job:?}");
     assert_eq!((job.rows_loaded, job.kind.as_str(), job.table.as_str()), (1_000, "copy", "default.t"));
     assert!(job.snapshot_id != 0 && job.ended_at_ms >= job.created_at_ms, "{job:?}");
-    let progress = job.progress.clone().unwrap();
+    let progress = job.progress.unwrap();
     assert_eq!((progress.files_total, progress.files_done, progress.rows), (20, 20, 1_000));
     assert_eq!(progress.bytes_done, progress.bytes_total);
 
@@ -250,7 +252,11 @@ async fn a_restart_finds_everything_again() {
     let instance = start().await;
     let client = instance.client().await;
     run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
-    run(&client, &format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", files_root.display())).await;
+    run(
+        &client,
+        &format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", files_root.display()),
+    )
+    .await;
     assert_eq!(run(&client, "COPY INTO t FROM @s/in/").await.len(), 1);
     drop(client);
     instance.stop().await;

@@ -3,8 +3,11 @@
 
 use prost::Message;
 use stevedore_common::{Error, ErrorKind};
-use stevedore_proto::v1::ErrorInfo;
+use stevedore_proto::v1::{ErrorInfo, RpcDetail, RpcStatus};
 use tonic::{Code, Status};
+
+/// What a status' details hold, as the type URL of an `Any`.
+const DETAIL_TYPE: &str = "type.googleapis.com/stevedore.v1.ErrorInfo";
 
 /// The message form of an error.
 pub fn error_info(error: &Error) -> ErrorInfo {
@@ -47,14 +50,22 @@ pub fn status_of(error: &Error) -> Status {
         ErrorKind::OutcomeUnknown => Code::Unknown,
         ErrorKind::Internal => Code::Internal,
     };
-    Status::with_details(code, error.to_string(), error_info(error).encode_to_vec().into())
+    let text = error.to_string();
+    let detail = RpcDetail { type_url: DETAIL_TYPE.to_owned(), value: error_info(error).encode_to_vec() };
+    let details = RpcStatus { code: code as i32, message: text.clone(), details: vec![detail] };
+    Status::with_details(code, text, details.encode_to_vec().into())
+}
+
+/// The error in a status' details, if one of our processes put it there.
+fn info_of_status(status: &Status) -> Option<ErrorInfo> {
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    let detail = details.into_iter().find(|detail| detail.type_url == DETAIL_TYPE)?;
+    ErrorInfo::decode(detail.value.as_slice()).ok()
 }
 
 /// The error that a status of one of our processes carries; any other becomes one of its code.
 pub fn error_of_status(status: &Status) -> Error {
-    if let Ok(info) = ErrorInfo::decode(status.details())
-        && !info.kind.is_empty()
-    {
+    if let Some(info) = info_of_status(status) {
         return error_of(&info);
     }
     let kind = match status.code() {

@@ -42,18 +42,26 @@ pub(super) async fn follow(client: &Client, job_id: &str) {
     }
     bar.0.enable_steady_tick(Duration::from_millis(120));
     while let Ok(Some(job)) = jobs.message().await {
-        bar.0.set_position(percent(&job));
+        match percent(&job) {
+            Some(percent) => bar.0.set_position(percent),
+            // What an INSERT will read is not known beforehand.
+            None => bar.0.set_style(ProgressStyle::default_spinner()),
+        }
         bar.0.set_message(description(&job, started.elapsed()));
     }
 }
 
-fn percent(job: &Job) -> u64 {
-    let Some(progress) = job.progress else { return 0 };
+/// How much of its input a job has read, where that is known.
+fn percent(job: &Job) -> Option<u64> {
+    let progress = job.progress?;
     let (done, total) = match progress.bytes_total {
         0 => (progress.files_done, progress.files_total),
         total => (progress.bytes_done, total),
     };
-    done.saturating_mul(100).checked_div(total).unwrap_or(0).min(100)
+    match job.phase() {
+        JobPhase::Claiming => Some(0),
+        _ => Some(done.saturating_mul(100).checked_div(total)?.min(100)),
+    }
 }
 
 /// What a job has done so far, in a line.
@@ -101,9 +109,10 @@ mod tests {
             description(&job, Duration::from_secs(2)),
             "3/200 files, 1,234,567 rows, 1.00 MiB/s, 2 errors"
         );
-        assert_eq!(percent(&job), 50);
+        assert_eq!(percent(&job), Some(50));
         job.phase = JobPhase::Committing.into();
         assert!(description(&job, Duration::from_secs(2)).starts_with("committing, 3/200"));
-        assert_eq!(percent(&Job::default()), 0);
+        let unknown = Job { progress: Some(Progress::default()), ..Default::default() };
+        assert_eq!(percent(&unknown), None);
     }
 }

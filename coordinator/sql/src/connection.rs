@@ -73,8 +73,7 @@ const S3_KEYS: &[Key] = &[
     open(&["ROLE_ARN", "AWS_ROLE_ARN"], ValueKind::Text),
     secret(&["EXTERNAL_ID", "AWS_EXTERNAL_ID"]),
 ];
-const AZBLOB_KEYS: &[Key] =
-    &[ENDPOINT, open(&["ACCOUNT_NAME"], ValueKind::Text), secret(&["ACCOUNT_KEY"])];
+const AZBLOB_KEYS: &[Key] = &[ENDPOINT, open(&["ACCOUNT_NAME"], ValueKind::Text), secret(&["ACCOUNT_KEY"])];
 const GCS_KEYS: &[Key] = &[secret(&["CREDENTIAL"]), ENDPOINT];
 const OSS_KEYS: &[Key] = &[
     ENDPOINT,
@@ -181,7 +180,11 @@ impl StorageType {
 
     fn allowed(self) -> String {
         let names: Vec<String> = self.keys().iter().map(|key| key.names.join("|")).collect();
-        if names.is_empty() { "it takes no keys".to_owned() } else { format!("allowed: {}", names.join(", ")) }
+        if names.is_empty() {
+            "it takes no keys".to_owned()
+        } else {
+            format!("allowed: {}", names.join(", "))
+        }
     }
 }
 
@@ -296,12 +299,16 @@ impl ConnectionOptions {
         };
         let Some((id, key)) = pair else { return Ok(()) };
         match (self.params.contains_key(id), self.secrets.contains_key(key)) {
-            (true, false) if self.storage_type != StorageType::Azblob => {
-                Err(Error::invalid(format!("option {} needs {} with it", id.to_uppercase(), key.to_uppercase())))
-            }
-            (false, true) => {
-                Err(Error::invalid(format!("option {} needs {} with it", key.to_uppercase(), id.to_uppercase())))
-            }
+            (true, false) if self.storage_type != StorageType::Azblob => Err(Error::invalid(format!(
+                "option {} needs {} with it",
+                id.to_uppercase(),
+                key.to_uppercase()
+            ))),
+            (false, true) => Err(Error::invalid(format!(
+                "option {} needs {} with it",
+                key.to_uppercase(),
+                id.to_uppercase()
+            ))),
             _ => Ok(()),
         }
     }

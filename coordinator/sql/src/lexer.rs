@@ -80,9 +80,9 @@ pub(crate) struct LexError {
 
 /// Marks, longest first.
 const SYMBOLS: &[&str] = &[
-    "<=>", "->>", "#>>", "!~*", "::", ":=", "=>", ">=", "<=", "<>", "!=", "==", "||", "->", "#>", "@>", "<@", "!~",
-    "~*", "<<", ">>", "&&", "(", ")", "[", "]", "{", "}", ",", ";", ".", ":", "+", "-", "*", "/", "%", "=", "<",
-    ">", "~", "^", "&", "|", "!", "#",
+    "<=>", "->>", "#>>", "!~*", "::", ":=", "=>", ">=", "<=", "<>", "!=", "==", "||", "->", "#>", "@>", "<@",
+    "!~", "~*", "<<", ">>", "&&", "(", ")", "[", "]", "{", "}", ",", ";", ".", ":", "+", "-", "*", "/", "%",
+    "=", "<", ">", "~", "^", "&", "|", "!", "#",
 ];
 
 struct Lexer<'a> {
@@ -199,7 +199,9 @@ impl<'a> Lexer<'a> {
             '$' => self.dollar(),
             '@' => self.at(),
             '0'..='9' => self.number(),
-            '.' if self.peek_second().is_some_and(|c| c.is_ascii_digit()) && !self.follows_operand(previous) => {
+            '.' if self.peek_second().is_some_and(|c| c.is_ascii_digit())
+                && !self.follows_operand(previous) =>
+            {
                 self.number()
             }
             c if is_name_start(c) => self.word(),
@@ -230,7 +232,7 @@ impl<'a> Lexer<'a> {
         if matches!(word, "x" | "X") && self.peek() == Some('\'') {
             let digits = self.string()?;
             if digits.len() % 2 != 0 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
-                return Err((Error::invalid(format!("X'{digits}' is not an even number of hex digits")), false));
+                return Err((Error::invalid("X'…' must hold an even number of hexadecimal digits"), false));
             }
             return Ok(Tok::Hex(digits));
         }
@@ -358,10 +360,13 @@ impl<'a> Lexer<'a> {
             }
             _ => at.name = self.take_while(|c| is_name_part(c) || c == '-').to_owned(),
         }
-        let ends = |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || matches!(c, ';' | '(' | ')' | ','));
+        let ends =
+            |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || matches!(c, ';' | '(' | ')' | ','));
         if at.name.is_empty() || !(ends(self.peek()) || self.peek() == Some('/')) {
             return Err((
-                Error::invalid("after @ the name of a stage is expected, as in @stage, @stage/path or @~/path"),
+                Error::invalid(
+                    "after @ the name of a stage is expected, as in @stage, @stage/path or @~/path",
+                ),
                 false,
             ));
         }
@@ -402,7 +407,7 @@ impl<'a> Lexer<'a> {
             let digits = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
             return u64::from_str_radix(digits, 16)
                 .map(|n| Tok::Number(n.to_string()))
-                .map_err(|_| (Error::invalid(format!("'0x{digits}' is not a hexadecimal number")), false));
+                .map_err(|_| (Error::invalid("0x… is not a hexadecimal number of at most 64 bits"), false));
         }
         self.take_while(|c| c.is_ascii_digit());
         if self.peek() == Some('.') && !self.peek_second().is_some_and(|c| is_name_start(c) || c == '.') {
@@ -421,8 +426,9 @@ impl<'a> Lexer<'a> {
         }
         let number = self.text.get(start..self.pos).unwrap_or("");
         if self.peek().is_some_and(is_name_part) {
-            let rest = self.take_while(is_name_part);
-            return Err((Error::invalid(format!("'{number}{rest}' is neither a number nor a name")), false));
+            // Not quoted: it may be a piece of a secret.
+            let error = Error::invalid("a number runs into letters: this is neither a number nor a name");
+            return Err((error, false));
         }
         Ok(Tok::Number(number.to_owned()))
     }
@@ -432,7 +438,9 @@ impl<'a> Lexer<'a> {
 pub(crate) fn at_of_string(text: &str) -> Option<AtPath> {
     let rest = text.strip_prefix('@')?;
     let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if name.is_empty() || !(name == "~" || name.chars().all(|c| is_name_part(c) || matches!(c, '-' | ' ' | '.'))) {
+    if name.is_empty()
+        || !(name == "~" || name.chars().all(|c| is_name_part(c) || matches!(c, '-' | ' ' | '.')))
+    {
         return None;
     }
     Some(AtPath { name: name.to_owned(), quoted: false, path: path.to_owned() })

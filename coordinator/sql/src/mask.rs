@@ -58,7 +58,8 @@ fn is_secret_value(tokens: &[Token], index: usize) -> bool {
     // Pieces of a value without quotes: `KEY = a/b+c`.
     let same_piece = before.end == tokens.get(index).map_or(0, |token| token.start);
     if same_piece && !before.is_sym("(") && !before.is_sym(",") && index > 0 {
-        return is_secret_value(tokens, index - 1) && !matches!(tokens.get(index).map(|t| &t.tok), Some(Tok::Sym(")")));
+        return is_secret_value(tokens, index - 1)
+            && !matches!(tokens.get(index).map(|t| &t.tok), Some(Tok::Sym(")")));
     }
     matches!(tokens.get(index).map(|token| &token.tok), Some(Tok::Str(_))) && is_secret(Some(before))
 }
@@ -102,7 +103,10 @@ mod tests {
                 "SELECT * FROM 's3://b/' (CONNECTION => (SECRET_ACCESS_KEY => 'x'))",
                 "SELECT * FROM 's3://b/' (CONNECTION => (SECRET_ACCESS_KEY => '******'))",
             ),
-            ("ALTER STAGE s SET CONNECTION = (token='hf_x')", "ALTER STAGE s SET CONNECTION = (token='******')"),
+            (
+                "ALTER STAGE s SET CONNECTION = (token='hf_x')",
+                "ALTER STAGE s SET CONNECTION = (token='******')",
+            ),
             ("CREDENTIAL 'eyJ'", "CREDENTIAL '******'"),
             ("SELECT 'https://me:pw@host/x'", "SELECT 'https://******@host/x'"),
             ("SELECT token FROM t WHERE a = 'b'", "SELECT token FROM t WHERE a = 'b'"),
@@ -114,7 +118,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_cut() {
         assert_eq!(mask_secrets("x SECRET_KEY = 'abc"), "x SECRET_KEY = ******");
-        let masked = mask_secrets("CREATE CONNECTION c SECRET_ACCESS_KEY = 'a' \u{1} SECRET_ACCESS_KEY = 'hush'");
+        let masked =
+            mask_secrets("CREATE CONNECTION c SECRET_ACCESS_KEY = 'a' \u{1} SECRET_ACCESS_KEY = 'hush'");
         assert!(!masked.contains("hush") && masked.contains("= '******'"), "{masked}");
     }
 }

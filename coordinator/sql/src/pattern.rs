@@ -24,8 +24,10 @@ pub fn compile(pattern: &str) -> Result<Regex> {
     }
     // Alone first: brackets that the frame below would balance are the user's mistake.
     for text in [pattern.to_owned(), format!("^(?:{pattern})$")] {
-        let compiled =
-            RegexBuilder::new(&text).size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES).build();
+        let compiled = RegexBuilder::new(&text)
+            .size_limit(MAX_COMPILED_BYTES)
+            .dfa_size_limit(MAX_COMPILED_BYTES)
+            .build();
         match compiled {
             Ok(regex) if text.len() != pattern.len() => return Ok(regex),
             Ok(_) => {}

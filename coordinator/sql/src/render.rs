@@ -36,6 +36,11 @@
 //! String literals are standard SQL (`''` for a quote, nothing else escaped). Parameters are `$1` … `$n`
 //! placeholders, numbered in the order of their `?`.
 //!
+//! # Depth
+//! A chain of casts and paths becomes nested calls, so the text may nest deeper than the statement did:
+//! let the engine's parser recurse to at least 1,100 levels (DataFusion: `sql_parser.recursion_limit`) and
+//! give it, and the planning, the stack for that (`stacker::maybe_grow`, or a thread with 64 MiB).
+//!
 //! # Transforms
 //! `SELECT e AS "__col_0", … FROM "__rel_0" [AS "alias"] [WHERE …]`: the names of the output say
 //! nothing, the order does. A transform of `*` is `SELECT * FROM "__rel_0"`. An item that is just a column

@@ -66,7 +66,7 @@ pub(crate) fn parse_one(text: &str) -> Result<Statement> {
     let pieces = split(&tokens);
     match pieces.as_slice() {
         [] => Err(Error::invalid("the statement is empty").at(1, 1)),
-        [(only, _)] => parse_statement(text, only),
+        [(only, _)] => with_stack(|| parse_statement(text, only)),
         [_, (second, _), ..] => {
             let error = Error::invalid("expected one statement, found a second one after ';'");
             Err(match second.first() {
@@ -85,9 +85,18 @@ pub(crate) fn parse_all(text: &str) -> Result<Vec<(String, Statement)>> {
             let own = text_of(text, piece);
             let (line, column) = piece.first().map_or((1, 1), |token| (token.line, token.column));
             check_length(own.len(), line, column)?;
-            Ok((own.to_owned(), parse_statement(text, piece)?))
+            Ok((own.to_owned(), with_stack(|| parse_statement(text, piece))?))
         })
         .collect()
+}
+
+/// The stack that one statement may need: the query parser library recurses, with large frames in
+/// unoptimised builds, and printing and dropping its trees do too.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Runs the parsing of one statement where there is stack for the deepest that the limits allow.
+fn with_stack<T>(parse: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK_BYTES / 2, STACK_BYTES, parse)
 }
 
 fn check_length(bytes: usize, line: u32, column: u32) -> Result<()> {

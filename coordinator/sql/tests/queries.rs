@@ -59,7 +59,10 @@ fn rendering_follows_the_contract() {
         ),
         ("SELECT a[1] s FROM t", r#"SELECT "a"[1] AS "s" FROM "__rel_0" AS "t""#),
         ("SELECT ['a', 'b'] s", r#"SELECT ['a', 'b'] AS "s""#),
-        ("SELECT t.c.F.g s FROM t", r#"SELECT __variant_get("t"."c", '["F","g"]') AS "s" FROM "__rel_0" AS "t""#),
+        (
+            "SELECT t.c.F.g s FROM t",
+            r#"SELECT __variant_get("t"."c", '["F","g"]') AS "s" FROM "__rel_0" AS "t""#,
+        ),
         ("SELECT c.F s FROM t", r#"SELECT __variant_get("c", '["F"]') AS "s" FROM "__rel_0" AS "t""#),
         ("SELECT t.c[1] s FROM t", r#"SELECT "t"."c"[1] AS "s" FROM "__rel_0" AS "t""#),
         (
@@ -80,9 +83,15 @@ fn rendering_follows_the_contract() {
             "SELECT \"a\" AS \"Total\" FROM \"__rel_0\" AS \"t\" GROUP BY \"Total\" HAVING \"Total\" > 1 ORDER BY \
              \"Total\" DESC NULLS LAST LIMIT 3 OFFSET 2",
         ),
-        ("SELECT 1, 1, a, a FROM t", r#"SELECT 1 AS "1", 1 AS "1_2", "a", "a" AS "a_2" FROM "__rel_0" AS "t""#),
+        (
+            "SELECT 1, 1, a, a FROM t",
+            r#"SELECT 1 AS "1", 1 AS "1_2", "a", "a" AS "a_2" FROM "__rel_0" AS "t""#,
+        ),
         ("SELECT DATE '2020-01-01' d", r#"SELECT __cast('2020-01-01', 'DATE') AS "d""#),
-        ("SELECT date_trunc(MONTH, a) d FROM t", r#"SELECT date_trunc('month', "a") AS "d" FROM "__rel_0" AS "t""#),
+        (
+            "SELECT date_trunc(MONTH, a) d FROM t",
+            r#"SELECT date_trunc('month', "a") AS "d" FROM "__rel_0" AS "t""#,
+        ),
         (
             "SELECT EXTRACT(year FROM a) y, TRIM(BOTH 'x' FROM 's3://x') z FROM t",
             r#"SELECT EXTRACT(YEAR FROM "a") AS "y", TRIM(BOTH 'x' FROM 's3://x') AS "z" FROM "__rel_0" AS "t""#,
@@ -117,8 +126,16 @@ fn ctes_hide_tables_only_where_they_are_visible() {
         rendered("WITH X AS (SELECT a FROM x), y AS (SELECT * FROM X) SELECT * FROM y, x"),
         "WITH \"x\" AS (SELECT \"a\" FROM \"__rel_0\" AS \"x\"), \"y\" AS (SELECT * FROM \"x\") SELECT * FROM \"y\", \"x\""
     );
-    assert_eq!(tables("WITH x AS (SELECT 1 a) SELECT * FROM x WHERE a IN (SELECT a FROM x) AND EXISTS (SELECT 1 FROM z)"), ["z"]);
-    assert_eq!(tables("WITH RECURSIVE r AS (SELECT 1 a UNION ALL SELECT a + 1 FROM r WHERE a < 3) SELECT * FROM r"), [""; 0]);
+    assert_eq!(
+        tables(
+            "WITH x AS (SELECT 1 a) SELECT * FROM x WHERE a IN (SELECT a FROM x) AND EXISTS (SELECT 1 FROM z)"
+        ),
+        ["z"]
+    );
+    assert_eq!(
+        tables("WITH RECURSIVE r AS (SELECT 1 a UNION ALL SELECT a + 1 FROM r WHERE a < 3) SELECT * FROM r"),
+        [""; 0]
+    );
     assert_eq!(tables("SELECT * FROM (WITH x AS (SELECT 1) SELECT * FROM x) d JOIN x ON true"), ["x"]);
 }
 
@@ -132,7 +149,10 @@ fn every_relation_is_found_once() {
     assert_eq!(found, ["Quoted", "db.t2", "sub", "t1", "t3", "t4"]);
     let one = query("SELECT * FROM t a JOIN T b ON a.x = b.x");
     assert_eq!(one.relations.len(), 1);
-    assert_eq!(one.relations[0].target, RelationTarget::Table(ObjectRef { database: None, name: "t".into() }));
+    assert_eq!(
+        one.relations[0].target,
+        RelationTarget::Table(ObjectRef { database: None, name: "t".into() })
+    );
 }
 
 #[test]
@@ -153,14 +173,14 @@ fn stages_and_uris_are_relations_with_their_options() {
     assert_eq!(stage.files.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
     assert_eq!(stage.positions, [1, 3, 7]);
 
-    assert_eq!(tables("SELECT * FROM 's3://b/x/' (FILE_FORMAT => (TYPE = CSV), CONNECTION => (REGION='x')) a"), [
-        "'s3://b/x/'"
-    ]);
-    assert_eq!(tables("SELECT * FROM @~/f.parquet, '@s/a b(1),c' x JOIN (@z) ON true"), [
-        "@~/f.parquet",
-        "@s/a b(1),c",
-        "@z"
-    ]);
+    assert_eq!(
+        tables("SELECT * FROM 's3://b/x/' (FILE_FORMAT => (TYPE = CSV), CONNECTION => (REGION='x')) a"),
+        ["'s3://b/x/'"]
+    );
+    assert_eq!(
+        tables("SELECT * FROM @~/f.parquet, '@s/a b(1),c' x JOIN (@z) ON true"),
+        ["@~/f.parquet", "@s/a b(1),c", "@z"]
+    );
     assert_eq!(rendered("SELECT * FROM @s"), r#"SELECT * FROM "__rel_0""#);
     let two = query("SELECT a.$1, b.$2 FROM @s a JOIN @s b ON a.$3 = b.$4");
     let positions: Vec<_> = two
@@ -185,7 +205,10 @@ fn table_functions_keep_their_arguments() {
     assert!(!query("SELECT * FROM range(1, 3)").is_constant);
     assert!(query("SELECT 1").is_constant);
     for (sql, message) in [
-        ("SELECT * FROM infer_schema(location => '@s')", "not supported yet: the table function infer_schema"),
+        (
+            "SELECT * FROM infer_schema(location => '@s')",
+            "not supported yet: the table function infer_schema",
+        ),
         ("SELECT * FROM copy_history('t')", "not supported yet: the table function copy_history"),
         ("SELECT * FROM t, LATERAL FLATTEN(input => a) f", "not supported yet: LATERAL FLATTEN"),
         ("SELECT * FROM foo(1)", "unknown table function 'foo'"),
@@ -283,14 +306,23 @@ fn insert_keeps_a_query() {
     assert_eq!(values.columns, Some(vec!["A".to_owned(), "b".to_owned()]));
     assert_eq!(values.source.query().sql, "VALUES (1, 'it''s'), ($1, now())");
     assert_eq!(values.source.query().parameters, 1);
-    assert_eq!(insert("INSERT OVERWRITE t SELECT a FROM u").source.query().sql, r#"SELECT "a" FROM "__rel_0" AS "u""#);
+    assert_eq!(
+        insert("INSERT OVERWRITE t SELECT a FROM u").source.query().sql,
+        r#"SELECT "a" FROM "__rel_0" AS "u""#
+    );
     assert!(insert("INSERT OVERWRITE INTO t (SELECT 1)").overwrite);
     assert_eq!(insert("INSERT INTO TABLE t WITH x AS (SELECT 1) SELECT * FROM x").columns, None);
-    assert_eq!(insert("insert into t(a) select $1 from @s (file_format => 'csv')").source.query().relations.len(), 1);
+    assert_eq!(
+        insert("insert into t(a) select $1 from @s (file_format => 'csv')").source.query().relations.len(),
+        1
+    );
     for (sql, message) in [
         ("INSERT INTO t VALUES (1, DEFAULT)", "not supported yet: DEFAULT inside VALUES"),
         ("INSERT INTO t VALUES (1, 2), (3)", "row 2 of VALUES has 1 values, the first row has 2"),
-        ("INSERT INTO t (a) VALUES (1, 2)", "the rows of VALUES have 2 values, the statement names 1 columns"),
+        (
+            "INSERT INTO t (a) VALUES (1, 2)",
+            "the rows of VALUES have 2 values, the statement names 1 columns",
+        ),
         ("INSERT INTO t (a, A) VALUES (1, 2)", "column 'A' stands twice"),
         ("INSERT t VALUES (1)", "expected INTO or OVERWRITE"),
         ("INSERT INTO t", "expected VALUES or a query"),
@@ -303,7 +335,10 @@ fn insert_keeps_a_query() {
 #[test]
 fn wrong_queries_point_at_the_place_and_speak_of_the_users_text() {
     for (sql, message) in [
-        ("SELECT a FROM t WHERE", "expected an expression, found the end of the statement (line 1, column 22)"),
+        (
+            "SELECT a FROM t WHERE",
+            "expected an expression, found the end of the statement (line 1, column 22)",
+        ),
         ("SELECT a,\n b b2 c FROM t", "found 'c' (line 2, column 7)"),
         ("SELECT a::FOO FROM t", "unknown type 'FOO' (line 1, column 11)"),
         ("SELECT a::VECTOR(0)", "(line 1, column 11)"),
@@ -315,7 +350,10 @@ fn wrong_queries_point_at_the_place_and_speak_of_the_users_text() {
         ("SELECT __rel_0 FROM t", "the name '__rel_0' is reserved (line 1, column 8)"),
         ("SELECT (1", "expected ), found the end of the statement"),
         ("SELECT 1)", "found ')' that nothing opens (line 1, column 9)"),
-        ("SELECT a FROM @s (FILE_FORMAT => 'csv', FOO => 1)", "no option FOO (line 1, column 41); allowed: FILE_FORMAT"),
+        (
+            "SELECT a FROM @s (FILE_FORMAT => 'csv', FOO => 1)",
+            "no option FOO (line 1, column 41); allowed: FILE_FORMAT",
+        ),
         ("SELECT a FROM @s (PATTERN => '*')", "option PATTERN is not a valid regular expression"),
         ("SELECT a FROM @s/../x", "'..' is not allowed"),
         ("SELECT a FROM 'foo://x/'", "unknown scheme 'foo'"),

@@ -151,6 +151,13 @@ impl Engine {
         if let Some(key) = &key
             && let Some(job) = jobs::job_by_key(&*view, key)?
         {
+            let known = jobs::job_spec(&*view, job)?.map(|spec| spec.statement);
+            if known.is_some_and(|known| known != recorded_text(&handle.sql)) {
+                return Err(Error::conflict(format!(
+                    "the idempotency key '{key}' belongs to job {job}, which runs another statement"
+                ))
+                .hint("use a key of its own for each load"));
+            }
             return Ok(SubmittedJob { job, existing: true });
         }
         if jobs::job(&*view, JobId(handle.id))?.is_some() {

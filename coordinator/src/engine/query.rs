@@ -8,12 +8,14 @@ use arrow::datatypes::SchemaRef;
 use dashmap::DashMap;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_proto::v1;
 use stevedore_sql::ast::AnalyzedQuery;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Description, Engine, Execution, StatementHandle, StatementKind};
+use crate::planner::plan::{PlacePlan, RelationPlan, RelationTarget};
 
 /// EXPLAIN's flags: ANALYZE, VERBOSE.
 type Explain = Option<(bool, bool)>;
@@ -47,7 +49,7 @@ impl Engine {
     ) -> Result<Description> {
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, text_of(query, explain), &relations).await?;
-        let schema = self.workers.describe(&spec).await?;
+        let schema = self.workers.describe(&spec).await.map_err(|e| about_empty(e, &spec, &relations))?;
         Ok(Description {
             kind: StatementKind::Query,
             schema,
@@ -79,13 +81,36 @@ impl Engine {
         &self,
         handle: &StatementHandle,
         query: &AnalyzedQuery,
-    ) -> Result<(SchemaRef, Vec<crate::planner::plan::RelationPlan>, BTreeMap<String, String>)> {
+    ) -> Result<(SchemaRef, Vec<RelationPlan>, BTreeMap<String, String>)> {
         check_parameters(handle, query)?;
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, query.sql.clone(), &relations).await?;
-        let schema = self.workers.describe(&spec).await?;
+        let schema = self.workers.describe(&spec).await.map_err(|e| about_empty(e, &spec, &relations))?;
         let pins = Self::pins_of(&relations);
         Ok((schema, relations, pins))
+    }
+}
+
+/// A column that is not found in files that are not there: says which place is empty.
+fn about_empty(error: Error, spec: &v1::QuerySpec, relations: &[RelationPlan]) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    let empty = spec.relations.iter().zip(relations).find_map(|(sent, planned)| match (&sent.relation, &planned.target) {
+        (Some(v1::relation::Relation::Stage(scan)), RelationTarget::Stage { source, .. }) if scan.files.is_empty() => {
+            Some(source)
+        }
+        _ => None,
+    });
+    match empty {
+        Some(source) => {
+            let url = match &source.place {
+                PlacePlan::Internal(_) => "",
+                PlacePlan::Connection { url, .. } | PlacePlan::Inline { url, .. } => url,
+            };
+            error.context(format!("no file matches '{url}{}'", source.path))
+        }
+        None => error,
     }
 }
 

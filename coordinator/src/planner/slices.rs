@@ -6,7 +6,7 @@
 //!
 //! The problem: slices of similar input size, so that no worker is left with the long tail, but not so
 //! many that their data files are small. The rule: aim at an equal share for every slot, within
-//! [`MIN_SLICE_BYTES`] and the configured size; fill slices in file order; cut files above the split size.
+//! [`MIN_SLICE_BYTES`] and the configured size (which wins); fill slices in file order; cut files above the split size.
 
 use stevedore_common::ids::FileIndex;
 
@@ -66,7 +66,9 @@ pub struct PackRule {
 pub fn pack(files: &[PackFile], rule: PackRule) -> Vec<PackedSlice> {
     let total: u64 = files.iter().map(|file| file.size).sum();
     let share = total.div_ceil(u64::from(rule.slots.max(1)));
-    let aim = share.clamp(MIN_SLICE_BYTES, rule.slice_bytes.max(MIN_SLICE_BYTES));
+    // Who configures less than the minimum means it.
+    let most = rule.slice_bytes.max(1);
+    let aim = share.clamp(MIN_SLICE_BYTES.min(most), most);
     let mut slices = Vec::new();
     let mut open = PackedSlice::default();
     for file in files {

@@ -13,8 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor, Values, Visit, VisitMut, Visitor, VisitorMut,
     WildcardAdditionalOptions,
 };
 use stevedore_common::{Error, Result};
@@ -28,6 +28,38 @@ pub(crate) struct RelationColumns {
     pub hidden: BTreeSet<String>,
     /// Why `*` is refused, if it is.
     pub star_refused: Option<&'static str>,
+}
+
+/// A column of VALUES where one row calls PARSE_JSON is a VARIANT in every row: the planner wants all rows
+/// of one kind, so the literals of the others (NULL, JSON text) are parsed too.
+fn align_variants(values: &mut Values) {
+    let parses = |expr: &Expr| match expr {
+        Expr::Function(function) => {
+            let name = function.name.to_string();
+            ["parse_json", "try_parse_json"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        }
+        _ => false,
+    };
+    let width = values.rows.first().map_or(0, Vec::len);
+    for column in 0..width {
+        let Some(call) = values.rows.iter().filter_map(|row| row.get(column)).find(|expr| parses(expr)).cloned()
+        else {
+            continue;
+        };
+        for expr in values.rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            if !matches!(expr, Expr::Value(_)) {
+                continue;
+            }
+            let mut call = call.clone();
+            if let Expr::Function(function) = &mut call
+                && let FunctionArguments::List(list) = &mut function.args
+                && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = list.args.as_mut_slice()
+            {
+                *argument = expr.clone();
+                *expr = call;
+            }
+        }
+    }
 }
 
 /// The columns of the relations of a query, by generated name.
@@ -189,7 +221,10 @@ impl Resolver<'_> {
                 self.body(left, tables)?;
                 self.body(right, tables)
             }
-            SetExpr::Values(values) => self.expressions(values),
+            SetExpr::Values(values) => {
+                align_variants(values);
+                self.expressions(values)
+            }
             _ => Ok(()),
         }
     }

@@ -28,7 +28,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::{DFParserBuilder, Statement as DfStatement};
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{DescribeAlias, Statement};
 use futures::{Stream, StreamExt};
 use object_store::memory::InMemory;
 use stevedore_common::storage::Stores;
@@ -293,6 +293,20 @@ pub(crate) fn parse(sql: &str) -> Result<Statement> {
         {
             Ok(*statement)
         }
+        // DataFusion's parser makes a statement of its own of every EXPLAIN.
+        DfStatement::Explain(explain) if explain.format.is_none() => match *explain.statement {
+            DfStatement::Statement(query) if matches!(*query, Statement::Query(_)) => Ok(Statement::Explain {
+                describe_alias: DescribeAlias::Explain,
+                analyze: explain.analyze,
+                verbose: explain.verbose,
+                query_plan: false,
+                estimate: false,
+                statement: query,
+                format: None,
+                options: None,
+            }),
+            _ => Err(Error::not_supported("EXPLAIN of anything but a query")),
+        },
         DfStatement::Explain(_) => Err(Error::not_supported_yet("EXPLAIN with a format")),
         other => {
             let text = other.to_string();

@@ -1,7 +1,7 @@
 //! Arrays as files hold them → arrays as SQL sees them.
 //!
 //! A table's storage type is often wider than its SQL type (int → TINYINT, decimal(20,0) → BIGINT
-//! UNSIGNED, list<float> → VECTOR(n)); other engines write what they like within Iceberg's rules.
+//! UNSIGNED, `list<float>` → VECTOR(n)); other engines write what they like within Iceberg's rules.
 //! Values that do not fit are bad data of the file, never silently changed.
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! Owns: what a statement says, after parsing and checking of everything that needs no catalog:
 //! options are typed, names normalised (unquoted ones in lower case), queries rendered for a worker.
 //! Comes in: from [`crate::parse`]. Goes out: to the coordinator, which binds names to objects.
-//! Must never hold catalog state. Secrets are kept in [`Secret`], so printing a statement is safe.
+//! Must never hold catalog state. Secrets are kept in [`Secret`](stevedore_common::secret::Secret), so printing a statement is safe.
 
 mod copy;
 mod location;

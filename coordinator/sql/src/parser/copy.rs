@@ -49,7 +49,8 @@ impl Parser<'_> {
         self.eat_sym(",");
         while !self.at_end() {
             let token = self.peek();
-            let what = "FILES, PATTERN, FILE_FORMAT, a copy option (NAME = value) or the end of the statement";
+            let what =
+                "FILES, PATTERN, FILE_FORMAT, a copy option (NAME = value) or the end of the statement";
             let option = self.option_name().ok_or_else(|| self.expected(what))?;
             self.pos += 1;
             self.expect_equals()?;
@@ -77,7 +78,11 @@ impl Parser<'_> {
                 }
                 "COPY_OPTIONS" => {
                     let more = self.copy_options()?;
-                    if options.to_pairs().iter().any(|(name, _)| more.to_pairs().iter().any(|(n, _)| n == name)) {
+                    if options
+                        .to_pairs()
+                        .iter()
+                        .any(|(name, _)| more.to_pairs().iter().any(|(n, _)| n == name))
+                    {
                         let error = Error::invalid("COPY_OPTIONS gives an option twice");
                         return Err(self.at_token(error, token));
                     }

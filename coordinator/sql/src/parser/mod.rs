@@ -55,8 +55,22 @@ pub(crate) fn parse_statement(text: &str, tokens: &[Token]) -> Result<Statement>
     Ok(statement)
 }
 
+/// What an error shows of an unexpected token: nothing that may hold a secret.
+pub(crate) fn shown(token: &Token, text: &str) -> String {
+    match &token.tok {
+        Tok::Str(_) | Tok::Hex(_) => "a string".to_owned(),
+        // A quote too many makes names of what was meant as values.
+        Tok::Quoted(name)
+            if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | '-' | '$')) =>
+        {
+            "a name in quotes".to_owned()
+        }
+        _ => format!("'{}'", excerpt(text.get(token.start..token.end).unwrap_or(""))),
+    }
+}
+
 /// What an error quotes of a piece of text.
-pub(crate) fn excerpt(text: &str) -> String {
+fn excerpt(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() > QUOTED_CHARACTERS {
         let cut: String = line.chars().take(QUOTED_CHARACTERS).collect();
@@ -129,11 +143,7 @@ impl<'a> Parser<'a> {
     fn expected_at(&self, what: &str, token: Option<&Token>) -> Error {
         let found = match token {
             None => "the end of the statement".to_owned(),
-            Some(token) => match &token.tok {
-                // A string may hold a secret.
-                Tok::Str(_) => "a string".to_owned(),
-                _ => format!("'{}'", excerpt(self.text.get(token.start..token.end).unwrap_or(""))),
-            },
+            Some(token) => shown(token, self.text),
         };
         let (line, column) = self.place(token);
         Error::invalid(format!("expected {what}, found {found}")).at(line, column)
@@ -369,7 +379,9 @@ impl<'a> Parser<'a> {
             return Ok(Statement::NotSupportedYet(format!("EXPLAIN {kind}")));
         }
         match self.peek().map(|token| &token.tok) {
-            Some(Tok::Word(word)) if !["SELECT", "WITH", "VALUES"].iter().any(|w| w.eq_ignore_ascii_case(word)) => {
+            Some(Tok::Word(word))
+                if !["SELECT", "WITH", "VALUES"].iter().any(|w| w.eq_ignore_ascii_case(word)) =>
+            {
                 if ["COPY", "INSERT", "DELETE", "UPDATE", "MERGE", "REPLACE", "CREATE"]
                     .iter()
                     .any(|w| w.eq_ignore_ascii_case(word))
@@ -459,7 +471,10 @@ impl<'a> Parser<'a> {
             "CONNECTION" => {
                 self.pos += 1;
                 let if_exists = self.if_exists();
-                Ok(Statement::DropConnection { name: self.object_name("the name of a connection")?, if_exists })
+                Ok(Statement::DropConnection {
+                    name: self.object_name("the name of a connection")?,
+                    if_exists,
+                })
             }
             "STAGE" => {
                 self.pos += 1;
@@ -469,7 +484,10 @@ impl<'a> Parser<'a> {
             "FILE" if self.is_kw_at(1, "FORMAT") => {
                 self.pos += 2;
                 let if_exists = self.if_exists();
-                Ok(Statement::DropFileFormat { name: self.object_name("the name of a file format")?, if_exists })
+                Ok(Statement::DropFileFormat {
+                    name: self.object_name("the name of a file format")?,
+                    if_exists,
+                })
             }
             other => self.unsupported_object("DROP", other).ok_or_else(|| self.expected(CREATABLE)),
         }

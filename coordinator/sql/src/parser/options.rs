@@ -57,7 +57,9 @@ impl<'a> Parser<'a> {
                 self.pos += 1;
                 return Ok((OptionValue::Text(text), true));
             }
-            Some(Tok::Number(text)) => OptionValue::Word(format!("{}{text}", if negative { "-" } else { "" })),
+            Some(Tok::Number(text)) => {
+                OptionValue::Word(format!("{}{text}", if negative { "-" } else { "" }))
+            }
             Some(Tok::Word(text)) => {
                 let mut word = text.clone();
                 self.pos += 1;
@@ -124,7 +126,13 @@ impl<'a> Parser<'a> {
     }
 
     /// Refuses an option that stands twice.
-    pub(super) fn once<T>(&self, slot: &mut Option<T>, value: T, name: &str, token: Option<&Token>) -> Result<()> {
+    pub(super) fn once<T>(
+        &self,
+        slot: &mut Option<T>,
+        value: T,
+        name: &str,
+        token: Option<&Token>,
+    ) -> Result<()> {
         if slot.is_some() {
             return Err(self.at_token(Error::invalid(format!("option {name} is given twice")), token));
         }
@@ -140,7 +148,8 @@ impl<'a> Parser<'a> {
         let pairs = self.option_list()?;
         if let Some(named) = pairs.iter().find(|pair| pair.name == "FORMAT_NAME") {
             if let Some(other) = pairs.iter().find(|pair| pair.name != "FORMAT_NAME") {
-                let error = Error::invalid(format!("options FORMAT_NAME and {} exclude each other", other.name));
+                let error =
+                    Error::invalid(format!("options FORMAT_NAME and {} exclude each other", other.name));
                 return Err(self.at_token(error, Some(other.token)));
             }
             if pairs.len() > 1 {
@@ -203,7 +212,8 @@ impl<'a> Parser<'a> {
             if pairs.len() > 1 {
                 return Err(self.at_token(Error::invalid("option CONNECTION_NAME is given twice"), open));
             }
-            let name = named.value.text("CONNECTION_NAME").map_err(|e| self.at_token(e, Some(named.token)))?;
+            let name =
+                named.value.text("CONNECTION_NAME").map_err(|e| self.at_token(e, Some(named.token)))?;
             let name = if named.exact { name.to_owned() } else { name.to_lowercase() };
             return Ok((ConnectionSpec::Named(name), open));
         }
@@ -290,7 +300,9 @@ impl<'a> Parser<'a> {
                 Ok(())
             }
             LocationRef::Stage { .. } | LocationRef::UserStage { .. } => Err(self.at_token(
-                Error::invalid("a stage has its own connection; CONNECTION goes with a 'scheme://…' location"),
+                Error::invalid(
+                    "a stage has its own connection; CONNECTION goes with a 'scheme://…' location",
+                ),
                 token,
             )),
         }
@@ -343,7 +355,12 @@ impl<'a> Parser<'a> {
             "VALIDATION_MODE" | "SCHEMA_EVOLUTION" | "ON_CHANGE" => {
                 return unsupported(Error::not_supported_yet(format!("the option {name} of COPY INTO")));
             }
-            "ON_ERROR" | "FORCE" | "PURGE" | "MAX_FILES" | "RETURN_FAILED_ONLY" | "COLUMN_MATCH_MODE"
+            "ON_ERROR"
+            | "FORCE"
+            | "PURGE"
+            | "MAX_FILES"
+            | "RETURN_FAILED_ONLY"
+            | "COLUMN_MATCH_MODE"
             | "DISABLE_VARIANT_CHECK" => {}
             other => {
                 return unsupported(
@@ -365,9 +382,12 @@ impl<'a> Parser<'a> {
             "RETURN_FAILED_ONLY" => {
                 self.once(&mut options.return_failed_only, value.as_bool(name).map_err(wrong)?, name, token)
             }
-            "DISABLE_VARIANT_CHECK" => {
-                self.once(&mut options.disable_variant_check, value.as_bool(name).map_err(wrong)?, name, token)
-            }
+            "DISABLE_VARIANT_CHECK" => self.once(
+                &mut options.disable_variant_check,
+                value.as_bool(name).map_err(wrong)?,
+                name,
+                token,
+            ),
             "MAX_FILES" => {
                 let n = value.as_u64(name).map_err(wrong)?;
                 if n == 0 || n > MAX_MAX_FILES {

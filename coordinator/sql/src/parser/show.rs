@@ -6,7 +6,8 @@ use super::Parser;
 use crate::ast::Statement;
 use crate::lexer::Tok;
 
-const SHOWABLE: &str = "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS or SETTINGS";
+const SHOWABLE: &str =
+    "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS or SETTINGS";
 
 impl Parser<'_> {
     pub(super) fn show(&mut self) -> Result<Statement> {
@@ -18,10 +19,10 @@ impl Parser<'_> {
         };
         let kind = kind.to_ascii_uppercase();
         match kind.as_str() {
-            "STREAMS" | "TASKS" | "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS" | "INDEXES"
-            | "PROCEDURES" | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS" | "STATISTICS" | "SEQUENCES"
-            | "WAREHOUSES" | "NOTIFICATION" | "PASSWORD" | "NETWORK" | "LOCKS" | "DROP" | "TABLE" | "VARIABLES"
-            | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
+            "STREAMS" | "TASKS" | "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS"
+            | "INDEXES" | "PROCEDURES" | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS"
+            | "STATISTICS" | "SEQUENCES" | "WAREHOUSES" | "NOTIFICATION" | "PASSWORD" | "NETWORK"
+            | "LOCKS" | "DROP" | "TABLE" | "VARIABLES" | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
                 self.skip_rest();
                 return Ok(Statement::NotSupportedYet(format!("SHOW {kind}")));
             }
@@ -79,7 +80,9 @@ impl Parser<'_> {
         };
         if self.is_kw("WHERE") || self.is_kw("LIMIT") {
             self.skip_rest();
-            return Ok(Statement::NotSupportedYet(format!("SHOW {kind} with WHERE or LIMIT; LIKE is supported")));
+            return Ok(Statement::NotSupportedYet(format!(
+                "SHOW {kind} with WHERE or LIMIT; LIKE is supported"
+            )));
         }
         Ok(statement)
     }
@@ -114,9 +117,13 @@ impl Parser<'_> {
             }
             if self.is_kw("FILE") && self.is_kw_at(1, "FORMAT") {
                 self.skip_rest();
-                return Ok(Statement::NotSupportedYet("DESC FILE FORMAT; SHOW FILE FORMATS lists them".into()));
+                return Ok(Statement::NotSupportedYet(
+                    "DESC FILE FORMAT; SHOW FILE FORMATS lists them".into(),
+                ));
             }
         }
-        Ok(Statement::DescTable { table: self.object_ref("TABLE, STAGE, CONNECTION or the name of a table")? })
+        Ok(Statement::DescTable {
+            table: self.object_ref("TABLE, STAGE, CONNECTION or the name of a table")?,
+        })
     }
 }

@@ -4,7 +4,7 @@ use stevedore_common::{Error, Result};
 
 use super::Parser;
 use crate::ast::{
-    AlterStage, CopyOptions, CreateStage, GetFiles, ListFiles, LocationRef, PutFiles, Statement, StageSource,
+    AlterStage, CopyOptions, CreateStage, GetFiles, ListFiles, LocationRef, PutFiles, StageSource, Statement,
 };
 use crate::connection::StorageType;
 use crate::lexer::{Tok, Token};
@@ -108,7 +108,9 @@ impl<'a> Parser<'a> {
         let name_token = self.peek();
         let name = self.object_name("the name of a stage")?;
         if name.is_empty() || name == "~" || name.contains('/') {
-            return Err(self.at_token(Error::invalid("a stage's name holds no '/' and is not '~'"), name_token));
+            return Err(
+                self.at_token(Error::invalid("a stage's name holds no '/' and is not '~'"), name_token)
+            );
         }
         let mut url = None;
         let (mut connection, mut file_format, mut copy_options, mut comment) = (None, None, None, None);
@@ -272,7 +274,8 @@ impl<'a> Parser<'a> {
                     self.attach_connection(&mut location, spec, at)?;
                 }
                 other => {
-                    let error = Error::invalid(format!("{verb} has no option {other}")).hint("allowed: PATTERN");
+                    let error =
+                        Error::invalid(format!("{verb} has no option {other}")).hint("allowed: PATTERN");
                     return Err(self.at_token(error, token));
                 }
             }
@@ -288,8 +291,11 @@ impl<'a> Parser<'a> {
             Some(Tok::Str(text) | Tok::Uri(text)) => text.clone(),
             _ => return Err(self.expected("a local path, as in fs:///folder/*.csv")),
         };
-        if !local.to_ascii_lowercase().starts_with("fs://") && !local.to_ascii_lowercase().starts_with("file://") {
-            let error = Error::invalid(format!("'{local}' is not a local path")).hint("write fs:///folder/file");
+        if !local.to_ascii_lowercase().starts_with("fs://")
+            && !local.to_ascii_lowercase().starts_with("file://")
+        {
+            let error =
+                Error::invalid(format!("'{local}' is not a local path")).hint("write fs:///folder/file");
             return Err(self.at_token(error, token));
         }
         self.pos += 1;
@@ -333,7 +339,12 @@ impl<'a> Parser<'a> {
             }
             self.eat_sym(",");
         }
-        Ok(Statement::Put(PutFiles { local, location, auto_compress: auto_compress.unwrap_or(false), parallel }))
+        Ok(Statement::Put(PutFiles {
+            local,
+            location,
+            auto_compress: auto_compress.unwrap_or(false),
+            parallel,
+        }))
     }
 
     pub(super) fn get(&mut self) -> Result<Statement> {
@@ -357,8 +368,8 @@ impl<'a> Parser<'a> {
                     self.once(&mut parallel, value, "PARALLEL", token)?;
                 }
                 other => {
-                    let error =
-                        Error::invalid(format!("GET has no option {other}")).hint("allowed: PARALLEL, PATTERN");
+                    let error = Error::invalid(format!("GET has no option {other}"))
+                        .hint("allowed: PARALLEL, PATTERN");
                     return Err(self.at_token(error, token));
                 }
             }
@@ -375,7 +386,9 @@ impl<'a> Parser<'a> {
         let n = value.as_u64("PARALLEL").map_err(|e| self.at_token(e, token))?;
         match u32::try_from(n) {
             Ok(n) if (1..=99).contains(&n) => Ok(n),
-            _ => Err(self.at_token(Error::invalid(format!("option PARALLEL is {n}; allowed: 1 to 99")), token)),
+            _ => {
+                Err(self.at_token(Error::invalid(format!("option PARALLEL is {n}; allowed: 1 to 99")), token))
+            }
         }
     }
 }

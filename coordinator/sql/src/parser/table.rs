@@ -12,13 +12,15 @@ use crate::query;
 /// How deep the parentheses of a type may nest.
 const MAX_TYPE_DEPTH: usize = 16;
 /// The options of a table.
-const TABLE_OPTIONS: &str = "ENABLE_SCHEMA_EVOLUTION";
+const TABLE_OPTIONS: &str = "ENABLE_SCHEMA_EVOLUTION, TARGET_FILE_SIZE";
 
 /// How many tokens a type takes: `WORD [PRECISION] [( … )] [UNSIGNED]`. `None`: no type stands here.
 pub(crate) fn type_extent(tokens: &[Token]) -> Option<usize> {
     let Some(Tok::Word(word)) = tokens.first().map(|token| &token.tok) else { return None };
     let mut length = 1;
-    if word.eq_ignore_ascii_case("DOUBLE") && tokens.get(length).is_some_and(|token| token.is_word("PRECISION")) {
+    if word.eq_ignore_ascii_case("DOUBLE")
+        && tokens.get(length).is_some_and(|token| token.is_word("PRECISION"))
+    {
         length += 1;
     }
     if tokens.get(length).is_some_and(|token| token.is_sym("(")) {
@@ -131,8 +133,7 @@ impl<'a> Parser<'a> {
                 create.options.push(option);
                 self.eat_sym(",");
             } else {
-                let what =
-                    "PARTITION BY, CLUSTER BY, COMMENT, an option (NAME = value), AS or the end of the statement";
+                let what = "PARTITION BY, CLUSTER BY, COMMENT, an option (NAME = value), AS or the end of the statement";
                 return Err(self.expected(what));
             }
         }
@@ -236,9 +237,17 @@ impl<'a> Parser<'a> {
                 self.eat_sym("=");
                 let text = self.string("a comment in quotes")?;
                 self.once(&mut comment, text, "COMMENT", token)?;
-            } else if ["AUTOINCREMENT", "AUTO_INCREMENT", "IDENTITY", "UNIQUE", "PRIMARY", "REFERENCES", "CHECK"]
-                .iter()
-                .any(|word| self.is_kw(word))
+            } else if [
+                "AUTOINCREMENT",
+                "AUTO_INCREMENT",
+                "IDENTITY",
+                "UNIQUE",
+                "PRIMARY",
+                "REFERENCES",
+                "CHECK",
+            ]
+            .iter()
+            .any(|word| self.is_kw(word))
                 || (self.is_kw("AS") && self.peek_at(1).is_some_and(|t| t.is_sym("(")))
             {
                 let word = self.name("an attribute")?.text.to_ascii_uppercase();
@@ -351,6 +360,10 @@ impl<'a> Parser<'a> {
                 let on = value.as_bool(&name).map_err(|e| self.at_token(e, value_token))?;
                 Ok((name.to_ascii_lowercase(), on.to_string()))
             }
+            "TARGET_FILE_SIZE" => {
+                let bytes = value.as_u64(&name).map_err(|e| self.at_token(e, value_token))?;
+                Ok((name.to_ascii_lowercase(), bytes.to_string()))
+            }
             _ => {
                 let error = Error::invalid(format!("tables have no option {name}"))
                     .hint(format!("allowed: {TABLE_OPTIONS}"));
@@ -444,20 +457,27 @@ impl<'a> Parser<'a> {
         if !self.eat_kw("INTO") && !overwrite {
             return Err(self.expected("INTO or OVERWRITE"));
         }
-        if self.is_kw("TABLE") && !self.peek_at(1).is_some_and(|token| token.is_sym("(") || token.is_word("VALUES"))
+        if self.is_kw("TABLE")
+            && !self.peek_at(1).is_some_and(|token| token.is_sym("(") || token.is_word("VALUES"))
         {
             self.pos += 1;
         }
         let table = self.object_ref("the name of a table")?;
         let is_query = |token: Option<&Token>| {
             token.is_some_and(|token| {
-                token.is_word("SELECT") || token.is_word("WITH") || token.is_word("VALUES") || token.is_sym("(")
+                token.is_word("SELECT")
+                    || token.is_word("WITH")
+                    || token.is_word("VALUES")
+                    || token.is_sym("(")
             })
         };
-        let columns = if self.is_sym("(") && !is_query(self.peek_at(1)) { Some(self.column_list()?) } else { None };
+        let columns =
+            if self.is_sym("(") && !is_query(self.peek_at(1)) { Some(self.column_list()?) } else { None };
         if self.is_kw("FROM") || self.is_kw("FORMAT") || self.is_kw("FILE_FORMAT") || self.is_kw("SETTINGS") {
             self.skip_rest();
-            return Ok(Statement::NotSupportedYet("INSERT from a stage or a stream of data; COPY INTO does it".into()));
+            return Ok(Statement::NotSupportedYet(
+                "INSERT from a stage or a stream of data; COPY INTO does it".into(),
+            ));
         }
         if !is_query(self.peek()) {
             return Err(self.expected("VALUES or a query"));

@@ -8,8 +8,20 @@ use crate::lexer::Tok;
 
 /// Kinds of objects that CREATE, ALTER and DROP may name.
 const OBJECTS: &[&str] = &[
-    "STREAM", "TASK", "VIEW", "FUNCTION", "SEQUENCE", "USER", "ROLE", "PIPE", "INDEX", "CATALOG", "WAREHOUSE",
-    "DICTIONARY", "TAG", "SHARE",
+    "STREAM",
+    "TASK",
+    "VIEW",
+    "FUNCTION",
+    "SEQUENCE",
+    "USER",
+    "ROLE",
+    "PIPE",
+    "INDEX",
+    "CATALOG",
+    "WAREHOUSE",
+    "DICTIONARY",
+    "TAG",
+    "SHARE",
 ];
 
 /// Kinds of objects that have a second word.
@@ -60,8 +72,8 @@ impl Parser<'_> {
             _ => String::new(),
         };
         let not_yet = match word {
-            "DELETE" | "UPDATE" | "MERGE" | "PRESIGN" | "GRANT" | "REVOKE" | "KILL" | "VACUUM" | "OPTIMIZE"
-            | "ANALYZE" | "REFRESH" | "REPORT"
+            "DELETE" | "UPDATE" | "MERGE" | "PRESIGN" | "GRANT" | "REVOKE" | "KILL" | "VACUUM"
+            | "OPTIMIZE" | "ANALYZE" | "REFRESH" | "REPORT"
                 if more =>
             {
                 Some(word.to_owned())

@@ -21,7 +21,7 @@ use stevedore_common::{Error, Result};
 
 use crate::ast::AnalyzedQuery;
 use crate::lexer::{Tok, Token};
-use crate::parser::excerpt;
+use crate::parser::shown;
 use prepare::{Prepared, prepare};
 use rewrite::Rewriter;
 
@@ -196,8 +196,7 @@ fn parse_with<T>(
 fn user_error(text: &str, tokens: &[Token], prepared: &Prepared, error: &ParserError) -> Error {
     let message = match error {
         ParserError::RecursionLimitExceeded => {
-            let error =
-                Error::exhausted(format!("the statement nests deeper than {MAX_NESTING} levels"));
+            let error = Error::exhausted(format!("the statement nests deeper than {MAX_NESTING} levels"));
             return at_start(error, tokens);
         }
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
@@ -212,8 +211,8 @@ fn user_error(text: &str, tokens: &[Token], prepared: &Prepared, error: &ParserE
     let expected = message.strip_prefix("Expected: ").and_then(|rest| rest.split(", found: ").next());
     let what = match (expected, &known) {
         (Some(expected), Some(range)) => {
-            let found = text.get(range.clone()).unwrap_or("");
-            let found = if found.starts_with('\'') { "a string".to_owned() } else { format!("'{}'", excerpt(found)) };
+            let token = tokens.iter().find(|token| token.start == range.start);
+            let found = token.map_or_else(|| "something else".to_owned(), |token| shown(token, text));
             format!("expected {expected}, found {found}")
         }
         (Some(expected), None) => format!("expected {expected}, found the end of the statement"),
@@ -225,7 +224,8 @@ fn user_error(text: &str, tokens: &[Token], prepared: &Prepared, error: &ParserE
             }
         }
     };
-    let what = if prepare::mentions_generated(&what) { "the query is not understood here".to_owned() } else { what };
+    let what =
+        if prepare::mentions_generated(&what) { "the query is not understood here".to_owned() } else { what };
     let error = Error::invalid(what);
     match (place, tokens.last()) {
         (Some((line, column)), _) if line > 0 => {

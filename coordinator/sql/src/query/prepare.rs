@@ -119,9 +119,10 @@ fn place(error: Error, token: Option<&Token>) -> Error {
 /// Words after which an expression begins, so that `[` there opens an array.
 fn precedes_expression(word: &str) -> bool {
     const WORDS: &[&str] = &[
-        "SELECT", "DISTINCT", "ALL", "WHERE", "AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "RLIKE", "REGEXP", "BETWEEN",
-        "CASE", "WHEN", "THEN", "ELSE", "BY", "HAVING", "ON", "VALUES", "ARRAY", "IS", "FROM", "LIMIT", "OFFSET",
-        "INTERVAL", "USING", "ESCAPE", "QUALIFY", "AS", "DIV", "XOR", "SIMILAR", "TO", "DEFAULT", "ANY", "SOME",
+        "SELECT", "DISTINCT", "ALL", "WHERE", "AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "RLIKE", "REGEXP",
+        "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "BY", "HAVING", "ON", "VALUES", "ARRAY", "IS", "FROM",
+        "LIMIT", "OFFSET", "INTERVAL", "USING", "ESCAPE", "QUALIFY", "AS", "DIV", "XOR", "SIMILAR", "TO",
+        "DEFAULT", "ANY", "SOME",
     ];
     WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
@@ -216,7 +217,8 @@ impl<'a> Walk<'a> {
                 if self.frame.expecting {
                     return self.stage(token);
                 }
-                let error = Error::invalid("a location stands only after FROM or JOIN, and as a string elsewhere");
+                let error =
+                    Error::invalid("a location stands only after FROM or JOIN, and as a string elsewhere");
                 Err(place(error, Some(token)))
             }
             Tok::Sym(symbol) => self.symbol(token, symbol),
@@ -259,7 +261,8 @@ impl<'a> Walk<'a> {
                     self.frame.in_from = false;
                     self.reset();
                     if at_base && self.item == ItemState::Before {
-                        let quantified = self.token(1).is_some_and(|t| t.is_word("DISTINCT") || t.is_word("ALL"));
+                        let quantified =
+                            self.token(1).is_some_and(|t| t.is_word("DISTINCT") || t.is_word("ALL"));
                         self.item = if self.token(2).is_some_and(|t| quantified && t.is_word("ON")) {
                             ItemState::Done
                         } else {
@@ -280,7 +283,8 @@ impl<'a> Walk<'a> {
                     self.reset();
                 }
                 "LATERAL" => expecting = self.frame.expecting,
-                "WHERE" | "GROUP" | "HAVING" | "ORDER" | "LIMIT" | "OFFSET" | "QUALIFY" | "WINDOW" | "FETCH" => {
+                "WHERE" | "GROUP" | "HAVING" | "ORDER" | "LIMIT" | "OFFSET" | "QUALIFY" | "WINDOW"
+                | "FETCH" => {
                     self.frame.in_from = false;
                     self.reset();
                     if at_base {
@@ -309,8 +313,8 @@ impl<'a> Walk<'a> {
                         }
                     }
                 }
-                "AND" | "OR" | "NOT" | "IS" | "IN" | "LIKE" | "ILIKE" | "BETWEEN" | "XOR" | "DIV" | "REGEXP" | "RLIKE"
-                | "COLLATE" | "AT" | "CASE" | "INTERVAL" => self.deeper(token)?,
+                "AND" | "OR" | "NOT" | "IS" | "IN" | "LIKE" | "ILIKE" | "BETWEEN" | "XOR" | "DIV"
+                | "REGEXP" | "RLIKE" | "COLLATE" | "AT" | "CASE" | "INTERVAL" => self.deeper(token)?,
                 "AS" if self.frame.cast => {
                     self.emit(token, LibToken::make_word(word, None));
                     self.pos += 1;
@@ -395,7 +399,8 @@ impl<'a> Walk<'a> {
                     self.end_item();
                 }
                 let Some(parent) = self.frames.pop() else {
-                    let error = Error::invalid("expected the end of the statement, found ')' that nothing opens");
+                    let error =
+                        Error::invalid("expected the end of the statement, found ')' that nothing opens");
                     return Err(place(error, Some(token)));
                 };
                 self.close(parent);

@@ -22,8 +22,16 @@ use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSourc
 const OWN_FUNCTIONS: &[&str] = &["list_stage"];
 /// Table functions that the dialect has and nobody answers yet.
 const LATER_FUNCTIONS: &[&str] = &[
-    "infer_schema", "inspect_parquet", "copy_history", "stream_status", "task_history", "flatten", "numbers",
-    "fuse_snapshot", "fuse_segment", "fuse_block",
+    "infer_schema",
+    "inspect_parquet",
+    "copy_history",
+    "stream_status",
+    "task_history",
+    "flatten",
+    "numbers",
+    "fuse_snapshot",
+    "fuse_segment",
+    "fuse_block",
 ];
 /// Table functions of the worker's engine.
 const ENGINE_FUNCTIONS: &[&str] = &["range", "generate_series", "unnest"];
@@ -100,7 +108,9 @@ impl Rewriter {
                     continue;
                 }
                 found = true;
-                if let Some(RelationRef { target: RelationTarget::Stage(source), .. }) = self.relations.get_mut(*index) {
+                if let Some(RelationRef { target: RelationTarget::Stage(source), .. }) =
+                    self.relations.get_mut(*index)
+                {
                     let mut positions: BTreeSet<u32> = source.positions.iter().copied().collect();
                     positions.insert(number);
                     source.positions = positions.into_iter().collect();
@@ -163,7 +173,9 @@ impl Rewriter {
                 ObjectNamePart::Function(_) => return Err(Error::invalid("a function cannot name a table")),
             }
         }
-        let Some(last) = parts.last().copied().cloned() else { return Err(Error::invalid("a table has no name")) };
+        let Some(last) = parts.last().copied().cloned() else {
+            return Err(Error::invalid("a table has no name"));
+        };
         let place = place_of(&last);
         if let ([only], Some(stage)) = (parts.as_slice(), self.generated(&last.value, STAGE)) {
             let _ = only;
@@ -186,7 +198,9 @@ impl Rewriter {
             }
             [table] => ObjectRef { database: None, name: object(table) },
             [database, table] => ObjectRef { database: Some(object(database)), name: object(table) },
-            _ => return Err(Error::invalid("a name has at most two parts: database.name").at(place.0, place.1)),
+            _ => {
+                return Err(Error::invalid("a name has at most two parts: database.name").at(place.0, place.1));
+            }
         };
         let index = self.add_relation(RelationTarget::Table(table));
         *name = relation_name(index);
@@ -229,7 +243,9 @@ impl Rewriter {
                 LibArg::Unnamed(arg) => (None, arg),
             };
             let FunctionArgExpr::Expr(Expr::Value(value)) = value else {
-                return Err(Error::invalid(format!("the arguments of {function} must be constants")).at(line, column));
+                return Err(
+                    Error::invalid(format!("the arguments of {function} must be constants")).at(line, column)
+                );
             };
             let value = match value.value {
                 Value::SingleQuotedString(text) => FunctionArg::Text(text),
@@ -243,7 +259,9 @@ impl Rewriter {
             };
             if key.is_some() && arguments.iter().any(|(known, _)| *known == key) {
                 let key = key.unwrap_or_default();
-                return Err(Error::invalid(format!("argument {key} of {function} is given twice")).at(line, column));
+                return Err(
+                    Error::invalid(format!("argument {key} of {function} is given twice")).at(line, column)
+                );
             }
             arguments.push((key, value));
         }
@@ -298,7 +316,9 @@ impl Rewriter {
                     || json_path.is_some()
                     || *with_ordinality
                 {
-                    return Err(Error::not_supported(format!("what follows the table '{name}' in the query")));
+                    return Err(Error::not_supported(format!(
+                        "what follows the table '{name}' in the query"
+                    )));
                 }
                 if args.is_some() {
                     self.function(name, args)?;
@@ -342,6 +362,9 @@ impl Rewriter {
             for cte in &mut with.cte_tables {
                 scope.ctes.push(cte.alias.name.value.to_lowercase());
                 fold_alias(Some(&mut cte.alias));
+                cte.alias.explicit = false;
+                // Written with AS, the name of a WITH would not parse again.
+                cte.alias.explicit = false;
                 // A hint for other engines.
                 cte.materialized = None;
             }
@@ -456,7 +479,8 @@ impl Rewriter {
     /// `[db.]t.c`, `t.c`, or a field of a column: `c.f`.
     fn compound(&mut self, parts: Vec<Ident>) -> Expr {
         let mut parts = parts;
-        let is_qualifier = |ident: &Ident, names: &HashSet<String>| names.contains(&ident.value.to_lowercase());
+        let is_qualifier =
+            |ident: &Ident, names: &HashSet<String>| names.contains(&ident.value.to_lowercase());
         // `db.t.c` where t is no column of db: tables go by their own name.
         if parts.len() >= 3
             && !parts.first().is_some_and(|first| is_qualifier(first, &self.qualifiers))
@@ -464,7 +488,8 @@ impl Rewriter {
         {
             parts.remove(0);
         }
-        let qualified = parts.len() >= 2 && parts.first().is_some_and(|first| is_qualifier(first, &self.qualifiers));
+        let qualified =
+            parts.len() >= 2 && parts.first().is_some_and(|first| is_qualifier(first, &self.qualifiers));
         let mut rest = parts.into_iter();
         let qualifier = if qualified { rest.next() } else { None };
         let Some(column) = rest.next() else { return Expr::Identifier(Ident::new("")) };
@@ -647,7 +672,8 @@ fn check_list_stage(arguments: &[(Option<String>, FunctionArg)]) -> Result<()> {
         match name.as_deref() {
             Some("location") => location = Some(value),
             Some("pattern") => {
-                let pattern = value.text().ok_or_else(|| Error::invalid("pattern of list_stage must be a string"))?;
+                let pattern =
+                    value.text().ok_or_else(|| Error::invalid("pattern of list_stage must be a string"))?;
                 crate::pattern::compile(pattern)?;
             }
             Some(other) => {
@@ -668,7 +694,10 @@ fn check_list_stage(arguments: &[(Option<String>, FunctionArg)]) -> Result<()> {
 
 fn place_of(ident: &Ident) -> (u32, u32) {
     let start = ident.span.start;
-    (u32::try_from(start.line).unwrap_or(u32::MAX).max(1), u32::try_from(start.column).unwrap_or(u32::MAX).max(1))
+    (
+        u32::try_from(start.line).unwrap_or(u32::MAX).max(1),
+        u32::try_from(start.column).unwrap_or(u32::MAX).max(1),
+    )
 }
 
 /// The n of `$n`.
@@ -762,7 +791,8 @@ fn fold_joins(from: &mut TableWithJoins) {
 /// Makes the names at the head of `a.b[1]` one compound name.
 fn merge_root(root: &mut Expr, chain: &mut Vec<AccessExpr>) {
     let Expr::Identifier(first) = root else { return };
-    let names = chain.iter().take_while(|access| matches!(access, AccessExpr::Dot(Expr::Identifier(_)))).count();
+    let names =
+        chain.iter().take_while(|access| matches!(access, AccessExpr::Dot(Expr::Identifier(_)))).count();
     if names == 0 {
         return;
     }
@@ -778,16 +808,29 @@ fn merge_root(root: &mut Expr, chain: &mut Vec<AccessExpr>) {
 /// `date_trunc(MONTH, x)`: the unit is a word, which the engine wants as a string.
 fn unit_argument(function: &mut Function) {
     const UNITS: &[&str] = &[
-        "year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond",
+        "year",
+        "quarter",
+        "month",
+        "week",
+        "day",
+        "hour",
+        "minute",
+        "second",
+        "millisecond",
+        "microsecond",
     ];
     let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return };
-    if !["date_trunc", "date_part", "datetrunc", "datepart"].iter().any(|f| name.value.eq_ignore_ascii_case(f)) {
+    if !["date_trunc", "date_part", "datetrunc", "datepart"]
+        .iter()
+        .any(|f| name.value.eq_ignore_ascii_case(f))
+    {
         return;
     }
     let FunctionArguments::List(list) = &mut function.args else { return };
     if let Some(LibArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first_mut() {
         if let Expr::Identifier(ident) = first {
-            if ident.quote_style.is_none() && UNITS.iter().any(|unit| ident.value.eq_ignore_ascii_case(unit)) {
+            if ident.quote_style.is_none() && UNITS.iter().any(|unit| ident.value.eq_ignore_ascii_case(unit))
+            {
                 *first = string(&ident.value.to_lowercase());
             }
         }

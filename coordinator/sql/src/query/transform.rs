@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    CastKind, DataType, Distinct, Expr, Function, GroupByExpr, Ident, ObjectNamePart, Query, Select, SelectItem,
-    SetExpr, SetOperator, TableFactor, Visit, Visitor,
+    CastKind, DataType, Distinct, Expr, Function, GroupByExpr, Ident, ObjectNamePart, Query, Select,
+    SelectItem, SetExpr, SetOperator, TableFactor, Visit, Visitor,
 };
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -17,22 +17,94 @@ use crate::ast::{AnalyzedTransform, ColumnRef, RelationRef, RelationTarget, Stag
 use crate::lexer::Token;
 
 const AGGREGATES: &[&str] = &[
-    "any_value", "approx_count_distinct", "approx_distinct", "approx_median", "approx_percentile_cont",
-    "approx_percentile_cont_with_weight", "arg_max", "arg_min", "array_agg", "avg", "bit_and", "bit_or", "bit_xor",
-    "bitmap_and_count", "bool_and", "bool_or", "boolean_and", "boolean_or", "corr", "count", "count_distinct",
-    "count_if", "covar", "covar_pop", "covar_samp", "every", "first_value", "group_array_moving_avg",
-    "group_array_moving_sum", "group_concat", "grouping", "histogram", "json_array_agg", "json_object_agg", "kurtosis",
-    "last_value", "listagg", "max", "mean", "median", "min", "mode", "nth_value", "percentile_cont",
-    "percentile_disc", "quantile", "quantile_cont", "quantile_disc", "quantile_tdigest", "regr_avgx", "regr_avgy",
-    "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "retention",
-    "skewness", "std", "stddev", "stddev_pop", "stddev_samp", "string_agg", "sum", "sum_distinct", "sum_zero", "uniq",
-    "var", "var_pop", "var_samp", "variance", "window_funnel",
+    "any_value",
+    "approx_count_distinct",
+    "approx_distinct",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
+    "arg_max",
+    "arg_min",
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bitmap_and_count",
+    "bool_and",
+    "bool_or",
+    "boolean_and",
+    "boolean_or",
+    "corr",
+    "count",
+    "count_distinct",
+    "count_if",
+    "covar",
+    "covar_pop",
+    "covar_samp",
+    "every",
+    "first_value",
+    "group_array_moving_avg",
+    "group_array_moving_sum",
+    "group_concat",
+    "grouping",
+    "histogram",
+    "json_array_agg",
+    "json_object_agg",
+    "kurtosis",
+    "last_value",
+    "listagg",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "mode",
+    "nth_value",
+    "percentile_cont",
+    "percentile_disc",
+    "quantile",
+    "quantile_cont",
+    "quantile_disc",
+    "quantile_tdigest",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "retention",
+    "skewness",
+    "std",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "sum_distinct",
+    "sum_zero",
+    "uniq",
+    "var",
+    "var_pop",
+    "var_samp",
+    "variance",
+    "window_funnel",
 ];
 const WINDOW_ONLY: &[&str] =
     &["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"];
 const SET_RETURNING: &[&str] = &[
-    "unnest", "flatten", "generate_series", "range", "json_each", "json_array_elements", "jq", "json_path_query",
-    "regexp_split_to_table", "numbers",
+    "unnest",
+    "flatten",
+    "generate_series",
+    "range",
+    "json_each",
+    "json_array_elements",
+    "jq",
+    "json_path_query",
+    "regexp_split_to_table",
+    "numbers",
 ];
 
 /// What a transform is.
@@ -128,7 +200,8 @@ fn check_select(select: &Select) -> Result<()> {
         Some(_) => return Err(refuse("DISTINCT")),
     }
     match &select.group_by {
-        GroupByExpr::Expressions(expressions, modifiers) if expressions.is_empty() && modifiers.is_empty() => {}
+        GroupByExpr::Expressions(expressions, modifiers)
+            if expressions.is_empty() && modifiers.is_empty() => {}
         _ => return Err(refuse("GROUP BY")),
     }
     for (is_there, what) in [
@@ -169,7 +242,9 @@ fn check_select(select: &Select) -> Result<()> {
 
 /// Analyses the query inside the parentheses of COPY INTO.
 pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<TransformOutcome> {
-    if !tokens.first().is_some_and(|t| t.is_word("SELECT") || t.is_word("WITH") || t.is_sym("(") || t.is_word("VALUES"))
+    if !tokens
+        .first()
+        .is_some_and(|t| t.is_word("SELECT") || t.is_word("WITH") || t.is_sym("(") || t.is_word("VALUES"))
     {
         return Err(at_start(Error::invalid("expected SELECT … FROM a stage or location"), tokens));
     }
@@ -237,7 +312,9 @@ pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<Transfor
             .zip(&select.projection)
             .map(|((source, cast, alias), item)| {
                 let sql = match item {
-                    SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => expr.to_string(),
+                    SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => {
+                        expr.to_string()
+                    }
                     other => other.to_string(),
                 };
                 TransformItem { source, cast, sql, alias }
@@ -261,11 +338,19 @@ pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<Transfor
 fn simple_piece(expr: &Expr, alias: Option<&str>, types: &[SqlType]) -> (Option<ColumnRef>, Option<SqlType>) {
     match expr {
         Expr::Nested(inner) => simple_piece(inner, alias, types),
-        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None, array: false } => {
+        Expr::Cast {
+            kind: CastKind::Cast | CastKind::DoubleColon,
+            expr,
+            data_type,
+            format: None,
+            array: false,
+        } => {
             let ty = match data_type {
-                DataType::Custom(name, _) => {
-                    name.to_string().strip_prefix(TYPE).and_then(|i| i.parse::<usize>().ok()).and_then(|i| types.get(i))
-                }
+                DataType::Custom(name, _) => name
+                    .to_string()
+                    .strip_prefix(TYPE)
+                    .and_then(|i| i.parse::<usize>().ok())
+                    .and_then(|i| types.get(i)),
                 _ => None,
             };
             match (column(expr, alias), ty) {
@@ -286,7 +371,9 @@ fn column(expr: &Expr, alias: Option<&str>) -> Option<ColumnRef> {
         Expr::Nested(inner) => column(inner, alias),
         Expr::Identifier(ident) => Some(of(ident)),
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-            [qualifier, ident] if alias.is_some_and(|alias| qualifier.value.to_lowercase() == alias) => Some(of(ident)),
+            [qualifier, ident] if alias.is_some_and(|alias| qualifier.value.to_lowercase() == alias) => {
+                Some(of(ident))
+            }
             _ => None,
         },
         _ => None,

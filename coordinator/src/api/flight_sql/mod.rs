@@ -23,11 +23,11 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use stevedore_common::{Error, Result};
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::sessions::{ClientSession, SESSION_COOKIE, Sessions};
+use super::sessions::{ClientSession, SESSION_COOKIE, Sessions, session_id};
 use crate::engine::{Description, Engine, Execution, SessionChange, StatementHandle, StatementKind};
 use crate::status::status_of;
 
@@ -155,9 +155,20 @@ fn command_of(descriptor: &FlightDescriptor) -> std::result::Result<Command, Sta
     Command::try_from(any).map_err(|e| status_of(Error::invalid(format!("unknown Flight SQL command: {e}"))))
 }
 
-/// Tells a client without a session how to keep the one it was given.
-fn with_cookie<T>(mut response: Response<T>, session: &ClientSession, new: bool) -> Response<T> {
-    if new && let Ok(value) = format!("{SESSION_COOKIE}={}; Path=/", session.id).parse() {
+/// Gives a call without a session one: the handlers find it in the request, whatever the call is.
+fn give_session<T>(request: &mut Request<T>) -> Option<AsciiMetadataValue> {
+    if session_id(request.metadata()).is_some() {
+        return None;
+    }
+    let cookie = format!("{SESSION_COOKIE}={}", Uuid::new_v4().simple());
+    let value = cookie.parse().ok()?;
+    request.metadata_mut().append("cookie", value);
+    format!("{cookie}; Path=/").parse().ok()
+}
+
+/// Tells a client how to keep the session that it was given.
+fn with_cookie<T>(mut response: Response<T>, given: Option<AsciiMetadataValue>) -> Response<T> {
+    if let Some(value) = given {
         response.metadata_mut().insert("set-cookie", value);
     }
     response

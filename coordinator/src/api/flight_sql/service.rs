@@ -33,7 +33,7 @@ use super::extensions::{
 use super::prepared::{parameter_schema, read_parameters, row_ipc, schema_bytes};
 use super::{
     DoGetStream, FlightSql, advertised_schema, command_of, described, encode, info_of, metadata, one_batch,
-    statement_info, unsupported, with_cookie,
+    statement_info, unsupported, with_cookie, give_session,
 };
 use crate::engine::StatementHandle;
 use crate::status::status_of;
@@ -149,10 +149,10 @@ impl FlightSqlService for FlightSql {
         if query.transaction_id.is_some() {
             return unsupported("transactions");
         }
-        let (session, new) = self.session(request.metadata())?;
+        let (session, _) = self.session(request.metadata())?;
         let handle = Self::handle(&session, query.query);
         let info = described(self, &handle, request).await?;
-        Ok(with_cookie(Response::new(info), &session, new))
+        Ok(Response::new(info))
     }
 
     async fn get_flight_info_prepared_statement(
@@ -408,7 +408,7 @@ impl FlightSqlService for FlightSql {
         &self,
         request: Request<Action>,
     ) -> Result<Response<<Self as FlightService>::DoActionStream>> {
-        let (session, new) = self.session(request.metadata())?;
+        let (session, _) = self.session(request.metadata())?;
         let action = request.into_inner();
         let answer = match action.r#type.as_str() {
             CANCEL_FLIGHT_INFO => {
@@ -432,7 +432,7 @@ impl FlightSqlService for FlightSql {
             }
             other => return Err(status_of(Error::invalid(format!("unknown action '{other}'")))),
         };
-        Ok(with_cookie(action_answer(answer), &session, new))
+        Ok(action_answer(answer))
     }
 
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
@@ -499,12 +499,14 @@ impl FlightService for FlightSqlServer {
         Ok(FlightService::list_flights(&self.0, r).await?.map(StreamExt::boxed))
     }
 
-    async fn get_flight_info(&self, r: Request<FlightDescriptor>) -> Result<Response<FlightInfo>> {
-        FlightService::get_flight_info(&self.0, r).await
+    async fn get_flight_info(&self, mut r: Request<FlightDescriptor>) -> Result<Response<FlightInfo>> {
+        let given = give_session(&mut r);
+        Ok(with_cookie(FlightService::get_flight_info(&self.0, r).await?, given))
     }
 
-    async fn poll_flight_info(&self, r: Request<FlightDescriptor>) -> Result<Response<PollInfo>> {
-        Ok(Response::new(self.poll(r).await?))
+    async fn poll_flight_info(&self, mut r: Request<FlightDescriptor>) -> Result<Response<PollInfo>> {
+        let given = give_session(&mut r);
+        Ok(with_cookie(Response::new(self.poll(r).await?), given))
     }
 
     async fn get_schema(&self, r: Request<FlightDescriptor>) -> Result<Response<SchemaResult>> {
@@ -516,16 +518,18 @@ impl FlightService for FlightSqlServer {
         Ok(FlightService::do_get(&self.0, r).await?.map(StreamExt::boxed))
     }
 
-    async fn do_put(&self, r: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>> {
-        Ok(FlightService::do_put(&self.0, r).await?.map(StreamExt::boxed))
+    async fn do_put(&self, mut r: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>> {
+        let given = give_session(&mut r);
+        Ok(with_cookie(FlightService::do_put(&self.0, r).await?.map(StreamExt::boxed), given))
     }
 
     async fn list_actions(&self, r: Request<Empty>) -> Result<Response<Self::ListActionsStream>> {
         Ok(FlightService::list_actions(&self.0, r).await?.map(StreamExt::boxed))
     }
 
-    async fn do_action(&self, r: Request<Action>) -> Result<Response<Self::DoActionStream>> {
-        Ok(FlightService::do_action(&self.0, r).await?.map(StreamExt::boxed))
+    async fn do_action(&self, mut r: Request<Action>) -> Result<Response<Self::DoActionStream>> {
+        let given = give_session(&mut r);
+        Ok(with_cookie(FlightService::do_action(&self.0, r).await?.map(StreamExt::boxed), given))
     }
 
     async fn do_exchange(&self, r: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>> {

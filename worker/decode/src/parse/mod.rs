@@ -3,7 +3,7 @@
 //! Comes in: the bytes of a field. Goes out: the native value that an Arrow array of the type holds, or
 //! the reason why there is none, as the short text that ends a row error. No function here panics or
 //! allocates on the hot path; none guesses: a text that is not wholly a value is an error.
-//! [`columns`] has the builders that put the values into arrays.
+//! `columns` has the builders that put the values into arrays.
 
 pub mod binary;
 pub(crate) mod columns;
