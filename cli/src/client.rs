@@ -80,19 +80,24 @@ impl Client {
             Some(("grpc" | "grpc+tcp" | "http", rest)) => format!("http://{rest}"),
             None => format!("http://{address}"),
             Some((scheme, _)) => {
-                return Err(Error::not_supported_yet(format!("the scheme '{scheme}' of the address '{address}'"))
-                    .hint("write grpc://host:port"));
+                return Err(Error::not_supported_yet(format!(
+                    "the scheme '{scheme}' of the address '{address}'"
+                ))
+                .hint("write grpc://host:port"));
             }
         };
         let channel = Endpoint::from_shared(url.clone())
-            .map_err(|e| Error::invalid(format!("'{address}' is no address: {e}")).hint("write grpc://host:port"))?
+            .map_err(|e| {
+                Error::invalid(format!("'{address}' is no address: {e}")).hint("write grpc://host:port")
+            })?
             .connect_timeout(std::time::Duration::from_secs(5))
             .tcp_nodelay(true)
             .connect()
             .await
             .map_err(|_| {
-                Error::unavailable(format!("cannot reach {address}"))
-                    .hint("start a server with 'stevedore local --data-dir DIR', or name its address with --addr")
+                Error::unavailable(format!("cannot reach {address}")).hint(
+                    "start a server with 'stevedore local --data-dir DIR', or name its address with --addr",
+                )
             })?;
         let token = format!("Bearer {}", uuid::Uuid::new_v4().simple())
             .parse()
@@ -123,7 +128,8 @@ impl Client {
     pub async fn prepare(&self, sql: &str) -> Result<Statement> {
         let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-        let info = self.flight().get_flight_info(descriptor).await.map_err(|s| error_of_status(&s))?.into_inner();
+        let info =
+            self.flight().get_flight_info(descriptor).await.map_err(|s| error_of_status(&s))?.into_inner();
         let job_id = serde_json::from_slice::<serde_json::Value>(&info.app_metadata)
             .ok()
             .and_then(|value| value.get("job_id")?.as_str().map(str::to_owned));

@@ -474,11 +474,12 @@ impl FileFormat {
         let has_quotes = self.kind == FormatKind::Csv;
         for (name, c) in [("QUOTE", has_quotes.then_some(self.quote)), ("ESCAPE", self.escape)] {
             if let Some(c) = c
-                && (self.field_delimiter.contains(c) || self.record_delimiter.contains(c)) {
-                    return Err(Error::invalid(format!(
-                        "option {name} is {c:?}, which is part of a delimiter; they must differ"
-                    )));
-                }
+                && (self.field_delimiter.contains(c) || self.record_delimiter.contains(c))
+            {
+                return Err(Error::invalid(format!(
+                    "option {name} is {c:?}, which is part of a delimiter; they must differ"
+                )));
+            }
         }
         if self.field_delimiter.as_bytes().iter().any(|b| record.contains(b)) {
             return Err(Error::invalid(

@@ -109,7 +109,10 @@ impl CoordinatorConfig {
     /// Invalid input that names the option.
     pub fn validate(&self) -> Result<()> {
         if !matches!(self.peers.len(), 1 | 3 | 5) {
-            return Err(Error::invalid(format!("a group has 1, 3 or 5 coordinators, {} are given", self.peers.len())));
+            return Err(Error::invalid(format!(
+                "a group has 1, 3 or 5 coordinators, {} are given",
+                self.peers.len()
+            )));
         }
         if !self.peers.iter().any(|peer| peer.id == self.node_id) {
             return Err(Error::invalid(format!("node_id {} is not among the peers", self.node_id)));
@@ -119,16 +122,22 @@ impl CoordinatorConfig {
                 .hint("set sealing_key, or STEVEDORE_SEALING_KEY, to base64 of 32 random bytes"));
         }
         if self.peers.len() > 1 && self.warehouse.is_none() {
-            return Err(Error::invalid("a group of several coordinators needs a warehouse that all can reach")
-                .hint("set warehouse to s3://bucket/path/ or a shared folder"));
+            return Err(Error::invalid(
+                "a group of several coordinators needs a warehouse that all can reach",
+            )
+            .hint("set warehouse to s3://bucket/path/ or a shared folder"));
         }
         if !self.insecure {
-            for (option, address) in
-                [("listen", Some(self.listen)), ("cluster_listen", Some(self.cluster_listen)), ("http", self.http_listen)]
-            {
+            for (option, address) in [
+                ("listen", Some(self.listen)),
+                ("cluster_listen", Some(self.cluster_listen)),
+                ("http", self.http_listen),
+            ] {
                 if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
-                    return Err(Error::denied(format!("{option} is {address}, which others can reach, and there are no accounts yet"))
-                        .hint("listen on 127.0.0.1, or allow it with --insecure"));
+                    return Err(Error::denied(format!(
+                        "{option} is {address}, which others can reach, and there are no accounts yet"
+                    ))
+                    .hint("listen on 127.0.0.1, or allow it with --insecure"));
                 }
             }
         }

@@ -192,7 +192,9 @@ impl Coordinator {
                 .max_decoding_message_size(MAX_CLUSTER_MESSAGE),
             )
             .serve_with_incoming_shutdown(incoming(cluster_listener), shutdown.clone().cancelled_owned());
-        tasks.spawn(async move { cluster_server.await.map_err(|e| Error::internal(format!("the cluster port: {e}"))) });
+        tasks.spawn(async move {
+            cluster_server.await.map_err(|e| Error::internal(format!("the cluster port: {e}")))
+        });
 
         let sessions = Arc::new(Sessions::new(clock, config.limits.sessions, config.limits.session_idle_ms));
         let flight = FlightSqlServer(FlightSql::new(engine.clone(), sessions)?);
@@ -218,7 +220,9 @@ impl Coordinator {
             )
             .add_service(AdminServiceServer::new(Admin::new(replica.clone(), workers, config.clone())))
             .serve_with_incoming_shutdown(incoming(client_listener), shutdown.clone().cancelled_owned());
-        tasks.spawn(async move { client_server.await.map_err(|e| Error::internal(format!("the client port: {e}"))) });
+        tasks.spawn(async move {
+            client_server.await.map_err(|e| Error::internal(format!("the client port: {e}")))
+        });
 
         let http_address = match config.http_listen {
             Some(listen) => {
@@ -232,7 +236,11 @@ impl Coordinator {
         Ok(Self { client_address, cluster_address, http_address, engine, replica, tasks, shutdown })
     }
 
-    async fn start_raft(config: &CoordinatorConfig, peers: &Arc<Peers>, clock: Arc<dyn Clock>) -> Result<Replica> {
+    async fn start_raft(
+        config: &CoordinatorConfig,
+        peers: &Arc<Peers>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Replica> {
         let voters = config.peers.iter().map(|peer| peer.id).collect();
         let mut node = NodeConfig::new(config.node_id, config.cluster_id.clone(), voters);
         node.data_dir = Some(config.data_dir.join("raft"));
@@ -244,9 +252,10 @@ impl Coordinator {
         let transport =
             Arc::new(PeerTransport { peers: peers.clone(), runtime: tokio::runtime::Handle::current() });
         // Opening the stores reads from disk.
-        let handle = tokio::task::spawn_blocking(move || RaftNode::start(node, start, CommandMachine, transport))
-            .await
-            .map_err(|e| Error::internal(format!("starting the Raft node: {e}")))??;
+        let handle =
+            tokio::task::spawn_blocking(move || RaftNode::start(node, start, CommandMachine, transport))
+                .await
+                .map_err(|e| Error::internal(format!("starting the Raft node: {e}")))??;
         peers.attach(handle.clone());
         Ok(Replica::new(handle, peers.clone(), clock))
     }
@@ -260,7 +269,9 @@ impl Coordinator {
         loop {
             match readiness(&self.replica) {
                 Ok(()) => return Ok(()),
-                Err(reason) if tokio::time::Instant::now() >= until => return Err(Error::unavailable(reason)),
+                Err(reason) if tokio::time::Instant::now() >= until => {
+                    return Err(Error::unavailable(reason));
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

@@ -96,10 +96,9 @@ impl Peers {
     }
 
     fn client(&self, id: NodeId) -> Result<RaftServiceClient<Channel>> {
-        let link = self
-            .links
-            .get(&id)
-            .ok_or_else(|| Error::unavailable(format!("coordinator {id} is not in this node's configuration")))?;
+        let link = self.links.get(&id).ok_or_else(|| {
+            Error::unavailable(format!("coordinator {id} is not in this node's configuration"))
+        })?;
         Ok(RaftServiceClient::new(link.channel.clone())
             .max_decoding_message_size(MAX_CLUSTER_MESSAGE)
             .max_encoding_message_size(MAX_CLUSTER_MESSAGE))
@@ -122,7 +121,9 @@ impl Peers {
                 )));
             }
             Err(_) => {
-                return Err(Error::outcome_unknown(format!("coordinator {to} did not answer a proposal in time")));
+                return Err(Error::outcome_unknown(format!(
+                    "coordinator {to} did not answer a proposal in time"
+                )));
             }
         };
         match answer.error {
@@ -170,7 +171,9 @@ impl Peers {
                 }
             }
         };
-        let receive = async { client.send_snapshot(ReceiverStream::new(stream)).await.map_err(|s| error_of_status(&s)) };
+        let receive = async {
+            client.send_snapshot(ReceiverStream::new(stream)).await.map_err(|s| error_of_status(&s))
+        };
         let (sent, received) = tokio::join!(send, receive);
         sent?;
         received?;
@@ -196,7 +199,8 @@ async fn pump(
         if relay.try_send(first).is_err() {
             continue;
         }
-        let mut client = RaftServiceClient::new(channel.clone()).max_encoding_message_size(MAX_CLUSTER_MESSAGE);
+        let mut client =
+            RaftServiceClient::new(channel.clone()).max_encoding_message_size(MAX_CLUSTER_MESSAGE);
         let call = client.send(ReceiverStream::new(stream).fuse());
         tokio::pin!(call);
         let failed = loop {

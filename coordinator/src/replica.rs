@@ -90,7 +90,12 @@ impl Replica {
     ///
     /// # Errors
     /// As [`Replica::propose`].
-    pub async fn propose_as(&self, proposer: String, sequence: u64, command: Command) -> Result<CommandResult> {
+    pub async fn propose_as(
+        &self,
+        proposer: String,
+        sequence: u64,
+        command: Command,
+    ) -> Result<CommandResult> {
         let name = command.name();
         let envelope = Envelope { proposer, sequence, time_ms: self.inner.clock.now_ms(), command };
         let bytes = Bytes::from(envelope.encode()?);
@@ -108,8 +113,10 @@ impl Replica {
             }
             if Instant::now() >= deadline {
                 return Err(if may_have_happened {
-                    Error::outcome_unknown(format!("command {name} was proposed, its outcome is not known: {error}"))
-                        .hint("ask for the object's state before trying again")
+                    Error::outcome_unknown(format!(
+                        "command {name} was proposed, its outcome is not known: {error}"
+                    ))
+                    .hint("ask for the object's state before trying again")
                 } else {
                     Error::unavailable(format!("command {name} could not be proposed: {error}"))
                 });

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
-    UInt64Builder,
+    ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder, UInt64Builder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use stevedore_common::Result;
@@ -146,7 +146,8 @@ mod tests {
     #[test]
     fn rows_become_a_batch_of_the_declared_types() {
         const COLUMNS: Columns = &[("name", ColumnKind::Text), ("created_on", ColumnKind::Timestamp)];
-        let batch = batch_of(COLUMNS, &[vec!["a".into(), Value::Int(1)], vec![Value::Null, Value::Null]]).unwrap();
+        let batch =
+            batch_of(COLUMNS, &[vec!["a".into(), Value::Int(1)], vec![Value::Null, Value::Null]]).unwrap();
         assert_eq!(batch.schema(), schema_of(COLUMNS));
         assert_eq!((batch.num_rows(), batch.column(1).null_count()), (2, 1));
     }

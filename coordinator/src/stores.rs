@@ -14,7 +14,9 @@ use stevedore_common::file_identity::{FileEntry, StoreIdentity};
 use stevedore_common::ids::StageId;
 use stevedore_common::location::{Location, internal_identity};
 use stevedore_common::secret::{Sealed, SealingKey, Secret};
-use stevedore_common::storage::{ListOptions, StagePattern, StoragePolicy, StorageSpec, Store, Stores as StoreCache, Warehouse};
+use stevedore_common::storage::{
+    ListOptions, StagePattern, StoragePolicy, StorageSpec, Store, Stores as StoreCache, Warehouse,
+};
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{ConnectionRef, LocationRef};
@@ -123,7 +125,11 @@ impl Stores {
             .collect()
     }
 
-    fn open_all(&self, owner: &str, sealed: &BTreeMap<String, Sealed>) -> Result<BTreeMap<String, Secret<String>>> {
+    fn open_all(
+        &self,
+        owner: &str,
+        sealed: &BTreeMap<String, Sealed>,
+    ) -> Result<BTreeMap<String, Secret<String>>> {
         sealed
             .iter()
             .map(|(key, value)| Ok((key.clone(), self.sealing.open(&format!("{owner}/{key}"), value)?)))
@@ -141,7 +147,8 @@ impl Stores {
         storage_type: StorageType,
     ) -> Result<catalog::Connection> {
         let connection = catalog::connection(view, name)?.ok_or_else(|| {
-            Error::not_found(format!("connection '{name}' does not exist")).hint("SHOW CONNECTIONS lists them")
+            Error::not_found(format!("connection '{name}' does not exist"))
+                .hint("SHOW CONNECTIONS lists them")
         })?;
         if connection.storage_type != storage_type.as_str() {
             return Err(Error::invalid(format!(
@@ -171,14 +178,21 @@ impl Stores {
                 (stage_place(&stage), path.clone(), Some(stage))
             }
             LocationRef::UserStage { .. } => return Err(Error::not_supported_yet("the user stage @~")),
-            LocationRef::Uri { url, connection } => (self.uri_place(view, url, connection.as_ref())?, String::new(), None),
+            LocationRef::Uri { url, connection } => {
+                (self.uri_place(view, url, connection.as_ref())?, String::new(), None)
+            }
         };
         let source = SourcePlan { place, path, files, pattern };
         self.resolve(view, &source)?;
         Ok((source, stage))
     }
 
-    fn uri_place(&self, view: &dyn ReadView, url: &str, connection: Option<&ConnectionRef>) -> Result<PlacePlan> {
+    fn uri_place(
+        &self,
+        view: &dyn ReadView,
+        url: &str,
+        connection: Option<&ConnectionRef>,
+    ) -> Result<PlacePlan> {
         Ok(match connection {
             Some(ConnectionRef::Named { name, storage_type }) => {
                 self.require_connection(view, name, *storage_type)?;
@@ -203,7 +217,13 @@ impl Stores {
     ///
     /// # Errors
     /// What building its store says.
-    pub fn check_source(&self, view: &dyn ReadView, stage: &str, url: &str, source: &StageSource) -> Result<()> {
+    pub fn check_source(
+        &self,
+        view: &dyn ReadView,
+        stage: &str,
+        url: &str,
+        source: &StageSource,
+    ) -> Result<()> {
         let place = external_place(stage, url, source);
         self.resolve(view, &SourcePlan { place, path: String::new(), files: None, pattern: None }).map(|_| ())
     }
@@ -232,7 +252,8 @@ impl Stores {
             }
             PlacePlan::Connection { url, connection } => {
                 let connection = self.require_connection(view, connection, StorageType::of_uri(url)?)?;
-                let secrets = self.open_all(&format!("connection/{}", connection.name), &connection.secrets)?;
+                let secrets =
+                    self.open_all(&format!("connection/{}", connection.name), &connection.secrets)?;
                 (url, connection.params, secrets)
             }
             PlacePlan::Inline { url, owner, params, secrets } => {

@@ -68,11 +68,9 @@ impl WorkerDirectory {
             return Ok(known.clone());
         }
         let leader = self.replica.leader().ok_or_else(|| Error::unavailable("the group has no leader"))?;
-        let address = self
-            .peers
-            .peer(leader)
-            .map(|peer| peer.client_address.clone())
-            .ok_or_else(|| Error::unavailable(format!("the leader {leader} is not in this node's configuration")))?;
+        let address = self.peers.peer(leader).map(|peer| peer.client_address.clone()).ok_or_else(|| {
+            Error::unavailable(format!("the leader {leader} is not in this node's configuration"))
+        })?;
         let mut client = AdminServiceClient::new(self.channel(&address)?);
         let status = client
             .cluster_status(v1::ClusterStatusRequest {})
@@ -147,7 +145,8 @@ impl WorkerDirectory {
         self.with_worker(|mut client| {
             let descriptor = FlightDescriptor::new_cmd(command.clone());
             async move {
-                let info = client.get_flight_info(descriptor).await.map_err(|s| error_of_status(&s))?.into_inner();
+                let info =
+                    client.get_flight_info(descriptor).await.map_err(|s| error_of_status(&s))?.into_inner();
                 let schema = Schema::try_from(info)
                     .map_err(|e| Error::internal(format!("a worker answered no schema: {e}")))?;
                 Ok(Arc::new(schema))

@@ -94,7 +94,8 @@ impl Cli {
             // A client's own output is what counts.
             Command::Sql(_) | Command::Quickstart { .. } => ("stevedore-sql", "error"),
         };
-        let telemetry = runtime.block_on(async { self.log.init(service, &std::process::id().to_string(), default) })?;
+        let telemetry =
+            runtime.block_on(async { self.log.init(service, &std::process::id().to_string(), default) })?;
         let result = runtime.block_on(async {
             match self.command {
                 Command::Local(args) => local::run(args).await,
@@ -146,12 +147,15 @@ async fn asked_to_stop() {
 
 fn address(option: &str, text: &str) -> Result<SocketAddr> {
     text.parse().map_err(|_| {
-        Error::invalid(format!("{option} is '{text}'; an IP address and a port are expected, as in 127.0.0.1:8900"))
+        Error::invalid(format!(
+            "{option} is '{text}'; an IP address and a port are expected, as in 127.0.0.1:8900"
+        ))
     })
 }
 
 fn required<T>(value: Option<T>, option: &str) -> Result<T> {
     value.ok_or_else(|| {
-        Error::invalid(format!("{option} is not set")).hint("set it in the configuration file, or by flag or variable")
+        Error::invalid(format!("{option} is not set"))
+            .hint("set it in the configuration file, or by flag or variable")
     })
 }

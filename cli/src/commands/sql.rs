@@ -20,7 +20,12 @@ enum FormatArg {
 #[derive(Debug, Args)]
 pub(super) struct SqlArgs {
     /// The server.
-    #[arg(long, env = "STEVEDORE_ADDR", default_value = "grpc://127.0.0.1:8900", conflicts_with = "data_dir")]
+    #[arg(
+        long,
+        env = "STEVEDORE_ADDR",
+        default_value = "grpc://127.0.0.1:8900",
+        conflicts_with = "data_dir"
+    )]
     addr: String,
     /// Run on this data folder in this process, without a server.
     #[arg(long)]

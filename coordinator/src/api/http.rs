@@ -26,7 +26,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await.map_err(|e| {
-        Error::unavailable(format!("cannot listen on {listen} for HTTP: {e}")).hint("choose another --http address")
+        Error::unavailable(format!("cannot listen on {listen} for HTTP: {e}"))
+            .hint("choose another --http address")
     })?;
     let address = listener.local_addr()?;
     let app = Router::new()

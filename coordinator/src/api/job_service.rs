@@ -40,7 +40,8 @@ impl Jobs {
 
     fn job_message(&self, view: &dyn ReadView, job: &Job) -> Result<v1::Job> {
         let spec = jobs::job_spec(view, job.id)?;
-        let live = if job.phase == JobPhase::Running { self.progress.of_job(job.id) } else { Default::default() };
+        let live =
+            if job.phase == JobPhase::Running { self.progress.of_job(job.id) } else { Default::default() };
         let done = job.phase.is_committed();
         Ok(v1::Job {
             job_id: job.id.to_string(),
@@ -51,7 +52,8 @@ impl Jobs {
             phase: phase_message(job.phase).into(),
             progress: Some(v1::Progress {
                 files_total: u64::from(job.files),
-                files_done: u64::from(job.accepted_parts).max(if done { u64::from(job.files) } else { 0 })
+                files_done: u64::from(job.accepted_parts)
+                    .max(if done { u64::from(job.files) } else { 0 })
                     .min(u64::from(job.files))
                     .saturating_add(live.files)
                     .min(u64::from(job.files)),
@@ -78,7 +80,11 @@ impl Jobs {
         self.job_message(view, &job)
     }
 
-    async fn submit(&self, request: v1::SubmitJobRequest, traceparent: String) -> Result<v1::SubmitJobResponse> {
+    async fn submit(
+        &self,
+        request: v1::SubmitJobRequest,
+        traceparent: String,
+    ) -> Result<v1::SubmitJobResponse> {
         if request.idempotency_key.len() > 256 {
             return Err(Error::invalid("an idempotency key has at most 256 bytes"));
         }

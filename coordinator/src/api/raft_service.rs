@@ -28,13 +28,19 @@ impl RaftMessages {
         if cluster_id == self.cluster_id {
             return Ok(());
         }
-        Err(Error::denied(format!("this is cluster '{}', the message is for '{cluster_id}'", self.cluster_id)))
+        Err(Error::denied(format!(
+            "this is cluster '{}', the message is for '{cluster_id}'",
+            self.cluster_id
+        )))
     }
 
     async fn admit(&self, cluster_id: &str, from: u64, incarnation: &str, to: u64) -> Result<()> {
         self.check_cluster(cluster_id)?;
         if to != self.replica.id().0 {
-            return Err(Error::denied(format!("this is coordinator {}, the message is for {to}", self.replica.id())));
+            return Err(Error::denied(format!(
+                "this is coordinator {}, the message is for {to}",
+                self.replica.id()
+            )));
         }
         self.replica.handle().admit_peer(cluster_id, NodeId(from), incarnation).await
     }
@@ -43,7 +49,8 @@ impl RaftMessages {
         let mut receiver = None;
         let mut bytes = 0;
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|s| Error::unavailable(format!("a snapshot broke off: {}", s.message())))?;
+            let chunk =
+                chunk.map_err(|s| Error::unavailable(format!("a snapshot broke off: {}", s.message())))?;
             let mut open = match receiver.take() {
                 Some(open) => open,
                 None => {

@@ -190,7 +190,8 @@ impl WorkerSessions {
     }
 
     async fn stage(&self, chunk: v1::ReportChunk) -> Result<()> {
-        let attempt = attempt_of(chunk.slice.as_ref().ok_or_else(|| Error::invalid("a report names no slice"))?)?;
+        let attempt =
+            attempt_of(chunk.slice.as_ref().ok_or_else(|| Error::invalid("a report names no slice"))?)?;
         let files = chunk.files.iter().map(file_report).collect::<Result<_>>()?;
         let totals = chunk.totals.as_ref().map(|totals| SliceTotals {
             files: totals.files,
@@ -216,7 +217,10 @@ impl WorkerSessions {
 
     async fn failed(self, failed: v1::SliceFailed) {
         let Some(attempt) = failed.slice.as_ref().and_then(|slice| attempt_of(slice).ok()) else { return };
-        let error = failed.error.as_ref().map_or_else(|| Error::internal("a slice failed without a reason"), error_of);
+        let error = failed
+            .error
+            .as_ref()
+            .map_or_else(|| Error::internal("a slice failed without a reason"), error_of);
         tracing::info!(%attempt, %error, permanent = failed.permanent, "a slice failed");
         let file = failed.file.as_ref().and_then(|file| file_report(file).ok());
         self.workers.ended(attempt);
@@ -271,7 +275,9 @@ impl WorkerService for WorkerSessions {
     ) -> std::result::Result<Response<Self::SessionStream>, Status> {
         let mut inbox = request.into_inner();
         let register = match inbox.next().await.transpose()? {
-            Some(v1::WorkerMessage { message: Some(worker_message::Message::Register(register)) }) => register,
+            Some(v1::WorkerMessage { message: Some(worker_message::Message::Register(register)) }) => {
+                register
+            }
             _ => return Err(status_of(Error::invalid("a worker's session begins with Register"))),
         };
         let (outbox, stream) = mpsc::channel(OUTBOX);

@@ -7,8 +7,8 @@ use stevedore_common::location::Location;
 use stevedore_common::secret::{Sealed, Secret};
 use stevedore_common::{Error, Result};
 use stevedore_sql::ast::{
-    AlterStage, ConnectionRef, ConnectionSpec, CopyOptions, CreateMode, CreateStage, FileFormatRef, LocationRef,
-    Statement,
+    AlterStage, ConnectionRef, ConnectionSpec, CopyOptions, CreateMode, CreateStage, FileFormatRef,
+    LocationRef, Statement,
 };
 use stevedore_sql::connection::{ConnectionOptions, StorageType};
 use stevedore_state::catalog::{self, StageFormat, StageKind, StageSource};
@@ -62,7 +62,9 @@ impl Engine {
             Statement::DropConnection { name, if_exists } => Command::DropConnection { name, if_exists },
             Statement::CreateStage(create) => self.create_stage_command(&create).await?,
             Statement::AlterStage(alter) => self.alter_stage_command(&alter).await?,
-            Statement::DropStage { name, if_exists } => return self.drop_stage(handle, name, if_exists).await,
+            Statement::DropStage { name, if_exists } => {
+                return self.drop_stage(handle, name, if_exists).await;
+            }
             Statement::CreateFileFormat { name, mode, format } => {
                 if built_in_format(&name).is_some() {
                     return Err(Error::already_exists(format!("file format '{name}' is built in"))
@@ -86,7 +88,13 @@ impl Engine {
         self.stores.seal_all(owner, secrets)
     }
 
-    fn stage_source(&self, view: &dyn ReadView, stage: &str, url: &str, spec: Option<&ConnectionRef>) -> Result<StageSource> {
+    fn stage_source(
+        &self,
+        view: &dyn ReadView,
+        stage: &str,
+        url: &str,
+        spec: Option<&ConnectionRef>,
+    ) -> Result<StageSource> {
         let location = Location::parse(url)?;
         location.require_folder()?;
         match spec {
@@ -127,7 +135,8 @@ impl Engine {
             return Ok(created.format);
         }
         built_in_format(name).ok_or_else(|| {
-            Error::not_found(format!("file format '{name}' does not exist")).hint("SHOW FILE FORMATS lists them")
+            Error::not_found(format!("file format '{name}' does not exist"))
+                .hint("SHOW FILE FORMATS lists them")
         })
     }
 
@@ -150,7 +159,8 @@ impl Engine {
             }
             internal => internal,
         };
-        let file_format = create.file_format.as_ref().map(|format| self.stage_format(&*view, format)).transpose()?;
+        let file_format =
+            create.file_format.as_ref().map(|format| self.stage_format(&*view, format)).transpose()?;
         Ok(Command::CreateStage {
             name: create.name.clone(),
             kind,
@@ -172,7 +182,10 @@ impl Engine {
             StageKind::Internal => None,
         });
         if stage.is_some() && current_url.is_none() && (alter.url.is_some() || alter.connection.is_some()) {
-            return Err(Error::invalid(format!("stage '{}' is internal: it has no URL and no connection", alter.name)));
+            return Err(Error::invalid(format!(
+                "stage '{}' is internal: it has no URL and no connection",
+                alter.name
+            )));
         }
         let url = alter.url.clone().or(current_url);
         if let Some(new_url) = &alter.url {

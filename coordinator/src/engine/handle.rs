@@ -48,7 +48,8 @@ impl StatementHandle {
     /// # Errors
     /// Invalid input: the bytes are not a handle of ours.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|_| Error::invalid("this is not a statement handle of Stevedore"))
+        serde_json::from_slice(bytes)
+            .map_err(|_| Error::invalid("this is not a statement handle of Stevedore"))
     }
 
     /// The same statement with parameters.
@@ -65,7 +66,9 @@ impl StatementHandle {
     pub fn parameter_bytes(&self) -> Result<Option<Vec<u8>>> {
         self.parameters
             .as_deref()
-            .map(|text| BASE64.decode(text).map_err(|_| Error::invalid("the parameters of a handle are damaged")))
+            .map(|text| {
+                BASE64.decode(text).map_err(|_| Error::invalid("the parameters of a handle are damaged"))
+            })
             .transpose()
     }
 

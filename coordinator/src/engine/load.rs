@@ -11,8 +11,8 @@ use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{
-    AnalyzedQuery, ColumnMatchMode, CopyInto, CopyOptions, CopySource, CreateTable, Insert, InsertSource, OnError,
-    Statement,
+    AnalyzedQuery, ColumnMatchMode, CopyInto, CopyOptions, CopySource, CreateTable, Insert, InsertSource,
+    OnError, Statement,
 };
 use stevedore_state::catalog;
 use stevedore_state::command::{Command, JobEnding};
@@ -92,7 +92,11 @@ fn recorded_text(sql: &str) -> String {
 }
 
 impl Engine {
-    pub(super) async fn copy_into_table(&self, handle: &StatementHandle, copy: &CopyInto) -> Result<Execution> {
+    pub(super) async fn copy_into_table(
+        &self,
+        handle: &StatementHandle,
+        copy: &CopyInto,
+    ) -> Result<Execution> {
         if !self.job_exists(handle).await? {
             let spec = self.bind_copy(handle, copy).await?;
             self.create_job(JobId(handle.id), spec).await?;
@@ -111,7 +115,11 @@ impl Engine {
         Ok(Execution::rows(INSERT_COLUMNS, &[vec![rows.into()]])?.with_affected(rows as i64))
     }
 
-    pub(super) async fn create_table_as(&self, handle: &StatementHandle, create: &CreateTable) -> Result<Execution> {
+    pub(super) async fn create_table_as(
+        &self,
+        handle: &StatementHandle,
+        create: &CreateTable,
+    ) -> Result<Execution> {
         let view = self.replica.read().await?;
         let (database, name) = self.qualify(handle, &create.table);
         let (if_not_exists, or_replace) = mode_flags(create.mode);
@@ -197,10 +205,12 @@ impl Engine {
     async fn job_result(&self, id: JobId) -> Result<Job> {
         let job = self.wait_for_job(id).await?;
         match job.phase {
-            JobPhase::Aborted => {
-                Err(job.error.unwrap_or_else(|| Error::internal(format!("job {id} was aborted without a reason"))))
+            JobPhase::Aborted => Err(job
+                .error
+                .unwrap_or_else(|| Error::internal(format!("job {id} was aborted without a reason")))),
+            JobPhase::Cancelled => {
+                Err(Error::cancelled(format!("job {id} was cancelled; nothing was loaded")))
             }
-            JobPhase::Cancelled => Err(Error::cancelled(format!("job {id} was cancelled; nothing was loaded"))),
             _ => Ok(job),
         }
     }
@@ -216,7 +226,9 @@ impl Engine {
             match jobs::job(&*self.replica.local(), id)? {
                 Some(job) if job.phase.is_ended() => return Ok(job),
                 None if created.elapsed() > CATCH_UP_FOR => {
-                    return Err(Error::unavailable(format!("job {id} is not known here; this coordinator lags behind")));
+                    return Err(Error::unavailable(format!(
+                        "job {id} is not known here; this coordinator lags behind"
+                    )));
                 }
                 _ => {}
             }
@@ -312,7 +324,8 @@ impl Engine {
             settings: handle.settings.clone(),
             traceparent: stevedore_common::telemetry::current_traceparent(),
         };
-        let plan = JobPlan::Copy(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
+        let plan =
+            JobPlan::Copy(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
             kind: JobKind::Copy,
             statement: recorded_text(&handle.sql),

@@ -129,7 +129,8 @@ impl Engine {
             return Err(error);
         }
         let parameters = statement.parameters();
-        let simple = |kind, schema| Description { kind, schema, parameters, pins: Default::default(), is_job: false };
+        let simple =
+            |kind, schema| Description { kind, schema, parameters, pins: Default::default(), is_job: false };
         if let Some(columns) = show::columns_of(&statement) {
             return Ok(simple(StatementKind::Query, schema_of(columns)));
         }
@@ -196,7 +197,10 @@ impl Engine {
             Statement::Remove(list) => self.remove_files(&list).await,
             Statement::Use { database } => {
                 self.require_database(&*self.replica.read().await?, &database)?;
-                Ok(Execution { session_change: Some(SessionChange::Database(database)), ..Execution::nothing() })
+                Ok(Execution {
+                    session_change: Some(SessionChange::Database(database)),
+                    ..Execution::nothing()
+                })
             }
             Statement::Set { name, value } => {
                 settings::check(&name, Some(&value))?;

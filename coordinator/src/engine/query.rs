@@ -34,8 +34,11 @@ fn text_of(query: &AnalyzedQuery, explain: Explain) -> String {
 
 fn check_parameters(handle: &StatementHandle, query: &AnalyzedQuery) -> Result<()> {
     if query.parameters > 0 && handle.parameters.is_none() {
-        return Err(Error::invalid(format!("the statement has {} parameters, none were bound", query.parameters))
-            .hint("prepare the statement and bind a value to each ?"));
+        return Err(Error::invalid(format!(
+            "the statement has {} parameters, none were bound",
+            query.parameters
+        ))
+        .hint("prepare the statement and bind a value to each ?"));
     }
     Ok(())
 }
@@ -96,11 +99,15 @@ fn about_empty(error: Error, spec: &v1::QuerySpec, relations: &[RelationPlan]) -
     if error.kind() != ErrorKind::NotFound {
         return error;
     }
-    let empty = spec.relations.iter().zip(relations).find_map(|(sent, planned)| match (&sent.relation, &planned.target) {
-        (Some(v1::relation::Relation::Stage(scan)), RelationTarget::Stage { source, .. }) if scan.files.is_empty() => {
-            Some(source)
+    let empty = spec.relations.iter().zip(relations).find_map(|(sent, planned)| {
+        match (&sent.relation, &planned.target) {
+            (Some(v1::relation::Relation::Stage(scan)), RelationTarget::Stage { source, .. })
+                if scan.files.is_empty() =>
+            {
+                Some(source)
+            }
+            _ => None,
         }
-        _ => None,
     });
     match empty {
         Some(source) => {

@@ -10,7 +10,9 @@ use futures::StreamExt;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
-use stevedore_sql::ast::{AnalyzedQuery, FileFormatRef, ListFiles, LocationRef, RelationTarget as SqlTarget, TableFunction};
+use stevedore_sql::ast::{
+    AnalyzedQuery, FileFormatRef, ListFiles, LocationRef, RelationTarget as SqlTarget, TableFunction,
+};
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
@@ -19,7 +21,8 @@ use crate::planner::plan::{RelationPlan, RelationTarget};
 use crate::planner::spec;
 
 /// Table functions that are in the dialect and not built yet.
-const LATER_FUNCTIONS: &[&str] = &["infer_schema", "inspect_parquet", "copy_history", "stream_status", "task_history"];
+const LATER_FUNCTIONS: &[&str] =
+    &["infer_schema", "inspect_parquet", "copy_history", "stream_status", "task_history"];
 
 impl Engine {
     /// The format of files: the statement's, then the stage's, then Parquet.
@@ -37,7 +40,9 @@ impl Engine {
             (None, None) => FileFormat::defaults(FormatKind::Parquet),
         };
         match format.kind {
-            FormatKind::Orc | FormatKind::Avro => Err(Error::not_supported_yet(format!("{} files", format.kind))),
+            FormatKind::Orc | FormatKind::Avro => {
+                Err(Error::not_supported_yet(format!("{} files", format.kind)))
+            }
             _ => Ok(format),
         }
     }
@@ -87,11 +92,15 @@ impl Engine {
             });
         }
         let text = |name: &str| function.named(name).and_then(|arg| arg.text()).map(str::to_owned);
-        let location = text("location")
-            .ok_or_else(|| Error::invalid("list_stage needs location => '@stage[/path]'"))?;
+        let location =
+            text("location").ok_or_else(|| Error::invalid("list_stage needs location => '@stage[/path]'"))?;
         let (name, path) = match location.strip_prefix('@') {
             Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
-            None => return Err(Error::invalid(format!("the location '{location}' is no stage; write '@name/path'"))),
+            None => {
+                return Err(Error::invalid(format!(
+                    "the location '{location}' is no stage; write '@name/path'"
+                )));
+            }
         };
         let location = match name {
             "~" => LocationRef::UserStage { path: path.to_owned() },
@@ -138,7 +147,6 @@ impl Engine {
             parameters: handle.parameter_bytes()?.into_iter().collect(),
         })
     }
-
 }
 
 fn ipc_stream(batches: &[RecordBatch]) -> Result<Vec<u8>> {

@@ -26,7 +26,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "UTC",
         description: "the time zone that times without one are read in (an IANA name)",
         check: |value| {
-            value.parse::<chrono_tz::Tz>().map(|_| ()).map_err(|_| "an IANA name such as Europe/Paris".to_owned())
+            value
+                .parse::<chrono_tz::Tz>()
+                .map(|_| ())
+                .map_err(|_| "an IANA name such as Europe/Paris".to_owned())
         },
     },
 ];

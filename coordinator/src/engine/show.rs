@@ -23,7 +23,8 @@ const TABLES: Columns = &[
     ("data_size", UnsignedBigInt),
     ("comment", Text),
 ];
-const DESC_TABLE: Columns = &[("Field", Text), ("Type", Text), ("Null", Text), ("Default", Text), ("Extra", Text)];
+const DESC_TABLE: Columns =
+    &[("Field", Text), ("Type", Text), ("Null", Text), ("Default", Text), ("Extra", Text)];
 const SHOW_COLUMNS: Columns =
     &[("Field", Text), ("Type", Text), ("Null", Text), ("Default", Text), ("Comment", Text)];
 const SHOW_CREATE: Columns = &[("Table", Text), ("Create Table", Text)];
@@ -103,8 +104,11 @@ impl Engine {
                 let mut names: Vec<String> = catalog::databases(view)?.into_iter().map(|d| d.name).collect();
                 names.extend(["information_schema".to_owned(), "system".to_owned()]);
                 names.sort();
-                let rows: Vec<_> =
-                    names.into_iter().filter(|name| like.matches(name)).map(|name| vec![name.into()]).collect();
+                let rows: Vec<_> = names
+                    .into_iter()
+                    .filter(|name| like.matches(name))
+                    .map(|name| vec![name.into()])
+                    .collect();
                 Execution::rows(DATABASES, &rows)
             }
             Statement::ShowTables { database, like } => {
@@ -193,7 +197,12 @@ impl Engine {
                     .filter(|setting| like.matches(setting.name))
                     .map(|setting| {
                         let value = handle.settings.get(setting.name).map_or(setting.default, String::as_str);
-                        vec![setting.name.into(), value.into(), setting.default.into(), setting.description.into()]
+                        vec![
+                            setting.name.into(),
+                            value.into(),
+                            setting.default.into(),
+                            setting.description.into(),
+                        ]
                     })
                     .collect();
                 Execution::rows(SETTINGS, &rows)

@@ -45,7 +45,9 @@ impl TableEdit {
         match self {
             Self::Truncate { id, now_ms } => committer.truncate(location, id, id, *now_ms).await,
             Self::AddColumns(columns) => committer.add_columns(location, columns).await,
-            Self::SetProperties(properties) => committer.set_properties(location, properties.clone(), &[]).await,
+            Self::SetProperties(properties) => {
+                committer.set_properties(location, properties.clone(), &[]).await
+            }
         }
     }
 }
@@ -110,7 +112,8 @@ impl Engine {
         }
         self.require_database(view, &database)?;
         catalog::table(view, &database, &name)?.ok_or_else(|| {
-            Error::not_found(format!("table '{database}.{name}' does not exist")).hint("SHOW TABLES lists them")
+            Error::not_found(format!("table '{database}.{name}' does not exist"))
+                .hint("SHOW TABLES lists them")
         })
     }
 
@@ -156,7 +159,11 @@ impl Engine {
         Ok((self.committer.create_table(&new).await?, options))
     }
 
-    pub(super) async fn create_table(&self, handle: &StatementHandle, create: &CreateTable) -> Result<Execution> {
+    pub(super) async fn create_table(
+        &self,
+        handle: &StatementHandle,
+        create: &CreateTable,
+    ) -> Result<Execution> {
         let (database, name) = self.qualify(handle, &create.table);
         let view = self.replica.read().await?;
         self.require_database(&*view, &database)?;
@@ -227,7 +234,9 @@ impl Engine {
                     self.committer.discard(&prepared).await;
                     location = current_location;
                 }
-                Ok(other) => return Err(Error::internal(format!("unexpected answer to a table change: {other:?}"))),
+                Ok(other) => {
+                    return Err(Error::internal(format!("unexpected answer to a table change: {other:?}")));
+                }
                 Err(error) => {
                     if error.kind() != ErrorKind::OutcomeUnknown {
                         self.committer.discard(&prepared).await;
@@ -240,7 +249,11 @@ impl Engine {
             .retryable(true))
     }
 
-    pub(super) async fn truncate_table(&self, handle: &StatementHandle, table: &ObjectRef) -> Result<Execution> {
+    pub(super) async fn truncate_table(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+    ) -> Result<Execution> {
         let table = self.require_table(&*self.replica.read().await?, handle, table)?;
         let edit = TableEdit::Truncate { id: handle.id.to_string(), now_ms: self.replica.now_ms() };
         self.change_table(handle, table, TableChangeKind::Truncate, edit).await

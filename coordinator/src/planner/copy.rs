@@ -63,7 +63,8 @@ pub async fn claim_and_plan(
         })
         .collect();
     let total = plan_slices(replica, job, slices).await?;
-    let files = u32::try_from(claimed.len()).map_err(|_| Error::exhausted("too many files in one statement"))?;
+    let files =
+        u32::try_from(claimed.len()).map_err(|_| Error::exhausted("too many files in one statement"))?;
     replica.propose(Command::SealJob { job, files, slices: total }).await?;
     Ok(())
 }

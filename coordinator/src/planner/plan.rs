@@ -203,7 +203,10 @@ impl JobPlan {
             return encode(&Stored::Inline(self.clone()));
         }
         let path = format!("jobs/{job}/plan.json");
-        warehouse.put(&path, inline.into()).await.map_err(|e| e.context(format!("writing the plan of job {job}")))?;
+        warehouse
+            .put(&path, inline.into())
+            .await
+            .map_err(|e| e.context(format!("writing the plan of job {job}")))?;
         encode(&Stored::Object(path))
     }
 
@@ -216,7 +219,8 @@ impl JobPlan {
         match serde_json::from_str(text).map_err(damaged)? {
             Stored::Inline(plan) => Ok(plan),
             Stored::Object(path) => {
-                let file = warehouse.open_current(&path).await.map_err(|e| e.context("reading a job's plan"))?;
+                let file =
+                    warehouse.open_current(&path).await.map_err(|e| e.context("reading a job's plan"))?;
                 let bytes = file.read_all(MOST_STORED).await?;
                 serde_json::from_slice(&bytes).map_err(damaged)
             }

@@ -80,7 +80,13 @@ pub fn pack(files: &[PackFile], rule: PackRule) -> Vec<PackedSlice> {
                 let border = |n: u64| (u128::from(file.size) * u128::from(n) / u128::from(parts)) as u64;
                 let (start, end) = (border(part), border(part + 1));
                 slices.push(PackedSlice {
-                    parts: vec![FilePart { file: file.file, start, end, part: part as u32, parts: parts as u32 }],
+                    parts: vec![FilePart {
+                        file: file.file,
+                        start,
+                        end,
+                        part: part as u32,
+                        parts: parts as u32,
+                    }],
                     bytes: end - start,
                 });
             }
@@ -137,7 +143,10 @@ mod tests {
         assert_eq!(pack(&files(&sizes, false), rule(4)).len(), 1);
         let slices = pack(&files(&sizes, true), rule(4));
         assert_eq!(slices.len(), 16);
-        assert_eq!(slices[0].parts[0], FilePart { file: FileIndex(0), start: 0, end: 128 * MIB, part: 0, parts: 16 });
+        assert_eq!(
+            slices[0].parts[0],
+            FilePart { file: FileIndex(0), start: 0, end: 128 * MIB, part: 0, parts: 16 }
+        );
         assert_eq!(slices[15].parts[0].end, 2048 * MIB);
     }
 

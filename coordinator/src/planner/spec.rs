@@ -9,9 +9,9 @@ use stevedore_common::ids::{AttemptKey, SliceKey};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
+use stevedore_state::catalog;
 use stevedore_state::jobs::{self, ErrorMode, JobSpec, OnError};
 use stevedore_state::view::ReadView;
-use stevedore_state::catalog;
 
 use super::plan::{CopyPlan, JobPlan, QueryPlan, RelationPlan, RelationTarget};
 use crate::committer::Committer;
@@ -106,7 +106,8 @@ async fn target(
             name: job.table_name.clone(),
             table_uuid: metadata.uuid().to_string(),
             iceberg_schema: serde_json::to_string(metadata.current_schema().as_ref()).map_err(json)?,
-            partition_spec: serde_json::to_string(metadata.default_partition_spec().as_ref()).map_err(json)?,
+            partition_spec: serde_json::to_string(metadata.default_partition_spec().as_ref())
+                .map_err(json)?,
             properties: metadata.properties().clone(),
             data_location: format!("{}/data", metadata.location().trim_end_matches('/')),
             warehouse: Some(access_of(context.stores.warehouse().spec())),
@@ -124,18 +125,25 @@ fn location_of(
     let table = catalog::table_by_id(view, table)?
         .filter(|table| table.dropped_on_ms.is_none())
         .ok_or_else(|| Error::not_found("the table was dropped while the statement was running"))?;
-    if let Some(bytes) = table.options.get(crate::engine::TARGET_FILE_SIZE).and_then(|text| text.parse().ok()) {
+    if let Some(bytes) = table.options.get(crate::engine::TARGET_FILE_SIZE).and_then(|text| text.parse().ok())
+    {
         *target_file_bytes = bytes;
     }
     Ok(table.metadata_location)
 }
 
-fn copy_source(view: &dyn ReadView, stores: &Stores, key: SliceKey, plan: &CopyPlan) -> Result<v1::CopySource> {
+fn copy_source(
+    view: &dyn ReadView,
+    stores: &Stores,
+    key: SliceKey,
+    plan: &CopyPlan,
+) -> Result<v1::CopySource> {
     let source = stores.resolve(view, &plan.source)?;
     let mut files = Vec::new();
     for task in jobs::slice_files(view, key)? {
-        let file = jobs::job_file(view, key.job, task.file)?
-            .ok_or_else(|| Error::internal(format!("file {} of job {} is not recorded", task.file, key.job)))?;
+        let file = jobs::job_file(view, key.job, task.file)?.ok_or_else(|| {
+            Error::internal(format!("file {} of job {} is not recorded", task.file, key.job))
+        })?;
         files.push(v1::FileTask {
             range_start: task.range_start,
             range_end: task.range_end,
@@ -160,7 +168,8 @@ fn copy_source(view: &dyn ReadView, stores: &Stores, key: SliceKey, plan: &CopyP
 }
 
 fn format_json(format: &stevedore_common::file_format::FileFormat) -> Result<String> {
-    serde_json::to_string(format).map_err(|e| Error::internal(format!("a file format cannot be encoded: {e}")))
+    serde_json::to_string(format)
+        .map_err(|e| Error::internal(format!("a file format cannot be encoded: {e}")))
 }
 
 fn on_error(on_error: OnError) -> v1::OnError {
@@ -218,12 +227,14 @@ fn decode_base64(text: &str) -> Result<Vec<u8>> {
 /// What listing says; resource exhausted beyond the number of files that a query may read.
 pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan) -> Result<v1::Relation> {
     let relation = match &plan.target {
-        RelationTarget::Table { metadata_location, empty, .. } => v1::relation::Relation::Table(v1::TableScan {
-            metadata_location: metadata_location.clone(),
-            warehouse: Some(access_of(stores.warehouse().spec())),
-            snapshot_id: 0,
-            empty: *empty,
-        }),
+        RelationTarget::Table { metadata_location, empty, .. } => {
+            v1::relation::Relation::Table(v1::TableScan {
+                metadata_location: metadata_location.clone(),
+                warehouse: Some(access_of(stores.warehouse().spec())),
+                snapshot_id: 0,
+                empty: *empty,
+            })
+        }
         RelationTarget::Stage { source, format } => {
             let source = stores.resolve(view, source)?;
             v1::relation::Relation::Stage(v1::StageScan {

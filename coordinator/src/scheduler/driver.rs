@@ -130,7 +130,8 @@ impl Driver {
 
     fn stop_slices(&self, job: JobId) {
         for attempt in self.workers.attempts_of(job) {
-            let cancel = CancelSlice { slice: Some(spec::slice_ref(attempt)), reason: "the job ended".into() };
+            let cancel =
+                CancelSlice { slice: Some(spec::slice_ref(attempt)), reason: "the job ended".into() };
             self.workers.send_to_holder(attempt, coordinator_message::Message::Cancel(cancel));
             self.workers.ended(attempt);
         }
@@ -275,7 +276,8 @@ impl Driver {
         let plan = match known {
             Some(plan) => plan,
             None => {
-                let plan = Arc::new(JobPlan::load(&record.plan, self.context.stores.warehouse().store()).await?);
+                let plan =
+                    Arc::new(JobPlan::load(&record.plan, self.context.stores.warehouse().store()).await?);
                 self.plans.lock().insert(job, plan.clone());
                 plan
             }

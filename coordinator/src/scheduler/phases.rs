@@ -64,7 +64,8 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
     let spec = context.spec(job)?;
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
-            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan).await
+            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
+                .await
         }
         JobPlan::Query(_) => {
             let slice = NewSlice { files: Vec::new(), bytes: 0 };

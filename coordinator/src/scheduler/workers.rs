@@ -69,10 +69,9 @@ impl Workers {
         let held = old.map(|old| old.running).unwrap_or_default();
         let (running, lost) =
             if same_process { (held, Vec::new()) } else { (BTreeMap::new(), held.into_keys().collect()) };
-        inner.workers.insert(
-            info.id.clone(),
-            Worker { info, session, outbox, running, last_heard_ms: now_ms },
-        );
+        inner
+            .workers
+            .insert(info.id.clone(), Worker { info, session, outbox, running, last_heard_ms: now_ms });
         (session, lost)
     }
 
@@ -157,7 +156,10 @@ impl Workers {
             .filter(|(_, worker)| now_ms.saturating_sub(worker.last_heard_ms) > lease_ms)
             .map(|(id, _)| id.clone())
             .collect();
-        dead.iter().filter_map(|id| inner.workers.remove(id)).flat_map(|worker| worker.running.into_keys()).collect()
+        dead.iter()
+            .filter_map(|id| inner.workers.remove(id))
+            .flat_map(|worker| worker.running.into_keys())
+            .collect()
     }
 
     /// Forgets everyone: leadership was lost.
@@ -168,9 +170,8 @@ impl Workers {
     /// Sends to a worker. False: it has no session, or its outbox is full or closed.
     pub fn send(&self, id: &WorkerId, message: v1::coordinator_message::Message) -> bool {
         let outbox = self.inner.lock().workers.get(id).map(|worker| worker.outbox.clone());
-        outbox.is_some_and(|outbox| {
-            outbox.try_send(v1::CoordinatorMessage { message: Some(message) }).is_ok()
-        })
+        outbox
+            .is_some_and(|outbox| outbox.try_send(v1::CoordinatorMessage { message: Some(message) }).is_ok())
     }
 
     /// Sends to whoever holds the attempt.

@@ -13,9 +13,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor, Values, Visit, VisitMut, Visitor, VisitorMut,
-    WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    Statement, TableFactor, Values, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 use stevedore_common::{Error, Result};
 
@@ -42,7 +42,8 @@ fn align_variants(values: &mut Values) {
     };
     let width = values.rows.first().map_or(0, Vec::len);
     for column in 0..width {
-        let Some(call) = values.rows.iter().filter_map(|row| row.get(column)).find(|expr| parses(expr)).cloned()
+        let Some(call) =
+            values.rows.iter().filter_map(|row| row.get(column)).find(|expr| parses(expr)).cloned()
         else {
             continue;
         };

@@ -295,16 +295,18 @@ pub(crate) fn parse(sql: &str) -> Result<Statement> {
         }
         // DataFusion's parser makes a statement of its own of every EXPLAIN.
         DfStatement::Explain(explain) if explain.format.is_none() => match *explain.statement {
-            DfStatement::Statement(query) if matches!(*query, Statement::Query(_)) => Ok(Statement::Explain {
-                describe_alias: DescribeAlias::Explain,
-                analyze: explain.analyze,
-                verbose: explain.verbose,
-                query_plan: false,
-                estimate: false,
-                statement: query,
-                format: None,
-                options: None,
-            }),
+            DfStatement::Statement(query) if matches!(*query, Statement::Query(_)) => {
+                Ok(Statement::Explain {
+                    describe_alias: DescribeAlias::Explain,
+                    analyze: explain.analyze,
+                    verbose: explain.verbose,
+                    query_plan: false,
+                    estimate: false,
+                    statement: query,
+                    format: None,
+                    options: None,
+                })
+            }
             _ => Err(Error::not_supported("EXPLAIN of anything but a query")),
         },
         DfStatement::Explain(_) => Err(Error::not_supported_yet("EXPLAIN with a format")),

@@ -207,7 +207,8 @@ impl Session {
         };
         let (executor, link, running, shutdown) =
             (self.executor.clone(), self.link.clone(), self.running.clone(), shutdown.clone());
-        let span = tracing::info_span!("slice", job = slice.job_id, slice = slice.slice, attempt = slice.attempt);
+        let span =
+            tracing::info_span!("slice", job = slice.job_id, slice = slice.slice, attempt = slice.attempt);
         span.set_parent_from(&spec.traceparent);
         let run = async move {
             let id = SliceId::from(&slice);

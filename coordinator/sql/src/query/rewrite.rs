@@ -199,7 +199,9 @@ impl Rewriter {
             [table] => ObjectRef { database: None, name: object(table) },
             [database, table] => ObjectRef { database: Some(object(database)), name: object(table) },
             _ => {
-                return Err(Error::invalid("a name has at most two parts: database.name").at(place.0, place.1));
+                return Err(
+                    Error::invalid("a name has at most two parts: database.name").at(place.0, place.1)
+                );
             }
         };
         let index = self.add_relation(RelationTarget::Table(table));

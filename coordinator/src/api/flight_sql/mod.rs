@@ -194,4 +194,3 @@ async fn described(
     let description = sql.engine.describe(handle).await.map_err(status_of)?;
     statement_info(handle, &description, request.into_inner())
 }
-

@@ -85,8 +85,10 @@ pub(super) async fn read_parameters(
                 rows += batch.num_rows();
                 if rows > MOST_PARAMETER_ROWS {
                     return Err(status_of(
-                        Error::exhausted(format!("more than {MOST_PARAMETER_ROWS} rows of parameters in one call"))
-                            .hint("load them from a file with COPY INTO"),
+                        Error::exhausted(format!(
+                            "more than {MOST_PARAMETER_ROWS} rows of parameters in one call"
+                        ))
+                        .hint("load them from a file with COPY INTO"),
                     ));
                 }
                 batches.push(batch);

@@ -9,13 +9,14 @@ use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Command, CommandGetCatalogs,
     CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery,
-    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
+    CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
+    TicketStatementQuery,
 };
 use arrow_flight::{
-    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightData,
-    FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, PollInfo, PutResult, SchemaResult,
-    Ticket,
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty,
+    FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, PollInfo,
+    PutResult, SchemaResult, Ticket,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -27,13 +28,14 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::extensions::{
-    CANCEL_FLIGHT_INFO, CLOSE_SESSION, CloseSessionResult, GET_SESSION_OPTIONS, GetSessionOptionsResult, OptionValue,
-    SET_SESSION_OPTIONS, SessionOptionValue, SetSessionOptionError, SetSessionOptionsRequest, SetSessionOptionsResult,
+    CANCEL_FLIGHT_INFO, CLOSE_SESSION, CloseSessionResult, GET_SESSION_OPTIONS, GetSessionOptionsResult,
+    OptionValue, SET_SESSION_OPTIONS, SessionOptionValue, SetSessionOptionError, SetSessionOptionsRequest,
+    SetSessionOptionsResult,
 };
 use super::prepared::{parameter_schema, read_parameters, row_ipc, schema_bytes};
 use super::{
-    DoGetStream, FlightSql, advertised_schema, command_of, described, encode, info_of, metadata, one_batch,
-    statement_info, unsupported, with_cookie, give_session,
+    DoGetStream, FlightSql, advertised_schema, command_of, described, encode, give_session, info_of,
+    metadata, one_batch, statement_info, unsupported, with_cookie,
 };
 use crate::engine::StatementHandle;
 use crate::status::status_of;
@@ -127,7 +129,9 @@ impl FlightSqlService for FlightSql {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
             .and_then(|(_, text)| BASE64.decode(text.trim()).ok());
         if basic.is_none() {
-            return Err(Status::unauthenticated("the handshake needs basic authentication (user and password)"));
+            return Err(Status::unauthenticated(
+                "the handshake needs basic authentication (user and password)",
+            ));
         }
         let token = Uuid::new_v4().simple().to_string();
         ok_or_status(self.sessions.get_or_make(&token))?;
@@ -263,7 +267,11 @@ impl FlightSqlService for FlightSql {
         Ok(Response::new(one_batch(ok_or_status(metadata::schemas(query, &databases))?)))
     }
 
-    async fn do_get_tables(&self, query: CommandGetTables, _request: Request<Ticket>) -> Result<Response<DoGetStream>> {
+    async fn do_get_tables(
+        &self,
+        query: CommandGetTables,
+        _request: Request<Ticket>,
+    ) -> Result<Response<DoGetStream>> {
         let tables = ok_or_status(self.engine.list_tables(query.include_schema).await)?;
         Ok(Response::new(one_batch(ok_or_status(metadata::tables(query, &tables))?)))
     }
@@ -420,9 +428,13 @@ impl FlightSqlService for FlightSql {
             }
             SET_SESSION_OPTIONS => self.set_options(&session.id, unpack(&action.body)?).encode_to_vec(),
             GET_SESSION_OPTIONS => {
-                let text = |text: String| SessionOptionValue { option_value: Some(OptionValue::String(text)) };
-                let mut session_options: std::collections::HashMap<_, _> =
-                    session.settings.iter().map(|(name, value)| (name.clone(), text(value.clone()))).collect();
+                let text =
+                    |text: String| SessionOptionValue { option_value: Some(OptionValue::String(text)) };
+                let mut session_options: std::collections::HashMap<_, _> = session
+                    .settings
+                    .iter()
+                    .map(|(name, value)| (name.clone(), text(value.clone())))
+                    .collect();
                 session_options.insert("schema".to_owned(), text(session.database.clone()));
                 GetSessionOptionsResult { session_options }.encode_to_vec()
             }
@@ -491,7 +503,10 @@ impl FlightService for FlightSqlServer {
     type ListActionsStream = BoxedStream<ActionType>;
     type DoExchangeStream = BoxedStream<FlightData>;
 
-    async fn handshake(&self, r: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>> {
+    async fn handshake(
+        &self,
+        r: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>> {
         Ok(FlightService::handshake(&self.0, r).await?.map(StreamExt::boxed))
     }
 
@@ -532,7 +547,10 @@ impl FlightService for FlightSqlServer {
         Ok(with_cookie(FlightService::do_action(&self.0, r).await?.map(StreamExt::boxed), given))
     }
 
-    async fn do_exchange(&self, r: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>> {
+    async fn do_exchange(
+        &self,
+        r: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>> {
         Ok(FlightService::do_exchange(&self.0, r).await?.map(StreamExt::boxed))
     }
 }
