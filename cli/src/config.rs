@@ -64,6 +64,8 @@ pub struct CoordinatorFile {
     pub slice_bytes: Option<u64>,
     /// Size that written data files aim at, bytes.
     pub target_file_bytes: Option<u64>,
+    /// The records of jobs that ended this many days ago are trimmed.
+    pub job_history_days: Option<u32>,
 }
 
 /// The file of a worker.

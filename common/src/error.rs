@@ -98,6 +98,8 @@ struct Inner {
     hint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     #[serde(default)]
     retryable: bool,
 }
@@ -127,6 +129,7 @@ impl Error {
             context: Vec::new(),
             hint: None,
             position: None,
+            subject: None,
             retryable,
         }))
     }
@@ -189,6 +192,14 @@ impl Error {
         self
     }
 
+    /// Says which name of the statement this is about, for those who know its text but not the error's
+    /// place in it. The first one set wins.
+    #[must_use]
+    pub fn about(mut self, name: impl Into<String>) -> Self {
+        self.0.subject.get_or_insert_with(|| name.into());
+        self
+    }
+
     /// Marks that the same request may succeed later.
     #[must_use]
     pub fn retryable(mut self, retryable: bool) -> Self {
@@ -225,6 +236,11 @@ impl Error {
     /// The place in the statement, if known.
     pub fn position(&self) -> Option<Position> {
         self.0.position
+    }
+
+    /// The name that the error is about, if known.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.subject.as_deref()
     }
 
     /// Whether the same request may succeed later.

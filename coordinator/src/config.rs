@@ -49,6 +49,9 @@ pub struct Scheduling {
     pub split_above_bytes: u64,
     /// Size that written data files aim at, bytes.
     pub target_file_bytes: u64,
+    /// The records of jobs that ended this many days ago are trimmed. What stops a second load of a file
+    /// is kept.
+    pub job_history_days: i64,
 }
 
 impl Default for Scheduling {
@@ -60,6 +63,7 @@ impl Default for Scheduling {
             slice_files: 1_000,
             split_above_bytes: 512 << 20,
             target_file_bytes: 256 << 20,
+            job_history_days: 30,
         }
     }
 }

@@ -19,6 +19,7 @@ pub fn error_info(error: &Error) -> ErrorInfo {
         line: position.map_or(0, |p| p.line),
         column: position.map_or(0, |p| p.column),
         retryable: error.is_retryable(),
+        subject: error.subject().unwrap_or_default().to_owned(),
     }
 }
 
@@ -28,6 +29,9 @@ pub fn error_of(info: &ErrorInfo) -> Error {
         Error::new(ErrorKind::from_wire(&info.kind), info.message.clone()).retryable(info.retryable);
     if !info.hint.is_empty() {
         error = error.hint(info.hint.clone());
+    }
+    if !info.subject.is_empty() {
+        error = error.about(info.subject.clone());
     }
     if info.line > 0 {
         error = error.at(info.line, info.column);

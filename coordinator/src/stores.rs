@@ -146,10 +146,7 @@ impl Stores {
         name: &str,
         storage_type: StorageType,
     ) -> Result<catalog::Connection> {
-        let connection = catalog::connection(view, name)?.ok_or_else(|| {
-            Error::not_found(format!("connection '{name}' does not exist"))
-                .hint("SHOW CONNECTIONS lists them")
-        })?;
+        let connection = catalog::require_connection(view, name)?;
         if connection.storage_type != storage_type.as_str() {
             return Err(Error::invalid(format!(
                 "connection '{name}' is of type {}, the URL needs {storage_type}",
@@ -172,9 +169,7 @@ impl Stores {
     ) -> Result<(SourcePlan, Option<Stage>)> {
         let (place, path, stage) = match location {
             LocationRef::Stage { name, path } => {
-                let stage = catalog::stage(view, name)?.ok_or_else(|| {
-                    Error::not_found(format!("stage '{name}' does not exist")).hint("SHOW STAGES lists them")
-                })?;
+                let stage = catalog::require_stage(view, name)?;
                 (stage_place(&stage), path.clone(), Some(stage))
             }
             LocationRef::UserStage { .. } => return Err(Error::not_supported_yet("the user stage @~")),
@@ -225,7 +220,9 @@ impl Stores {
         source: &StageSource,
     ) -> Result<()> {
         let place = external_place(stage, url, source);
-        self.resolve(view, &SourcePlan { place, path: String::new(), files: None, pattern: None }).map(|_| ())
+        let source =
+            self.resolve(view, &SourcePlan { place, path: String::new(), files: None, pattern: None })?;
+        source.store.check_allowed(&source.prefix)
     }
 
     /// The store, prefix and identity of a planned source.

@@ -14,6 +14,11 @@ use crate::file_identity::{FileEntry, FileVersion};
 
 #[async_trait]
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Whether the operator allows this place, as far as that can be told without the network.
+    fn check_allowed(&self, _path: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything whose path begins with `prefix`, in the order of the store, page by page.
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>>;
 

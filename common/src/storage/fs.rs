@@ -156,6 +156,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 #[async_trait]
 impl Backend for FsBackend {
+    fn check_allowed(&self, path: &str) -> Result<()> {
+        match Path::new("/").join(path).canonicalize() {
+            Ok(real) if self.allowed(&real) => Ok(()),
+            Ok(_) => Err(self.refused(path)),
+            // Not there (yet): then what is above it counts.
+            Err(_) => self.resolve_ancestor(path).map(|_| ()),
+        }
+    }
+
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>> {
         let (sender, receiver) = mpsc::channel(256);
         let this = self.clone();

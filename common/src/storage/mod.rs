@@ -265,6 +265,15 @@ impl Store {
         &self.root
     }
 
+    /// Whether the operator's policy allows this place, as far as that can be told without the network:
+    /// for local paths, whether they lie below an allowed folder.
+    ///
+    /// # Errors
+    /// Denied.
+    pub fn check_allowed(&self, path: &str) -> Result<()> {
+        self.backend.check_allowed(&self.full_prefix(path)?)
+    }
+
     /// The same store with another root in the same bucket or file system.
     ///
     /// # Errors
@@ -338,6 +347,14 @@ impl Store {
         Ok(full)
     }
 
+    fn full_prefix(&self, prefix: &str) -> Result<String> {
+        let full = format!("{}{prefix}", self.root.path());
+        if !full.is_empty() {
+            check_store_path(self.root.scheme(), full.trim_end_matches('/'))?;
+        }
+        Ok(full)
+    }
+
     fn below_root(&self, mut entry: FileEntry) -> FileEntry {
         if let Some(below) = entry.path.strip_prefix(self.root.path()) {
             entry.path = below.to_owned();
@@ -346,15 +363,10 @@ impl Store {
     }
 
     fn list_raw(&self, prefix: &str) -> BoxStream<'static, Result<FileEntry>> {
-        let full = format!("{}{prefix}", self.root.path());
-        let checked = if full.is_empty() {
-            Ok(())
-        } else {
-            check_store_path(self.root.scheme(), full.trim_end_matches('/'))
+        let full = match self.full_prefix(prefix) {
+            Ok(full) => full,
+            Err(e) => return futures::stream::once(async move { Err(e) }).boxed(),
         };
-        if let Err(e) = checked {
-            return futures::stream::once(async move { Err(e) }).boxed();
-        }
         let this = self.clone();
         self.backend.list(full).map_ok(move |entry| this.below_root(entry)).boxed()
     }

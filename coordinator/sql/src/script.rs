@@ -8,7 +8,7 @@ use stevedore_common::{Error, Result};
 
 use crate::MAX_STATEMENT_BYTES;
 use crate::ast::Statement;
-use crate::lexer::{LexError, Token, tokenize};
+use crate::lexer::{LexError, Tok, Token, tokenize};
 use crate::parser::parse_statement;
 
 /// Whether a text that a shell has read can be run.
@@ -58,6 +58,26 @@ pub fn split_script_with_places(text: &str) -> Result<Vec<(Position, String)>> {
         })
     };
     Ok(split(&tokens).into_iter().map(|(piece, _)| (place(piece), text_of(text, piece).to_owned())).collect())
+}
+
+/// Where a name first stands in the text of a statement: as a name, a stage, or a string that names an
+/// object. A place where it is only given to something (`… AS name`) comes last.
+pub fn place_of_name(text: &str, name: &str) -> Option<Position> {
+    let tokens = tokenize(text).ok()?;
+    let rank = |index: usize, token: &Token| {
+        let same = |other: &str| other.eq_ignore_ascii_case(name);
+        let given = index.checked_sub(1).and_then(|i| tokens.get(i)).is_some_and(|t| t.is_word("AS"));
+        match &token.tok {
+            Tok::Word(text) | Tok::Quoted(text) if same(text) => Some(u8::from(given) * 2),
+            Tok::At(at) if same(&at.name) => Some(0),
+            Tok::Dollar(n) if name.strip_prefix('$').is_some_and(|rest| rest == n.to_string()) => Some(0),
+            Tok::Str(text) if same(text) => Some(1),
+            _ => None,
+        }
+    };
+    let ranked = tokens.iter().enumerate().filter_map(|(i, token)| Some((rank(i, token)?, i, token)));
+    let (_, _, found) = ranked.min_by_key(|(rank, i, _)| (*rank, *i))?;
+    Some(Position { line: found.line, column: found.column })
 }
 
 pub(crate) fn parse_one(text: &str) -> Result<Statement> {
@@ -211,6 +231,17 @@ mod tests {
         ] {
             assert_eq!(completeness(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_found_where_it_is_used() {
+        let place = |text: &str, name: &str| place_of_name(text, name).map(|p| (p.line, p.column));
+        assert_eq!(place("SELECT a AS x,\n  x + 1 FROM t", "x"), Some((2, 3)));
+        assert_eq!(place("SELECT 'x', X FROM t", "x"), Some((1, 13)));
+        assert_eq!(place("COPY INTO t FROM @landing/a/", "landing"), Some((1, 18)));
+        assert_eq!(place("SELECT $1, $2 FROM @s (FILE_FORMAT => 'f')", "f"), Some((1, 39)));
+        assert_eq!(place("SELECT $1, $12, $2 FROM @s", "$2"), Some((1, 17)));
+        assert_eq!(place("SELECT 1", "y"), None);
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub fn plan_new_columns(metadata: &TableMetadata, columns: &[Column]) -> Result<
     let mut last_id = metadata.last_column_id();
     for column in columns {
         if fields.iter().any(|field| field.name.eq_ignore_ascii_case(&column.name)) {
-            return Err(Error::already_exists(format!("column '{}' exists already", column.name)));
+            return Err(
+                Error::already_exists(format!("column '{}' exists already", column.name)).about(&column.name)
+            );
         }
         if !column.nullable && metadata.current_snapshot().is_some() {
             return Err(Error::invalid(format!(
@@ -157,5 +159,5 @@ fn position(fields: &[NestedFieldRef], name: &str) -> Result<usize> {
         .iter()
         .position(|field| field.name == name)
         .or_else(|| fields.iter().position(|field| field.name.eq_ignore_ascii_case(name)))
-        .ok_or_else(|| Error::not_found(format!("column '{name}' does not exist")))
+        .ok_or_else(|| Error::not_found(format!("column '{name}' does not exist")).about(name))
 }

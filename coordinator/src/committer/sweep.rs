@@ -1,87 +1,100 @@
-//! Which files nobody needs any more.
+//! Which data files of an ended job nobody needs.
 //!
-//! Comes in: a listing of data files and the set that metadata refers to. Goes out: the files that may
-//! be deleted. The decision to sweep (which jobs have ended, after a linearizable read) is the
-//! caller's; age alone never decides here.
+//! Comes in: the warehouse, the table folder that the job wrote to, the data files that its commit added
+//! (none, where it did not commit). Goes out: the deletion of every other file of the job's. That the job
+//! has ended is the caller's to know, from a linearizable read; age never decides here. Files that
+//! another engine or another job wrote are never touched, whatever refers to them.
 
 use std::collections::HashSet;
 
-use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::spec::{ManifestList, TableMetadata};
-use stevedore_common::Result;
+use futures::StreamExt;
 use stevedore_common::ids::JobId;
+use stevedore_common::storage::{ListOptions, Store};
+use stevedore_common::{Error, Result};
+use tokio::task::JoinSet;
 
-use super::{Committer, failed};
+/// Deletions at a time.
+const DELETES: usize = 16;
 
-/// The job that wrote a data file, told from its name (`<job>-<slice>-<attempt>-…`).
-pub fn job_of(data_file: &str) -> Option<JobId> {
-    const UUID_LENGTH: usize = 36;
-    let name = data_file.rsplit('/').next().unwrap_or(data_file);
-    let (job, rest) = name.split_at_checked(UUID_LENGTH)?;
-    if rest.starts_with('-') { job.parse().ok() } else { None }
+/// The last segment of a path or URI.
+pub fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The listed data files that one of `ended` jobs wrote and nothing refers to. Files whose names are
-/// not ours are never among them.
-pub fn orphans(
-    listing: impl IntoIterator<Item = String>,
-    ended: &HashSet<JobId>,
-    referenced: &HashSet<String>,
-) -> Vec<String> {
-    listing
-        .into_iter()
-        .filter(|file| job_of(file).is_some_and(|job| ended.contains(&job)) && !referenced.contains(file))
-        .collect()
+/// Deletes the data files below `table` (relative to the warehouse) that `job` wrote and whose names are not
+/// among `kept`; answers how many. Data files are named `<job>-<slice>-<attempt>-…`.
+///
+/// # Errors
+/// Storage; what was deleted until then stays deleted.
+pub async fn sweep_job(warehouse: &Store, table: &str, job: JobId, kept: &HashSet<String>) -> Result<u64> {
+    let prefix = format!("{table}/data/{job}-");
+    delete(warehouse, &prefix, |path| !kept.contains(file_name(path))).await
 }
 
-impl Committer {
-    /// Every data and delete file that any snapshot of the table holds, as live or as deleted.
-    ///
-    /// # Errors
-    /// Storage; then nothing may be swept.
-    pub async fn referenced_files(&self, metadata: &TableMetadata) -> Result<HashSet<String>> {
-        let mut manifests = HashSet::new();
-        let mut to_read = Vec::new();
-        for snapshot in metadata.snapshots() {
-            let location = snapshot.manifest_list();
-            let read = async {
-                let bytes = self.file_io.new_input(location)?.read().await?;
-                ManifestList::parse_with_version(&bytes, metadata.format_version())
-            };
-            let list = read.await.map_err(|e| failed(&format!("reading manifest list {location}"), e))?;
-            for manifest in list.consume_entries() {
-                if manifests.insert(manifest.manifest_path.clone()) {
-                    to_read.push(manifest);
-                }
+/// Deletes the whole folder of a table that never was: that of a CREATE TABLE AS that did not commit.
+///
+/// # Errors
+/// Storage.
+pub async fn sweep_table(warehouse: &Store, table: &str) -> Result<u64> {
+    if table.is_empty() || table.ends_with('/') {
+        return Err(Error::internal(format!("'{table}' is not the folder of a table")));
+    }
+    delete(warehouse, &format!("{table}/"), |_| true).await
+}
+
+async fn delete(warehouse: &Store, prefix: &str, unneeded: impl Fn(&str) -> bool) -> Result<u64> {
+    let mut files = warehouse.list(prefix, ListOptions::default());
+    let mut deleting = JoinSet::new();
+    let mut count = 0;
+    loop {
+        let next = match files.next().await {
+            Some(file) => Some(file?.path),
+            None => None,
+        };
+        let at_a_time = if next.is_some() { DELETES } else { 1 };
+        while deleting.len() >= at_a_time {
+            if let Some(deleted) = deleting.join_next().await {
+                deleted.map_err(|e| Error::internal(format!("a deletion ended early: {e}")))??;
             }
         }
-        stream::iter(to_read)
-            .map(|manifest| async move { self.load_manifest(&manifest).await })
-            .buffer_unordered(8)
-            .try_fold(HashSet::new(), |mut files, manifest| async move {
-                files.extend(manifest.entries().iter().map(|entry| entry.file_path().to_owned()));
-                Ok(files)
-            })
-            .await
+        match next {
+            Some(path) if unneeded(&path) => {
+                let warehouse = warehouse.clone();
+                deleting.spawn(async move { warehouse.delete(&path).await });
+                count += 1;
+            }
+            Some(_) => {}
+            None => return Ok(count),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use futures::TryStreamExt;
+
     use super::*;
 
-    #[test]
-    fn only_unreferenced_files_of_ended_jobs_are_orphans() {
-        let (ended, live) = (JobId::generate(), JobId::generate());
-        let file = |job: &JobId, n: u32| format!("s3://w/t/data/{job}-0-1-{n}-x.parquet");
-        let listing = vec![
-            file(&ended, 0),
-            file(&ended, 1),
-            file(&live, 0),
-            "s3://w/t/data/00000-0-written-by-another-engine-with-a-long-name.parquet".to_owned(),
-        ];
-        let referenced = HashSet::from([file(&ended, 0)]);
-        assert_eq!(orphans(listing, &HashSet::from([ended]), &referenced), [file(&ended, 1)]);
+    #[tokio::test]
+    async fn only_what_the_job_left_behind_goes() {
+        let store = Store::in_memory();
+        let (job, other) = (JobId::generate(), JobId::generate());
+        let kept = format!("{job}-0-2-0-x.parquet");
+        for name in [
+            kept.clone(),
+            format!("{job}-0-1-0-x.parquet"),
+            format!("{other}-0-1-0-x.parquet"),
+            "00000-0-of-another-engine.parquet".to_owned(),
+        ] {
+            store.put(&format!("default/t-1/data/{name}"), "rows".into()).await.unwrap();
+        }
+        let kept = HashSet::from([kept]);
+        assert_eq!(sweep_job(&store, "default/t-1", job, &kept).await.unwrap(), 1);
+        assert_eq!(sweep_job(&store, "default/t-1", job, &kept).await.unwrap(), 0);
+        let left: Vec<_> = store.list("default/t-1/", ListOptions::default()).try_collect().await.unwrap();
+        assert_eq!(left.len(), 3);
+        assert!(sweep_table(&store, "").await.is_err());
+        assert_eq!(sweep_table(&store, "default/t-1").await.unwrap(), 3);
     }
 }

@@ -136,6 +136,7 @@ impl Engine {
         }
         built_in_format(name).ok_or_else(|| {
             Error::not_found(format!("file format '{name}' does not exist"))
+                .about(name)
                 .hint("SHOW FILE FORMATS lists them")
         })
     }
@@ -192,9 +193,13 @@ impl Engine {
             Location::parse(new_url)?.require_folder()?;
             changes.push(StageChange::SetUrl(new_url.clone()));
         }
+        let mut source = stage.as_ref().and_then(|stage| match &stage.kind {
+            StageKind::External { source, .. } => Some(source.clone()),
+            StageKind::Internal => None,
+        });
         if let (Some(connection), Some(url)) = (&alter.connection, &url) {
             let storage_type = StorageType::of_uri(url)?;
-            let source = match connection {
+            let new_source = match connection {
                 ConnectionSpec::Named(name) => {
                     self.stores.require_connection(&*view, name, storage_type)?;
                     StageSource::Named(name.clone())
@@ -204,7 +209,11 @@ impl Engine {
                     self.inline_source(&alter.name, &options)?
                 }
             };
-            changes.push(StageChange::SetSource(source));
+            changes.push(StageChange::SetSource(new_source.clone()));
+            source = Some(new_source);
+        }
+        if let (Some(url), Some(source)) = (&url, &source) {
+            self.stores.check_source(&*view, &alter.name, url, source)?;
         }
         if let Some(format) = &alter.file_format {
             changes.push(StageChange::SetFileFormat(self.stage_format(&*view, format)?));

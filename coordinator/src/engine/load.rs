@@ -130,6 +130,7 @@ impl Engine {
             }
             if !or_replace {
                 return Err(Error::already_exists(format!("table '{database}.{name}' exists already"))
+                    .about(&name)
                     .hint("use OR REPLACE or IF NOT EXISTS"));
             }
         }

@@ -124,6 +124,10 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement.
     pub async fn describe(&self, handle: &StatementHandle) -> Result<Description> {
+        self.describe_statement(handle).await.map_err(|error| pointed(error, handle))
+    }
+
+    async fn describe_statement(&self, handle: &StatementHandle) -> Result<Description> {
         let statement = stevedore_sql::parse(&handle.sql)?;
         if let Some(error) = statement.unsupported() {
             return Err(error);
@@ -166,7 +170,8 @@ impl Engine {
         let started = std::time::Instant::now();
         let span = tracing::info_span!("statement", id = %handle.id, statement = statement.name());
         span.set_parent_from(&handle.traceparent);
-        let result = self.dispatch(handle, statement).instrument(span).await;
+        let result =
+            self.dispatch(handle, statement).instrument(span).await.map_err(|error| pointed(error, handle));
         tracing::info!(
             sql = %stevedore_sql::mask_secrets(&handle.sql),
             elapsed_ms = started.elapsed().as_millis() as u64,
@@ -239,7 +244,9 @@ impl Engine {
         if is_virtual_database(name) || catalog::database(view, name)?.is_some() {
             return Ok(());
         }
-        Err(Error::not_found(format!("database '{name}' does not exist")).hint("SHOW DATABASES lists them"))
+        Err(Error::not_found(format!("database '{name}' does not exist"))
+            .about(name)
+            .hint("SHOW DATABASES lists them"))
     }
 
     /// Proposes the statement's own command: once, however often the handle is run.
@@ -257,6 +264,15 @@ impl Engine {
             return Ok(true);
         }
         self.cancel_job(stevedore_common::ids::JobId(id)).await
+    }
+}
+
+/// Points an error about a name to where the name stands in the statement.
+fn pointed(error: Error, handle: &StatementHandle) -> Error {
+    let place = error.subject().and_then(|name| stevedore_sql::script::place_of_name(&handle.sql, name));
+    match place {
+        Some(place) => error.at(place.line, place.column),
+        None => error,
     }
 }
 

@@ -89,6 +89,7 @@ impl Engine {
                 Error::not_supported_yet(format!("the table function {}", function.name))
             } else {
                 Error::not_found(format!("the table function '{}' does not exist", function.name))
+                    .about(&function.name)
             });
         }
         let text = |name: &str| function.named(name).and_then(|arg| arg.text()).map(str::to_owned);

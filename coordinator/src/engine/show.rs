@@ -160,10 +160,7 @@ impl Engine {
                 Execution::rows(CONNECTIONS, &rows)
             }
             Statement::DescConnection { name } => {
-                let connection = catalog::connection(view, name)?.ok_or_else(|| {
-                    Error::not_found(format!("connection '{name}' does not exist"))
-                        .hint("SHOW CONNECTIONS lists them")
-                })?;
+                let connection = catalog::require_connection(view, name)?;
                 Execution::rows(CONNECTIONS, &[connection_row(&connection)])
             }
             Statement::ShowFileFormats { like } => {
@@ -185,9 +182,7 @@ impl Engine {
                 Execution::rows(STAGES, &rows)
             }
             Statement::DescStage { name } => {
-                let stage = catalog::stage(view, name)?.ok_or_else(|| {
-                    Error::not_found(format!("stage '{name}' does not exist")).hint("SHOW STAGES lists them")
-                })?;
+                let stage = catalog::require_stage(view, name)?;
                 Execution::rows(STAGES, &[stage_row(view, &stage)?])
             }
             Statement::ShowSettings { like } => {

@@ -113,6 +113,7 @@ impl Engine {
         self.require_database(view, &database)?;
         catalog::table(view, &database, &name)?.ok_or_else(|| {
             Error::not_found(format!("table '{database}.{name}' does not exist"))
+                .about(name)
                 .hint("SHOW TABLES lists them")
         })
     }
@@ -389,10 +390,11 @@ pub(super) fn target_columns<'a>(
         let column = schema.column(name).ok_or_else(|| {
             let known: Vec<&str> = schema.columns.iter().map(|column| column.name.as_str()).collect();
             Error::not_found(format!("column '{name}' does not exist in table '{table}'"))
+                .about(name)
                 .hint(format!("its columns are {}", known.join(", ")))
         })?;
         if columns.iter().any(|other| other.id == column.id) {
-            return Err(Error::invalid(format!("column '{name}' is named twice")));
+            return Err(Error::invalid(format!("column '{name}' is named twice")).about(name));
         }
         columns.push(column);
     }

@@ -4,7 +4,7 @@
 //! beyond the state (which tasks run, which leases it granted) is memory: a new leader starts from the
 //! state alone. A step that fails for a moment is tried again; one that cannot succeed aborts its job.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::decide::{Assignment, JobView, assign};
+use super::housekeeping::Housekeeping;
 use super::phases::{self, Context};
 use super::workers::Workers;
 use crate::planner::plan::JobPlan;
@@ -31,10 +32,6 @@ use crate::planner::spec;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Pending slices of one job that one round looks at.
 const LOOK_AHEAD: usize = 64;
-/// How often housekeeping runs.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
-/// Ledger entries that one housekeeping command settles or sweeps.
-const HOUSEKEEPING_LIMIT: u32 = 500;
 /// Tries of a step that fails for a moment, before its job is aborted.
 const MOST_TRIES: u32 = 8;
 
@@ -100,7 +97,8 @@ impl Driver {
         let mut events = self.context.replica.events();
         let mut jobs: JoinSet<JobId> = JoinSet::new();
         let mut driven: HashSet<JobId> = HashSet::new();
-        let housekeeping = tokio::spawn(self.clone().keep_house(term.clone()));
+        let housekeeping = Housekeeping::new(self.context.clone(), self.workers.clone());
+        let housekeeping = tokio::spawn(housekeeping.run(term.clone()));
         loop {
             if let Err(error) = self.look(led_since, &mut jobs, &mut driven) {
                 tracing::error!(%error, "the state could not be read");
@@ -324,46 +322,6 @@ impl Driver {
             JobPhase::Purging => phases::purge(&self.context, &job).await,
             JobPhase::Committed | JobPhase::Aborted | JobPhase::Cancelled => Ok(()),
         }
-    }
-
-    /// Makes ledger entries explicit and clears those that a TRUNCATE left, a little at a time.
-    async fn keep_house(self: Arc<Self>, term: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = term.cancelled() => return,
-                () = tokio::time::sleep(HOUSEKEEPING_EVERY) => {}
-            }
-            if let Err(error) = self.settle().await {
-                tracing::debug!(%error, "housekeeping was put off");
-            }
-        }
-    }
-
-    async fn settle(&self) -> Result<()> {
-        let replica = &self.context.replica;
-        let view = replica.local();
-        let mut commands: Vec<Command> = jobs::unsettled_jobs(&*view, 4)?
-            .into_iter()
-            .map(|job| Command::SettleLedger { job, limit: HOUSEKEEPING_LIMIT })
-            .collect();
-        for table in stevedore_state::ledger::sweepable_ledgers(&*view, 4)? {
-            commands.push(Command::SweepLedger { table, limit: HOUSEKEEPING_LIMIT });
-        }
-        for command in commands {
-            replica.propose(command).await?;
-        }
-        metrics::gauge!("stevedore_workers").set(self.workers.views().len() as f64);
-        let mut by_phase: BTreeMap<&'static str, u32> = BTreeMap::new();
-        for id in jobs::live_jobs(&*view)? {
-            if let Some(job) = jobs::job(&*view, id)? {
-                *by_phase.entry(job.phase.as_str()).or_default() += 1;
-            }
-        }
-        for phase in ["claiming", "running", "committing", "purging"] {
-            let count = by_phase.get(phase).copied().unwrap_or(0);
-            metrics::gauge!("stevedore_live_jobs", "phase" => phase).set(f64::from(count));
-        }
-        Ok(())
     }
 }
 

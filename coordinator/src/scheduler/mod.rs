@@ -1,11 +1,13 @@
 //! The leader's work: which slice runs where, and every job from phase to phase.
 //!
 //! [`decide`] decides and is pure; [`workers`] knows who is there; [`driver`] looks at the state and acts;
-//! [`phases`] are the steps of a job that are the leader's own. All of it reads views and proposes; none
+//! [`phases`] are the steps of a job that are the leader's own, `housekeeping` what is done when nobody waits.
+//! All of it reads views and proposes; none
 //! of it writes the state.
 
 pub mod decide;
 pub mod driver;
+mod housekeeping;
 pub mod phases;
 pub mod progress;
 pub mod workers;

@@ -11,6 +11,7 @@ use stevedore_state::catalog;
 use stevedore_state::command::{Command, JobCommit, NewSlice, NewTable, TableCommit, TableContents};
 use stevedore_state::jobs::{self, Job, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
+use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
 use crate::committer::{Append, Committer};
@@ -75,12 +76,12 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
     }
 }
 
-fn data_files(context: &Context, job: &Job) -> Result<Vec<String>> {
-    let view = context.replica.local();
+/// The data files of the job's accepted slices, as Iceberg JSON.
+pub(super) fn data_files(view: &dyn ReadView, job: &Job) -> Result<Vec<String>> {
     let mut files = Vec::new();
     let mut after = None;
     loop {
-        let (page, next) = jobs::data_files(&*view, job, after, PAGE)?;
+        let (page, next) = jobs::data_files(view, job, after, PAGE)?;
         files.extend(page);
         match next {
             Some(next) => after = Some(next),
@@ -101,7 +102,7 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     }
     let spec = context.spec(id)?;
     let append = Append {
-        data_files: data_files(context, job)?,
+        data_files: data_files(&*context.replica.local(), job)?,
         schema_id: spec.schema_id,
         spec_id: spec.spec_id,
         job_id: id.to_string(),

@@ -26,7 +26,8 @@ pub fn cosine_distance(left: &ArrayRef, right: &ArrayRef) -> Result<Float32Array
             aa[lane] += x * x;
             bb[lane] += y * y;
         });
-        1.0 - sum(&dot) / (sum(&aa).sqrt() * sum(&bb).sqrt())
+        // Rounding may lead out of the range; NaN stays.
+        (1.0 - sum(&dot) / (sum(&aa).sqrt() * sum(&bb).sqrt())).clamp(0.0, 2.0)
     })
 }
 
@@ -206,6 +207,14 @@ mod tests {
             values(l2_distance(&query, &column).unwrap()),
             [Some(0.0), Some(5f32.sqrt()), None, Some(4.0)]
         );
+    }
+
+    #[test]
+    fn equal_vectors_are_not_nearer_than_nothing() {
+        let column = vectors(&[Some(&[0.1, 0.2, 0.3, 0.7]), Some(&[1.1, 2.3, 3.7, 0.9])], 4);
+        for value in cosine_distance(&column, &column).unwrap().iter().flatten() {
+            assert!((0.0..1e-6).contains(&value), "{value}");
+        }
     }
 
     #[test]

@@ -115,7 +115,8 @@ fn from_schema(error: &SchemaError) -> Error {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let mut names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
             names.dedup();
-            let error = Error::new(ErrorKind::NotFound, format!("column '{}' does not exist", field.name));
+            let error = Error::new(ErrorKind::NotFound, format!("column '{}' does not exist", field.name))
+                .about(&field.name);
             if names.is_empty() {
                 return error.hint("the query has no columns here");
             }
@@ -125,11 +126,14 @@ fn from_schema(error: &SchemaError) -> Error {
         }
         SchemaError::AmbiguousReference { field } => {
             Error::invalid(format!("column '{}' is ambiguous", field.name))
+                .about(&field.name)
                 .hint("put the name of its table before it")
         }
         SchemaError::DuplicateQualifiedField { name, .. }
         | SchemaError::DuplicateUnqualifiedField { name } => {
-            Error::invalid(format!("column '{name}' stands twice")).hint("give one of them another name")
+            Error::invalid(format!("column '{name}' stands twice"))
+                .about(name)
+                .hint("give one of them another name")
         }
     }
 }

@@ -95,14 +95,14 @@ impl Parser<'_> {
         if case_sensitive && options.column_match_mode.is_none() {
             options.column_match_mode = Some(ColumnMatchMode::CaseSensitive);
         }
-        if let (CopySource::Transform(transform), Some(columns)) = (&source, &columns) {
-            if let Some(count) = transform.expression_count().filter(|count| *count != columns.len()) {
-                return Err(Error::invalid(format!(
-                    "the query has {count} expressions, the statement names {} columns of '{table}'; \
+        if let (CopySource::Transform(transform), Some(columns)) = (&source, &columns)
+            && let Some(count) = transform.expression_count().filter(|count| *count != columns.len())
+        {
+            return Err(Error::invalid(format!(
+                "the query has {count} expressions, the statement names {} columns of '{table}'; \
                      they must be as many",
-                    columns.len()
-                )));
-            }
+                columns.len()
+            )));
         }
         Ok(Statement::CopyIntoTable(Box::new(CopyInto {
             table,

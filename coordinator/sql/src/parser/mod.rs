@@ -267,11 +267,11 @@ impl<'a> Parser<'a> {
     }
 
     fn number<T: std::str::FromStr>(&mut self, what: &str) -> Result<T> {
-        if let Some(Tok::Number(text)) = self.peek().map(|token| &token.tok) {
-            if let Ok(number) = text.parse() {
-                self.pos += 1;
-                return Ok(number);
-            }
+        if let Some(Tok::Number(text)) = self.peek().map(|token| &token.tok)
+            && let Ok(number) = text.parse()
+        {
+            self.pos += 1;
+            return Ok(number);
         }
         Err(self.expected(what))
     }

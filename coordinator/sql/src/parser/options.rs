@@ -495,10 +495,10 @@ impl Parser<'_> {
             keys.extend(self.secret_pairs(std::slice::from_ref(pair))?);
             // One key at a time more, so that an error points at the key that brought it.
             let so_far = ConnectionOptions::from_pairs(storage_type, keys.iter().cloned());
-            if let Err(error) = so_far {
-                if !error.message().contains(" needs ") {
-                    return Err(self.at_token(error, Some(pair.token)));
-                }
+            if let Err(error) = so_far
+                && !error.message().contains(" needs ")
+            {
+                return Err(self.at_token(error, Some(pair.token)));
             }
         }
         let options =

@@ -484,14 +484,14 @@ impl<'a> Parser<'a> {
         }
         let source = if self.is_kw("VALUES") {
             let (query, width, rows) = query::analyze_values(self.text, self.rest())?;
-            if let Some(columns) = &columns {
-                if columns.len() != width {
-                    let error = Error::invalid(format!(
-                        "the rows of VALUES have {width} values, the statement names {} columns",
-                        columns.len()
-                    ));
-                    return Err(self.at_token(error, self.peek()));
-                }
+            if let Some(columns) = &columns
+                && columns.len() != width
+            {
+                let error = Error::invalid(format!(
+                    "the rows of VALUES have {width} values, the statement names {} columns",
+                    columns.len()
+                ));
+                return Err(self.at_token(error, self.peek()));
             }
             InsertSource::Values { query, width, rows }
         } else {

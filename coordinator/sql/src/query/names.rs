@@ -78,11 +78,11 @@ pub(super) fn name_outputs(query: &mut Query, texts: &[String]) {
     }
     let mut spelling = Spelling { aliases };
     let is_plain = matches!(query.body.as_ref(), SetExpr::Select(_));
-    if let Some(order_by) = &mut query.order_by {
-        if let OrderByKind::Expressions(expressions) = &mut order_by.kind {
-            for expression in expressions {
-                let _ = VisitMut::visit(&mut expression.expr, &mut spelling);
-            }
+    if let Some(order_by) = &mut query.order_by
+        && let OrderByKind::Expressions(expressions) = &mut order_by.kind
+    {
+        for expression in expressions {
+            let _ = VisitMut::visit(&mut expression.expr, &mut spelling);
         }
     }
     if !is_plain {

@@ -412,11 +412,11 @@ impl<'a> Walk<'a> {
             "," => {
                 self.reset();
                 self.frame.expecting = self.frame.in_from;
-                if self.frames.len() == self.base {
-                    if let ItemState::From(start) = self.item {
-                        self.item_text(start, self.pos);
-                        self.item = ItemState::From(self.pos + 1);
-                    }
+                if self.frames.len() == self.base
+                    && let ItemState::From(start) = self.item
+                {
+                    self.item_text(start, self.pos);
+                    self.item = ItemState::From(self.pos + 1);
                 }
                 self.operand = false;
             }

@@ -149,10 +149,10 @@ impl Rewriter {
     }
 
     fn add_relation(&mut self, target: RelationTarget) -> usize {
-        if let RelationTarget::Table(_) = &target {
-            if let Some(known) = self.relations.iter().position(|relation| relation.target == target) {
-                return known;
-            }
+        if let RelationTarget::Table(_) = &target
+            && let Some(known) = self.relations.iter().position(|relation| relation.target == target)
+        {
+            return known;
         }
         let index = self.relations.len();
         self.relations.push(RelationRef { name: format!("__rel_{index}"), target });
@@ -457,10 +457,10 @@ impl Rewriter {
 
     /// `t.*` and `db.t.*`: tables are aliased to their own names.
     fn qualifier(&self, name: &mut ObjectName) {
-        if let Some(ObjectNamePart::Identifier(last)) = name.0.last().cloned() {
-            if !is_rendered(&last) {
-                *name = ObjectName(vec![ObjectNamePart::Identifier(quoted(&last.value.to_lowercase()))]);
-            }
+        if let Some(ObjectNamePart::Identifier(last)) = name.0.last().cloned()
+            && !is_rendered(&last)
+        {
+            *name = ObjectName(vec![ObjectNamePart::Identifier(quoted(&last.value.to_lowercase()))]);
         }
     }
 
@@ -530,18 +530,14 @@ impl Rewriter {
 
     fn expression(&mut self, expr: &mut Expr) -> Result<()> {
         match expr {
-            Expr::Identifier(ident) => {
-                if !is_rendered(ident) {
-                    let ident = ident.clone();
-                    self.column(None, &ident);
-                    *expr = Expr::Identifier(quoted(&ident.value.to_lowercase()));
-                }
+            Expr::Identifier(ident) if !is_rendered(ident) => {
+                let ident = ident.clone();
+                self.column(None, &ident);
+                *expr = Expr::Identifier(quoted(&ident.value.to_lowercase()));
             }
-            Expr::CompoundIdentifier(parts) => {
-                if !parts.iter().all(is_rendered) {
-                    let parts = std::mem::take(parts);
-                    *expr = self.compound(parts);
-                }
+            Expr::CompoundIdentifier(parts) if !parts.iter().all(is_rendered) => {
+                let parts = std::mem::take(parts);
+                *expr = self.compound(parts);
             }
             Expr::QualifiedWildcard(name, _) => self.qualifier(name),
             Expr::Cast { kind, expr: inner, data_type, format, array } => {
@@ -646,10 +642,10 @@ impl Visitor for Qualifiers<'_> {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         let alias = match factor {
             TableFactor::Table { name, alias, .. } => {
-                if alias.is_none() {
-                    if let Some(ObjectNamePart::Identifier(last)) = name.0.last() {
-                        self.names.insert(last.value.to_lowercase());
-                    }
+                if alias.is_none()
+                    && let Some(ObjectNamePart::Identifier(last)) = name.0.last()
+                {
+                    self.names.insert(last.value.to_lowercase());
                 }
                 alias
             }
@@ -829,13 +825,12 @@ fn unit_argument(function: &mut Function) {
         return;
     }
     let FunctionArguments::List(list) = &mut function.args else { return };
-    if let Some(LibArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first_mut() {
-        if let Expr::Identifier(ident) = first {
-            if ident.quote_style.is_none() && UNITS.iter().any(|unit| ident.value.eq_ignore_ascii_case(unit))
-            {
-                *first = string(&ident.value.to_lowercase());
-            }
-        }
+    if let Some(LibArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first_mut()
+        && let Expr::Identifier(ident) = first
+        && ident.quote_style.is_none()
+        && UNITS.iter().any(|unit| ident.value.eq_ignore_ascii_case(unit))
+    {
+        *first = string(&ident.value.to_lowercase());
     }
 }
 

@@ -284,15 +284,13 @@ pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<Transfor
         }
     } else if let Some(SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options)) =
         select.projection.first()
-    {
-        if options.opt_exclude.is_some()
+        && (options.opt_exclude.is_some()
             || options.opt_except.is_some()
             || options.opt_replace.is_some()
             || options.opt_rename.is_some()
-            || options.opt_ilike.is_some()
-        {
-            return Err(at_start(refuse("'*' with EXCLUDE, REPLACE or RENAME"), tokens));
-        }
+            || options.opt_ilike.is_some())
+    {
+        return Err(at_start(refuse("'*' with EXCLUDE, REPLACE or RENAME"), tokens));
     }
     let parameters = prepared.parameters;
     let (query, mut rewriter) = rewrite(query, prepared)?;

@@ -65,11 +65,11 @@ fn check_not_reserved(name: &str) -> Outcome<()> {
 }
 
 fn exists(what: &str, name: &str) -> Error {
-    Error::already_exists(format!("{what} '{name}' exists already"))
+    Error::already_exists(format!("{what} '{name}' exists already")).about(name)
 }
 
-fn missing(what: &str, name: &str) -> Error {
-    Error::not_found(format!("{what} '{name}' does not exist"))
+pub(crate) fn missing(what: &str, name: &str) -> Error {
+    Error::not_found(format!("{what} '{name}' does not exist")).about(name)
 }
 
 pub(crate) fn create_database(

@@ -3,6 +3,7 @@
 use stevedore_common::Result;
 use stevedore_common::ids::{DatabaseId, TableId};
 
+use crate::catalog::objects::missing;
 use crate::catalog::{Cluster, Connection, Database, NamedFileFormat, Stage, Table};
 use crate::keys;
 use crate::view::ReadView;
@@ -77,6 +78,14 @@ pub fn connection(view: &dyn ReadView, name: &str) -> Result<Option<Connection>>
     keys::read(view, &keys::connection(name))
 }
 
+/// A connection that must be there.
+///
+/// # Errors
+/// Not found; storage.
+pub fn require_connection(view: &dyn ReadView, name: &str) -> Result<Connection> {
+    connection(view, name)?.ok_or_else(|| missing("connection", name).hint("SHOW CONNECTIONS lists them"))
+}
+
 /// All stages, by name.
 ///
 /// # Errors
@@ -91,6 +100,14 @@ pub fn stages(view: &dyn ReadView) -> Result<Vec<Stage>> {
 /// Storage.
 pub fn stage(view: &dyn ReadView, name: &str) -> Result<Option<Stage>> {
     keys::read(view, &keys::stage(name))
+}
+
+/// A stage that must be there.
+///
+/// # Errors
+/// Not found; storage.
+pub fn require_stage(view: &dyn ReadView, name: &str) -> Result<Stage> {
+    stage(view, name)?.ok_or_else(|| missing("stage", name).hint("SHOW STAGES lists them"))
 }
 
 /// All named file formats, by name.

@@ -18,12 +18,12 @@ use crate::result::{CommandResult, TableCommitOutcome};
 fn require_database(txn: &Transaction<'_>, name: &str) -> Outcome<Database> {
     match catalog::database(txn.view(), name)? {
         Some(database) => Ok(database),
-        None => refuse(Error::not_found(format!("database '{name}' does not exist"))),
+        None => refuse(Error::not_found(format!("database '{name}' does not exist")).about(name)),
     }
 }
 
 fn missing(database: &str, name: &str) -> Error {
-    Error::not_found(format!("table '{database}.{name}' does not exist"))
+    Error::not_found(format!("table '{database}.{name}' does not exist")).about(name)
 }
 
 pub(crate) fn create(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome<CommandResult> {
@@ -44,10 +44,10 @@ pub(crate) fn create_table(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome
             return Ok((existing.id, false));
         }
         if !new.or_replace {
-            return refuse(Error::already_exists(format!(
-                "table '{}.{}' exists already",
-                new.database, new.name
-            )));
+            return refuse(
+                Error::already_exists(format!("table '{}.{}' exists already", new.database, new.name))
+                    .about(&new.name),
+            );
         }
         drop_table(txn, existing, "was replaced")?;
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use stevedore_common::clock::UnixMillis;
 use stevedore_common::ids::{FileIndex, JobId, SliceIndex, SliceKey, TableId};
 use stevedore_common::{Error, Result};
 
@@ -63,6 +64,22 @@ pub fn unsettled_jobs(view: &dyn ReadView, limit: usize) -> Result<Vec<JobId>> {
         .iter()
         .map(|(key, value)| keys::decode(key, value))
         .collect()
+}
+
+/// Jobs that ended before a time, oldest first: those that `TrimJobs` would forget.
+///
+/// # Errors
+/// Storage.
+pub fn ended_before(view: &dyn ReadView, before_ms: UnixMillis, limit: usize) -> Result<Vec<Job>> {
+    let mut ended = Vec::new();
+    for (key, value) in view.scan(&keys::ended_jobs(), None, limit)? {
+        let Some(job) = job(view, keys::decode(&key, &value)?)? else { continue };
+        if job.ended_on_ms.is_none_or(|at| at >= before_ms) {
+            break;
+        }
+        ended.push(job);
+    }
+    Ok(ended)
 }
 
 /// All jobs, newest first; `before`: the number of the last job of the page before.

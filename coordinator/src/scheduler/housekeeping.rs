@@ -1,0 +1,221 @@
+//! What the leader does when nobody waits: ledger entries made explicit, what ended jobs left behind
+//! deleted, the records of old jobs trimmed, gauges set.
+//!
+//! Comes in: time, and the end of jobs. Goes out: small proposals, deletions of files that no table refers
+//! to. Must never delete a file of a job that has not ended; whether it has is asked of the state by a
+//! linearizable read, and it never begins again.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stevedore_common::ids::JobId;
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_state::command::Command;
+use stevedore_state::event::Event;
+use stevedore_state::jobs::{self, Job};
+use stevedore_state::view::ReadView;
+use stevedore_state::{catalog, ledger};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::phases::{Context, data_files};
+use super::workers::Workers;
+use crate::committer::sweep;
+use crate::planner::plan::JobPlan;
+
+/// How often a round runs.
+const EVERY: Duration = Duration::from_secs(1);
+/// Ledger entries that one command settles or sweeps.
+const LEDGER_LIMIT: u32 = 500;
+/// Jobs looked at for trimming between two rounds, and records that one command trims.
+const TRIM_JOBS: usize = 16;
+const TRIM_RECORDS: u32 = 500;
+/// Slices read at a time.
+const SLICES: usize = 256;
+/// Ended jobs that wait for their first sweep; those beyond are swept before they are trimmed.
+const MOST_WAITING: usize = 10_000;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// The housekeeping of one term of leadership.
+pub(super) struct Housekeeping {
+    context: Context,
+    workers: Arc<Workers>,
+    /// Jobs that ended, and when they are swept.
+    waiting: VecDeque<(i64, JobId)>,
+}
+
+impl Housekeeping {
+    pub(super) fn new(context: Context, workers: Arc<Workers>) -> Self {
+        Self { context, workers, waiting: VecDeque::new() }
+    }
+
+    /// Runs until the term ends.
+    pub(super) async fn run(mut self, term: CancellationToken) {
+        let mut events = self.context.replica.events();
+        let mut rounds = tokio::time::interval(EVERY);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = term.cancelled() => return,
+                event = events.recv() => self.note(event),
+                _ = rounds.tick() => if let Err(error) = self.round().await {
+                    tracing::debug!(%error, "housekeeping was put off");
+                },
+            }
+        }
+    }
+
+    fn note(&mut self, event: std::result::Result<Event, broadcast::error::RecvError>) {
+        if let Ok(Event::JobChanged { job, phase }) = event
+            && phase.is_ended()
+            && self.waiting.len() < MOST_WAITING
+        {
+            // Workers that still run a slice of it are told to stop; they have a lease's time to hear it.
+            let due = self.context.replica.now_ms() + self.context.scheduling.lease_ms;
+            self.waiting.push_back((due, job));
+        }
+    }
+
+    async fn round(&mut self) -> Result<()> {
+        self.measure()?;
+        self.settle().await?;
+        while let Some((due, job)) = self.waiting.front().copied()
+            && due <= self.context.replica.now_ms()
+        {
+            self.waiting.pop_front();
+            if let Err(error) = self.sweep(job).await {
+                tracing::info!(%job, %error, "what a job left behind is swept later");
+            }
+        }
+        self.trim().await
+    }
+
+    /// Makes ledger entries explicit and clears those that a TRUNCATE left, a little at a time.
+    async fn settle(&self) -> Result<()> {
+        let replica = &self.context.replica;
+        let view = replica.local();
+        let mut commands: Vec<Command> = jobs::unsettled_jobs(&*view, 4)?
+            .into_iter()
+            .map(|job| Command::SettleLedger { job, limit: LEDGER_LIMIT })
+            .collect();
+        for table in ledger::sweepable_ledgers(&*view, 4)? {
+            commands.push(Command::SweepLedger { table, limit: LEDGER_LIMIT });
+        }
+        for command in commands {
+            replica.propose(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets jobs that ended long ago, after one more sweep.
+    async fn trim(&self) -> Result<()> {
+        let before_ms = self.context.replica.now_ms() - self.context.scheduling.job_history_days * DAY_MS;
+        let old = jobs::ended_before(&*self.context.replica.local(), before_ms, TRIM_JOBS)?;
+        let Some(last) = old.last().and_then(|job| job.ended_on_ms) else { return Ok(()) };
+        for job in &old {
+            match self.sweep(job.id).await {
+                // The warehouse no longer has the table at all.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                swept => swept?,
+            }
+            let plan = format!("jobs/{}/plan.json", job.id);
+            self.context.stores.warehouse().store().delete(&plan).await?;
+        }
+        // Only those that were swept just now, and at least one of them.
+        let first = old.first().and_then(|job| job.ended_on_ms).unwrap_or(last);
+        let before_ms = if old.len() < TRIM_JOBS { before_ms } else { last.max(first + 1) };
+        self.context.replica.propose(Command::TrimJobs { before_ms, limit: TRIM_RECORDS }).await?;
+        Ok(())
+    }
+
+    /// Deletes the data files of an ended job that its commit did not add.
+    async fn sweep(&self, id: JobId) -> Result<()> {
+        let view = self.context.replica.read().await?;
+        let Some(job) = jobs::job(&*view, id)?.filter(|job| job.phase.is_ended()) else { return Ok(()) };
+        let warehouse = self.context.stores.warehouse();
+        let committed = job.phase.is_committed();
+        if committed && first_attempts_only(&*view, id)? {
+            return Ok(());
+        }
+        let (metadata_location, never_was) = match job.table {
+            Some(table) => (metadata_of(&*view, table)?, false),
+            None => (self.planned_table(&*view, &job).await?, !committed),
+        };
+        let Some(metadata_location) = metadata_location else { return Ok(()) };
+        let table = self.context.committer.load(&metadata_location).await?.location().to_owned();
+        let folder = warehouse.store().path_of_uri(&table)?;
+        let swept = if never_was {
+            sweep::sweep_table(warehouse.store(), &folder).await?
+        } else {
+            let mut kept = HashSet::new();
+            if committed {
+                for file in data_files(&*view, &job)? {
+                    kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
+                }
+            }
+            sweep::sweep_job(warehouse.store(), &folder, id, &kept).await?
+        };
+        if swept > 0 {
+            tracing::info!(job = %id, files = swept, "swept what a job left behind");
+            metrics::counter!("stevedore_files_swept_total").increment(swept);
+        }
+        Ok(())
+    }
+
+    /// The table that a CREATE TABLE AS was to make.
+    async fn planned_table(&self, view: &dyn ReadView, job: &Job) -> Result<Option<String>> {
+        let Some(spec) = jobs::job_spec(view, job.id)? else { return Ok(None) };
+        match JobPlan::load(&spec.plan, self.context.stores.warehouse().store()).await? {
+            JobPlan::Query(plan) => Ok(plan.new_table.map(|new| new.metadata_location)),
+            JobPlan::Copy(_) => Ok(None),
+        }
+    }
+
+    fn measure(&self) -> Result<()> {
+        metrics::gauge!("stevedore_workers").set(self.workers.views().len() as f64);
+        let view = self.context.replica.local();
+        let mut by_phase: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for id in jobs::live_jobs(&*view)? {
+            if let Some(job) = jobs::job(&*view, id)? {
+                *by_phase.entry(job.phase.as_str()).or_default() += 1;
+            }
+        }
+        for phase in ["claiming", "running", "committing", "purging"] {
+            let count = by_phase.get(phase).copied().unwrap_or(0);
+            metrics::gauge!("stevedore_live_jobs", "phase" => phase).set(f64::from(count));
+        }
+        Ok(())
+    }
+}
+
+/// Whether no attempt of the job's ever failed or was lost: then every file that it wrote was committed.
+fn first_attempts_only(view: &dyn ReadView, job: JobId) -> Result<bool> {
+    let mut after = None;
+    loop {
+        let page = jobs::slices(view, job, after, SLICES)?;
+        if page.iter().any(|(_, slice)| slice.attempt.0 > 1 || slice.failures > 0) {
+            return Ok(false);
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == SLICES => after = Some(*last),
+            _ => return Ok(true),
+        }
+    }
+}
+
+fn metadata_of(view: &dyn ReadView, table: stevedore_common::ids::TableId) -> Result<Option<String>> {
+    Ok(catalog::table_by_id(view, table)?.map(|table| table.metadata_location))
+}
+
+/// The path in a data file's description (Iceberg JSON, as the worker reported it).
+fn path_of(data_file: &str) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    struct DataFile {
+        file_path: String,
+    }
+    serde_json::from_str::<DataFile>(data_file)
+        .map(|file| file.file_path)
+        .map_err(|e| Error::internal(format!("a reported data file cannot be read: {e}")))
+}
