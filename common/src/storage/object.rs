@@ -64,10 +64,10 @@ impl ObjectBackend {
             .with_retry(RetryConfig {
                 backoff: BackoffConfig {
                     init_backoff: Duration::from_millis(100),
-                    max_backoff: Duration::from_secs(5),
+                    max_backoff: Duration::from_secs(3),
                     base: 2.0,
                 },
-                max_retries: 8,
+                max_retries: 6,
                 retry_timeout: Duration::from_secs(30),
             });
         let mut at = format!("region '{region}' of AWS");

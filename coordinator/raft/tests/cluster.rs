@@ -120,7 +120,7 @@ async fn a_follower_far_behind_catches_up_by_a_snapshot() {
         assert_eq!(count_of(&view, format!("c{i}").as_bytes()), 1);
     }
     assert!(cluster.network.snapshots_delivered() >= 1);
-    assert!(node.status().borrow().snapshot_index > 100);
+    status_where(&node, "a log that begins with the snapshot", |s| s.snapshot_index > 100).await;
     assert_eq!(events.next().await, Some(Event::ReadStateAgain));
     // It is a full member again, also after a restart from what the snapshot left.
     drop(view);

@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_AHEAD: usize = 64;
 /// Tries of a step that fails for a moment, before its job is aborted.
 const MOST_TRIES: u32 = 8;
+/// The same while files are listed: nothing is lost yet, and somebody waits to hear that a bucket cannot
+/// be reached.
+const MOST_TRIES_OF_LISTING: u32 = 3;
 
 /// The driver of one coordinator; it does something only while its node leads.
 pub struct Driver {
@@ -298,8 +301,9 @@ impl Driver {
                 return;
             }
             let transient = error.is_retryable() || error.kind() == ErrorKind::OutcomeUnknown;
+            let most = if phase == Some(JobPhase::Claiming) { MOST_TRIES_OF_LISTING } else { MOST_TRIES };
             // A committed job is never given up: its purge is tried until it is done.
-            if phase == Some(JobPhase::Purging) || (transient && tries < MOST_TRIES) {
+            if phase == Some(JobPhase::Purging) || (transient && tries < most) {
                 tracing::warn!(job = %id, %error, tries, "a job's step failed, trying again");
                 tokio::time::sleep(Duration::from_millis(100 << tries.min(7))).await;
                 continue;

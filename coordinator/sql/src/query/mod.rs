@@ -4,6 +4,7 @@
 //! [`AnalyzedQuery`] and its like. The tree of the query parser library never leaves this folder.
 //! Fails with positions in the user's text; never shows a generated name in an error.
 
+mod metered;
 mod names;
 mod prepare;
 mod rewrite;
@@ -14,7 +15,6 @@ pub(crate) use transform::{TransformOutcome, analyze_transform};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sqlparser::ast::{Expr, Query, SetExpr, Visit, Visitor};
-use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser as LibParser, ParserError};
 use sqlparser::tokenizer::Token as LibToken;
 use stevedore_common::{Error, Result};
@@ -22,6 +22,7 @@ use stevedore_common::{Error, Result};
 use crate::ast::AnalyzedQuery;
 use crate::lexer::{Tok, Token};
 use crate::parser::shown;
+use metered::Metered;
 use prepare::{Prepared, prepare};
 use rewrite::Rewriter;
 
@@ -173,8 +174,8 @@ fn parse_with<T>(
     prepared: &Prepared,
     parse: impl FnOnce(&mut LibParser<'_>) -> std::result::Result<T, ParserError>,
 ) -> Result<T> {
+    let dialect = Metered::new(tokens.len());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let dialect = GenericDialect {};
         let mut parser = LibParser::new(&dialect)
             .with_recursion_limit(MAX_NESTING)
             .with_tokens_with_locations(prepared.tokens.clone());
@@ -187,6 +188,11 @@ fn parse_with<T>(
     }));
     match outcome {
         Ok(Ok(parsed)) => Ok(parsed),
+        Ok(Err(_)) if dialect.is_exhausted() => {
+            let error = Error::invalid("the query is wrong somewhere in its nested parts")
+                .hint("check that each parenthesis, CASE and CAST is complete");
+            Err(at_start(error, tokens))
+        }
         Ok(Err(error)) => Err(user_error(text, tokens, prepared, &error)),
         Err(_) => Err(at_start(Error::internal("the query parser failed on this text"), tokens)),
     }
