@@ -4,10 +4,10 @@
     STEVEDORE_BIN=target/release/stevedore python integration-tests/python/load_benchmark.py [SET …]
 
 Run it with the Python of the tests' virtual environment (integration-tests/python/run makes it). The sets
-(csv, ndjson, parquet, small) are made once, in STEVEDORE_BENCHMARK_DIR (default: ~/.cache/stevedore-benchmark).
-Each set is loaded three times into a new table of a new server; printed are the medians of rows and input
-megabytes per second and the server's largest resident memory (VmHWM). It is no test: nothing is asserted but
-the number of rows.
+(csv, ndjson, parquet, small; big, many only when named) are made once, in STEVEDORE_BENCHMARK_DIR (default: ~/.cache/stevedore-benchmark).
+Each set is loaded three times into a new table of a new server; printed are the medians of the seconds, rows
+and input megabytes per second, of the seconds that the same COPY takes again (it finds every file loaded), and
+the server's largest resident memory (VmHWM). It is no test: nothing is asserted but the number of rows.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import pyarrow.parquet
 from stevedore_server import Server, run
 
 ROWS = 200_000
+BIG = 15_000_000
 RUNS = 3
 TABLE = """
 CREATE TABLE {name} (
@@ -70,6 +71,17 @@ def write_csv(path, table):
     duckdb.from_arrow(as_text(table)).write_csv(str(path), header=False)
 
 
+def write_big_csv(path, table):
+    """The rows over and over, under new ids: 2 GB."""
+    piece = path.with_suffix(".piece")
+    with open(path, "wb") as whole:
+        for n in range(BIG // ROWS):
+            ids = pyarrow.compute.add(table["id"], n * ROWS)
+            write_csv(piece, table.set_column(0, "id", ids))
+            whole.write(piece.read_bytes())
+    piece.unlink()
+
+
 def write_ndjson(path, table):
     table = as_text(table).set_column(9, "day", table["day"].cast(pa.string()))
     with open(path, "w", encoding="utf-8") as file:
@@ -87,7 +99,10 @@ SETS = {
     "ndjson": (4, ROWS, write_ndjson, "(TYPE = NDJSON)"),
     "parquet": (8, ROWS, write_parquet, "(TYPE = PARQUET)"),
     "small": (1_000, 100, write_csv, "(TYPE = CSV)"),
+    "big": (1, BIG, write_big_csv, "(TYPE = CSV)"),
+    "many": (20_000, 1, write_csv, "(TYPE = CSV)"),
 }
+DEFAULT = ["csv", "ndjson", "parquet", "small"]
 
 
 def prepare(folder, name):
@@ -100,7 +115,8 @@ def prepare(folder, name):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for n in range(count):
-            write(partial / f"{name}-{n:04}.{name if name != 'small' else 'csv'}", rows(n * size, size, n))
+            extension = name if name in ("ndjson", "parquet") else "csv"
+            write(partial / f"{name}-{n:05}.{extension}", rows(n * size, min(size, ROWS), n))
         partial.rename(target)
     return target
 
@@ -112,7 +128,7 @@ def peak_memory(server):
 
 
 def load(folder, name):
-    """(seconds, rows, peak of resident memory) of one load on a fresh server."""
+    """(seconds, rows, peak of resident memory, seconds of the same COPY again) on a fresh server."""
     with tempfile.TemporaryDirectory(prefix="stevedore-benchmark-") as temporary:
         with Server(Path(temporary) / "data", allow_fs=[folder]) as server, server.connect() as connection:
             run(connection, TABLE.format(name="t"))
@@ -124,27 +140,31 @@ def load(folder, name):
             expected = SETS[name][0] * SETS[name][1]
             if count["n"] != expected or sum(row["Rows_loaded"] for row in report) != expected:
                 raise SystemExit(f"{name}: expected {expected} rows, the table has {count['n']}")
-            return elapsed, expected, peak_memory(server)
+            started = time.monotonic()
+            if again := run(connection, "COPY INTO t FROM @s"):
+                raise SystemExit(f"{name}: loaded again: {again[:3]}")
+            return elapsed, expected, peak_memory(server), time.monotonic() - started
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; all by default")
-    chosen = parser.parse_args().sets or list(SETS)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; {', '.join(DEFAULT)} by default")
+    chosen = parser.parse_args().sets or DEFAULT
     if unknown := set(chosen) - set(SETS):
         parser.error(f"unknown sets: {', '.join(sorted(unknown))}")
     cache = Path(os.environ.get("STEVEDORE_BENCHMARK_DIR", Path.home() / ".cache" / "stevedore-benchmark"))
-    print(f"{'set':<9} {'files':>6} {'MB':>7} {'rows':>9} {'seconds':>8} {'MB/s':>7} {'rows/s':>10} {'peak MB':>8}")
+    print(f"{'set':<9} {'files':>6} {'MB':>7} {'rows':>9} {'seconds':>8} {'MB/s':>7} {'rows/s':>10} {'again s':>8} {'peak MB':>8}")
     for name in chosen:
         folder = prepare(cache, name).resolve()
         megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         runs = [load(folder, name) for _ in range(RUNS)]
         seconds = statistics.median(run[0] for run in runs)
+        again = statistics.median(run[3] for run in runs)
         peak = max(run[2] for run in runs) / 1e6
         count = runs[0][1]
         print(
             f"{name:<9} {SETS[name][0]:>6} {megabytes:>7.1f} {count:>9} {seconds:>8.2f} {megabytes / seconds:>7.1f} "
-            f"{count / seconds:>10.0f} {peak:>8.0f}",
+            f"{count / seconds:>10.0f} {again:>8.2f} {peak:>8.0f}",
             flush=True,
         )
 

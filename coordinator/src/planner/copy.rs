@@ -4,6 +4,7 @@
 //! that the job holds already keeps its index, slices that are planned already stay.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use futures::StreamExt;
 use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
@@ -38,7 +39,9 @@ pub async fn claim_and_plan(
     plan: &CopyPlan,
 ) -> Result<()> {
     let source = stores.resolve(&*replica.local(), &plan.source)?;
+    let started = Instant::now();
     let claimed = claim(replica, job, &source, &plan.format).await?;
+    let claiming = started.elapsed();
     let rule = PackRule {
         slots,
         slice_bytes: scheduling.slice_bytes,
@@ -66,6 +69,14 @@ pub async fn claim_and_plan(
     let files =
         u32::try_from(claimed.len()).map_err(|_| Error::exhausted("too many files in one statement"))?;
     replica.propose(Command::SealJob { job, files, slices: total }).await?;
+    tracing::info!(
+        %job,
+        files,
+        slices = total,
+        claiming_ms = claiming.as_millis() as u64,
+        planning_ms = (started.elapsed() - claiming).as_millis() as u64,
+        "listed, claimed and planned"
+    );
     Ok(())
 }
 
