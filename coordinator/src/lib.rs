@@ -17,7 +17,6 @@ pub mod replica;
 pub mod results;
 pub mod scheduler;
 mod state_machine;
-pub mod status;
 pub mod stores;
 pub mod worker_directory;
 

@@ -38,7 +38,7 @@ use crate::peers::{MAX_CLUSTER_MESSAGE, PeerTransport, Peers};
 use crate::replica::Replica;
 use crate::scheduler::driver::Driver;
 use crate::scheduler::phases::Context;
-use crate::scheduler::progress::ProgressBoard;
+use crate::scheduler::progress::{LiveProgress, ProgressBoard};
 use crate::scheduler::workers::Workers;
 use crate::state_machine::CommandMachine;
 use crate::stores::Stores;
@@ -160,7 +160,9 @@ impl Coordinator {
         let workers = Arc::new(Workers::default());
         let progress = Arc::new(ProgressBoard::default());
         let directory = WorkerDirectory::new(replica.clone(), peers.clone(), workers.clone());
-        let engine = Arc::new(Engine::new(replica.clone(), stores.clone(), committer.clone(), directory));
+        let live = LiveProgress::new(progress.clone(), replica.clone());
+        let engine = Engine::new(replica.clone(), stores.clone(), committer.clone(), directory, live);
+        let engine = Arc::new(engine);
         let context =
             Context { replica: replica.clone(), stores, committer, scheduling: config.scheduling.clone() };
         let driver = Driver::new(context, workers.clone());
@@ -175,8 +177,12 @@ impl Coordinator {
 
         let cluster_server = Server::builder()
             .add_service(
-                RaftServiceServer::new(RaftMessages::new(replica.clone(), config.cluster_id.clone()))
-                    .max_decoding_message_size(MAX_CLUSTER_MESSAGE),
+                RaftServiceServer::new(RaftMessages::new(
+                    replica.clone(),
+                    progress.clone(),
+                    config.cluster_id.clone(),
+                ))
+                .max_decoding_message_size(MAX_CLUSTER_MESSAGE),
             )
             .add_service(
                 WorkerServiceServer::new(WorkerSessions::new(
@@ -184,7 +190,7 @@ impl Coordinator {
                     peers,
                     workers.clone(),
                     driver,
-                    progress.clone(),
+                    progress,
                     config.scheduling.clone(),
                     clock.clone(),
                 ))
@@ -215,7 +221,7 @@ impl Coordinator {
                     .max_encoding_message_size(usize::MAX),
             )
             .add_service(
-                JobServiceServer::new(Jobs::new(engine.clone(), progress))
+                JobServiceServer::new(Jobs::new(engine.clone()))
                     .max_decoding_message_size(config.limits.message_bytes),
             )
             .add_service(AdminServiceServer::new(Admin::new(replica.clone(), workers, config.clone())))

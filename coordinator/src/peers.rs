@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stevedore_common::ids::NodeId;
+use stevedore_common::ids::{JobId, NodeId};
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::raft_service_client::RaftServiceClient;
@@ -22,12 +22,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::Peer;
-use crate::status::{error_of, error_of_status};
+use crate::scheduler::progress::Progress;
+use stevedore_status::{error_of, error_of_status};
 
 const QUEUE: usize = 4096;
 const SNAPSHOT_CHUNK: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const PROGRESS_TIMEOUT: Duration = Duration::from_millis(500);
 const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// The largest gRPC message between coordinators.
 pub const MAX_CLUSTER_MESSAGE: usize = 64 << 20;
@@ -130,6 +132,21 @@ impl Peers {
             Some(info) => Err(error_of(&info)),
             None => Ok(answer.result.into()),
         }
+    }
+
+    /// What the workers of another coordinator say of a job.
+    ///
+    /// # Errors
+    /// Unavailable, when it does not answer soon.
+    pub async fn job_progress(&self, of: NodeId, job: JobId) -> Result<Progress> {
+        let mut client = self.client(of)?;
+        let request = v1::JobProgressRequest { cluster_id: self.cluster_id.clone(), job_id: job.to_string() };
+        let answer = tokio::time::timeout(PROGRESS_TIMEOUT, client.job_progress(request))
+            .await
+            .map_err(|_| Error::unavailable(format!("coordinator {of} did not answer in time")))?
+            .map_err(|status| error_of_status(&status))?
+            .into_inner();
+        Ok(Progress { files: answer.files, rows: answer.rows, bytes: answer.bytes, errors: answer.errors })
     }
 
     async fn deliver_snapshot(&self, to: NodeId, message: Bytes, file: std::fs::File) -> Result<()> {

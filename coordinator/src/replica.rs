@@ -178,6 +178,11 @@ impl Replica {
         self.inner.handle.status().borrow().leader
     }
 
+    /// The links to the other coordinators.
+    pub fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
     /// This node.
     pub fn id(&self) -> NodeId {
         self.inner.handle.id()

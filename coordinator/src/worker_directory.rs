@@ -27,7 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::peers::Peers;
 use crate::replica::Replica;
 use crate::scheduler::workers::Workers;
-use crate::status::error_of_status;
+use stevedore_status::error_of_status;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const FRESH_FOR: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! A cluster of real processes on loopback: three coordinators, two workers, one warehouse folder.
+//! A cluster of real processes on loopback: some coordinators, some workers, one warehouse.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -26,11 +26,22 @@ pub struct ClusterConfig {
     pub coordinators: usize,
     /// Workers.
     pub workers: usize,
+    /// Where table data lies, and the connection keys for it; `None`: a folder of the cluster's own.
+    pub warehouse: Option<(String, Vec<(&'static str, String)>)>,
+    /// Environment variables of all processes.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { lease_ms: 2_000, slice_bytes: 1, coordinators: 3, workers: 2 }
+        Self {
+            lease_ms: 2_000,
+            slice_bytes: 1,
+            coordinators: 3,
+            workers: 2,
+            warehouse: None,
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -47,6 +58,7 @@ pub struct Cluster {
     coordinators: Vec<Node>,
     workers: Vec<Node>,
     files: PathBuf,
+    environment: Vec<(&'static str, String)>,
     _root: TempDir,
 }
 
@@ -72,17 +84,21 @@ impl Cluster {
         let (client, rest) = ports.split_at(config.coordinators);
         let (cluster, flight) = rest.split_at(config.coordinators);
         let sealing_key = SealingKey::generate_text();
+        let (warehouse, options) = config
+            .warehouse
+            .unwrap_or_else(|| (base.join("warehouse").to_str().unwrap().to_owned(), Vec::new()));
+        let options: Vec<String> = options.iter().map(|(key, value)| format!("{key} = '{value}'")).collect();
         let mut coordinators = Vec::new();
         for i in 0..config.coordinators {
             let mut text = format!(
                 "node_id = {}\ncluster_id = 'test'\ndata_dir = {}\nlisten = '127.0.0.1:{}'\n\
-                 cluster_listen = '127.0.0.1:{}'\nwarehouse = {}\nallow_fs = [{}]\nsealing_key = '{}'\n\
+                 cluster_listen = '127.0.0.1:{}'\nwarehouse = '{warehouse}'\nwarehouse_options = {{ {} }}\nallow_fs = [{}]\nsealing_key = '{}'\n\
                  allow_private_network = true\nlease_ms = {}\nslice_bytes = {}\n",
                 i + 1,
                 toml(&base.join(format!("coordinator-{}", i + 1))),
                 client[i],
                 cluster[i],
-                toml(&base.join("warehouse")),
+                options.join(", "),
                 toml(&files),
                 sealing_key.expose(),
                 config.lease_ms,
@@ -115,7 +131,7 @@ impl Cluster {
                 Node::new(&base, &format!("worker-{}", i + 1), &text, flight[i])
             })
             .collect();
-        let mut cluster = Self { coordinators, workers, files, _root: root };
+        let mut cluster = Self { coordinators, workers, files, environment: config.environment, _root: root };
         for i in 0..cluster.coordinators.len() {
             cluster.start_coordinator(i, true);
         }
@@ -133,13 +149,13 @@ impl Cluster {
         if found {
             arguments.push("--bootstrap");
         }
-        node.process = Some(Process::start(&arguments, &node.log));
+        node.process = Some(Process::start(&arguments, &self.environment, &node.log));
     }
 
     fn start_worker(&mut self, i: usize) {
         let node = &mut self.workers[i];
-        node.process =
-            Some(Process::start(&["worker", "--config", node.config.to_str().unwrap()], &node.log));
+        let arguments = ["worker", "--config", node.config.to_str().unwrap()];
+        node.process = Some(Process::start(&arguments, &self.environment, &node.log));
     }
 
     /// Starts a coordinator again on its data.

@@ -1,6 +1,6 @@
 //! Files to load: written where a test wants them, also broken ones.
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema_from_iterator;
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use parquet::arrow::ArrowWriter;
 
 /// Writes a file, and the folders above it.
@@ -22,6 +22,59 @@ pub fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
+}
+
+/// The bytes, compressed by the codec of this name; `None`: there is no such codec.
+pub fn compress(codec: &str, content: &[u8]) -> Option<Vec<u8>> {
+    let level = Compression::default();
+    Some(match codec {
+        "gzip" => gzip(content),
+        "zlib" => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        }
+        "raw-deflate" => {
+            let mut encoder = DeflateEncoder::new(Vec::new(), level);
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        }
+        "bzip2" => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        }
+        "brotli" => {
+            let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22);
+            encoder.write_all(content).unwrap();
+            encoder.into_inner()
+        }
+        "zstd" => zstd::encode_all(content, 3).unwrap(),
+        "xz" => {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 3);
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        }
+        "zip" => zip(&[("inside.txt", content)]),
+        // Two members, cut at the end of the first line.
+        "gzip-members" | "bzip2-members" | "zstd-members" | "xz-members" => {
+            let codec = codec.trim_end_matches("-members");
+            let cut = content.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let (first, second) = content.split_at(cut);
+            [compress(codec, first).unwrap(), compress(codec, second).unwrap()].concat()
+        }
+        "zip-of-two" => zip(&[("one.txt", content), ("two.txt", content)]),
+        _ => return None,
+    })
+}
+
+fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in files {
+        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
 }
 
 /// JSON objects, one a line, as a Parquet file. A field's type is the one that its values have (BIGINT,

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod cluster;
+pub mod collector;
 pub mod files;
 pub mod instance;
 pub mod objectstore;
@@ -14,3 +15,4 @@ pub mod oracle;
 pub mod script;
 pub mod server;
 pub mod show;
+pub mod web;

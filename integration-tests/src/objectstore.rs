@@ -1,15 +1,20 @@
 //! An S3 server in this process: the real protocol, signatures included, over a folder.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::to_bytes;
 use axum::error_handling::HandleError;
 use axum::extract::Request;
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use md5::{Digest, Md5};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tempfile::TempDir;
@@ -21,6 +26,38 @@ pub const ACCESS_KEY: &str = "AKIASTEVEDORE";
 /// Its secret.
 pub const SECRET_KEY: &str = "a-very-secret-key";
 
+/// What is asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// The content of a file, or a part of it.
+    Read,
+    /// One page of a listing.
+    List,
+    /// A file that is written as a whole.
+    Write,
+    /// The deletion of one file or of several.
+    Delete,
+}
+
+impl Operation {
+    fn of(request: &Request) -> Option<Self> {
+        let uri = request.uri();
+        let of_a_key = uri.path().trim_matches('/').split_once('/').is_some();
+        let asks = |name: &str| {
+            let names = uri.query().unwrap_or("").split('&').map(|pair| pair.split('=').next());
+            names.flatten().any(|asked| asked == name)
+        };
+        match *request.method() {
+            Method::GET if of_a_key => Some(Self::Read),
+            Method::GET if asks("list-type") => Some(Self::List),
+            Method::PUT if of_a_key && !asks("uploadId") => Some(Self::Write),
+            Method::DELETE if of_a_key && !asks("uploadId") => Some(Self::Delete),
+            Method::POST if asks("delete") => Some(Self::Delete),
+            _ => None,
+        }
+    }
+}
+
 /// A running server. Buckets are the folders below [`S3Server::folder`].
 pub struct S3Server {
     address: SocketAddr,
@@ -29,49 +66,92 @@ pub struct S3Server {
     task: JoinHandle<()>,
 }
 
-/// Lets a number of files be read and holds whoever asks for more, so that a test can act in the very
-/// middle of a load.
-#[derive(Debug, Clone, Copy, Default)]
+/// Holds some requests, so that a test can act in the very middle of something.
+#[derive(Debug, Default)]
 struct Gate {
-    /// Reads that may still pass; `None`: all.
-    left: Option<usize>,
-    /// Reads that are held now.
+    hold: Option<Hold>,
+    /// Requests that are held now.
     held: usize,
 }
 
-/// Passes a read, once it may.
-async fn pass(gate: &watch::Sender<Gate>) {
-    let mut counted = false;
+#[derive(Debug)]
+struct Hold {
+    operation: Operation,
+    /// A part of the target (path and query as sent) of those that are meant.
+    part: String,
+    moment: Moment,
+    /// How many may still pass.
+    left: usize,
+}
+
+/// When a request is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// Before anything is done.
+    Before,
+    /// When all is done, before its sender hears of it.
+    Answer,
+}
+
+/// A request that is held; no more once it passes, or its sender is gone.
+struct Held<'a>(&'a watch::Sender<Gate>);
+
+impl<'a> Held<'a> {
+    fn new(gate: &'a watch::Sender<Gate>) -> Self {
+        gate.send_modify(|gate| gate.held += 1);
+        Self(gate)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|gate| gate.held -= 1);
+    }
+}
+
+/// Passes a request, once it may.
+async fn pass(gate: &watch::Sender<Gate>, operation: Operation, target: &str, moment: Moment) {
+    let mut held = None;
     let mut changes = gate.subscribe();
     loop {
-        let mut may = false;
-        gate.send_if_modified(|gate| {
-            match &mut gate.left {
-                None => may = true,
-                Some(0) => {}
-                Some(left) => {
-                    *left -= 1;
-                    may = true;
-                }
+        let mut may = true;
+        gate.send_if_modified(|gate| match &mut gate.hold {
+            Some(hold)
+                if hold.operation == operation && hold.moment == moment && target.contains(&hold.part) =>
+            {
+                may = hold.left > 0;
+                hold.left = hold.left.saturating_sub(1);
+                may
             }
-            match (may, counted) {
-                (false, false) => {
-                    gate.held += 1;
-                    counted = true;
-                    true
-                }
-                (true, true) => {
-                    gate.held -= 1;
-                    true
-                }
-                _ => may,
-            }
+            _ => false,
         });
         if may {
             return;
         }
+        held.get_or_insert_with(|| Held::new(gate));
         changes.changed().await.unwrap();
     }
+}
+
+/// Adds what S3's listings have and those of the file system lack: etags, which are MD5 sums here too.
+async fn with_etags(response: Response, bucket: &Path) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let mut rest = std::str::from_utf8(&body).unwrap();
+    let mut listing = String::with_capacity(2 * rest.len());
+    while let Some((before, after)) = rest.split_once("</Key>") {
+        let key = before.rsplit_once("<Key>").unwrap().1.replace("&amp;", "&");
+        listing.push_str(before);
+        listing.push_str("</Key>");
+        // A file may be gone since it was listed.
+        if let Ok(content) = std::fs::read(bucket.join(key)) {
+            let _ = write!(listing, "<ETag>&quot;{:x}&quot;</ETag>", Md5::digest(content));
+        }
+        rest = after;
+    }
+    listing.push_str(rest);
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, listing.into())
 }
 
 impl S3Server {
@@ -90,16 +170,20 @@ impl S3Server {
             (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), format!("{error:?}"))
         });
         let gate = Arc::new(watch::Sender::new(Gate::default()));
-        let of_requests = gate.clone();
+        let (of_requests, buckets) = (gate.clone(), root.path().to_owned());
         let hold = from_fn(move |request: Request, next: Next| {
-            let gate = of_requests.clone();
+            let (gate, buckets) = (of_requests.clone(), buckets.clone());
             async move {
-                // Listings are GETs of the bucket, reads are GETs of a key.
-                let key = request.uri().path().trim_matches('/').split_once('/').is_some();
-                if request.method() == Method::GET && key {
-                    pass(&gate).await;
+                let Some(operation) = Operation::of(&request) else { return next.run(request).await };
+                let target = request.uri().to_string();
+                let bucket = buckets.join(request.uri().path().trim_matches('/'));
+                pass(&gate, operation, &target, Moment::Before).await;
+                let response = next.run(request).await;
+                pass(&gate, operation, &target, Moment::Answer).await;
+                match operation {
+                    Operation::List => with_etags(response, &bucket).await,
+                    _ => response,
                 }
-                next.run(request).await
             }
         });
         let app = Router::new().fallback_service(service).layer(hold);
@@ -111,21 +195,42 @@ impl S3Server {
         Self { address, root, gate, task }
     }
 
-    /// From now on, holds all reads of files but the next `reads`.
-    pub fn hold_after(&self, reads: usize) {
-        self.gate.send_modify(|gate| gate.left = Some(reads));
+    /// From now on, holds all requests of a kind whose target (`/bucket/path?query`, as sent) contains
+    /// `part`, but the next `pass` of them. Only the last hold counts.
+    pub fn hold(&self, operation: Operation, part: &str, pass: usize) {
+        self.hold_at(Moment::Before, operation, part, pass);
     }
 
-    /// Waits until so many reads are held at once.
-    pub async fn wait_until_held(&self, reads: usize) {
+    /// The same for their answers: what they ask for is done, and they do not hear of it.
+    pub fn hold_answers(&self, operation: Operation, part: &str, pass: usize) {
+        self.hold_at(Moment::Answer, operation, part, pass);
+    }
+
+    fn hold_at(&self, moment: Moment, operation: Operation, part: &str, left: usize) {
+        let hold = Hold { operation, part: part.to_owned(), moment, left };
+        self.gate.send_modify(|gate| gate.hold = Some(hold));
+    }
+
+    /// Waits until so many requests are held at once.
+    pub async fn wait_until_held(&self, requests: usize) {
         let mut changes = self.gate.subscribe();
-        let held = changes.wait_for(|gate| gate.held >= reads);
-        tokio::time::timeout(Duration::from_secs(60), held).await.expect("reads come to the gate").unwrap();
+        let held = changes.wait_for(|gate| gate.held >= requests);
+        let held = tokio::time::timeout(Duration::from_secs(60), held).await;
+        held.expect("requests come to the gate").unwrap();
     }
 
-    /// Lets all reads pass.
+    /// Lets everything pass.
     pub fn release(&self) {
-        self.gate.send_modify(|gate| gate.left = None);
+        self.gate.send_modify(|gate| gate.hold = None);
+    }
+
+    /// The connection keys of this server.
+    pub fn connection(&self) -> [(&'static str, String); 3] {
+        [
+            ("endpoint_url", self.endpoint()),
+            ("access_key_id", ACCESS_KEY.to_owned()),
+            ("secret_access_key", SECRET_KEY.to_owned()),
+        ]
     }
 
     /// `http://127.0.0.1:port`.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -39,71 +39,107 @@ pub async fn metadata_location(url: &str, table: &str) -> Option<String> {
     pins.values().next().map(|location| location.as_str().unwrap().to_owned())
 }
 
-fn local(uri: &str) -> PathBuf {
-    let path = uri.split_once("://").map_or(uri, |(_, path)| path);
-    PathBuf::from(path)
+/// A reader of one coordinator's tables.
+pub struct Oracle<'a> {
+    url: &'a str,
+    buckets: Option<&'a Path>,
 }
 
-/// The data files of a table's current snapshot, from its metadata file on the local disk.
-pub fn data_files(metadata_location: &str) -> Vec<PathBuf> {
-    let metadata: TableMetadata =
-        serde_json::from_slice(&std::fs::read(local(metadata_location)).unwrap()).unwrap();
-    let Some(snapshot) = metadata.current_snapshot() else { return Vec::new() };
-    let list = std::fs::read(local(snapshot.manifest_list())).unwrap();
-    let list = ManifestList::parse_with_version(&list, FormatVersion::V2).unwrap();
-    let mut files = Vec::new();
-    for manifest in list.entries() {
-        let manifest = Manifest::parse_avro(&std::fs::read(local(&manifest.manifest_path)).unwrap()).unwrap();
-        for entry in manifest.entries() {
-            if entry.status() == ManifestStatus::Deleted {
-                continue;
+impl<'a> Oracle<'a> {
+    /// Over tables on the local disk.
+    pub fn new(url: &'a str) -> Self {
+        Self { url, buckets: None }
+    }
+
+    /// Also over tables in an S3 server's buckets, which are folders in this one.
+    pub fn with_buckets(url: &'a str, buckets: &'a Path) -> Self {
+        Self { url, buckets: Some(buckets) }
+    }
+
+    fn local(&self, uri: &str) -> PathBuf {
+        if let Some(key) = uri.strip_prefix("s3://") {
+            return self.buckets.unwrap_or_else(|| panic!("no buckets for {uri}")).join(key);
+        }
+        PathBuf::from(uri.split_once("://").map_or(uri, |(_, path)| path))
+    }
+
+    /// The data files of a table's current snapshot.
+    pub async fn data_files(&self, table: &str) -> Vec<PathBuf> {
+        let Some(location) = metadata_location(self.url, table).await else { return Vec::new() };
+        let metadata = std::fs::read(self.local(&location)).unwrap();
+        let metadata: TableMetadata = serde_json::from_slice(&metadata).unwrap();
+        let Some(snapshot) = metadata.current_snapshot() else { return Vec::new() };
+        let list = std::fs::read(self.local(snapshot.manifest_list())).unwrap();
+        let list = ManifestList::parse_with_version(&list, FormatVersion::V2).unwrap();
+        let mut files = Vec::new();
+        for manifest in list.entries() {
+            let manifest = std::fs::read(self.local(&manifest.manifest_path)).unwrap();
+            for entry in Manifest::parse_avro(&manifest).unwrap().entries() {
+                if entry.status() == ManifestStatus::Deleted {
+                    continue;
+                }
+                let file = entry.data_file();
+                assert_eq!(file.content_type(), DataContentType::Data, "delete files are not expected");
+                files.push(self.local(file.file_path()));
             }
-            let file = entry.data_file();
-            assert_eq!(file.content_type(), DataContentType::Data, "delete files are not expected");
-            files.push(local(file.file_path()));
         }
+        files
     }
-    files
+
+    /// All rows of a table, by the Parquet crate.
+    pub async fn batches(&self, table: &str) -> Vec<RecordBatch> {
+        let mut batches = Vec::new();
+        for path in self.data_files(table).await {
+            let file = File::open(&path).unwrap_or_else(|e| panic!("data file {}: {e}", path.display()));
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+            batches.extend(reader.map(Result::unwrap));
+        }
+        batches
+    }
+
+    /// How often each (file, row) pair is in a table with such columns.
+    pub async fn numbered_rows(&self, table: &str) -> BTreeMap<(i64, i64), usize> {
+        let mut found = BTreeMap::new();
+        for batch in self.batches(table).await {
+            let column = |name: &str| {
+                let array = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
+                cast(array, &DataType::Int64).unwrap()
+            };
+            let (files, rows) = (column("file"), column("row"));
+            let (files, rows) = (files.as_primitive::<Int64Type>(), rows.as_primitive::<Int64Type>());
+            for (file, row) in files.iter().zip(rows) {
+                *found.entry((file.unwrap(), row.unwrap())).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    /// Asserts that a table holds each row of each of `files` files exactly once, and nothing else.
+    pub async fn assert_exactly_once(&self, table: &str, files: usize, rows: usize) {
+        let found = self.numbered_rows(table).await;
+        let doubled: Vec<_> = found.iter().filter(|(_, times)| **times > 1).take(5).collect();
+        assert!(doubled.is_empty(), "rows that are there more than once, among others: {doubled:?}");
+        let missing: Vec<(usize, usize)> = (0..files)
+            .flat_map(|file| (0..rows).map(move |row| (file, row)))
+            .filter(|(file, row)| !found.contains_key(&(*file as i64, *row as i64)))
+            .take(5)
+            .collect();
+        assert!(missing.is_empty(), "rows that are missing, among others: {missing:?}");
+        assert_eq!(found.len(), files * rows, "rows that no file has");
+    }
 }
 
-/// All rows of a table, by the Parquet crate.
+/// All rows of a table on the local disk.
 pub async fn batches(url: &str, table: &str) -> Vec<RecordBatch> {
-    let Some(location) = metadata_location(url, table).await else { return Vec::new() };
-    let mut batches = Vec::new();
-    for path in data_files(&location) {
-        let file = File::open(&path).unwrap_or_else(|e| panic!("data file {}: {e}", path.display()));
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
-        batches.extend(reader.map(Result::unwrap));
-    }
-    batches
+    Oracle::new(url).batches(table).await
 }
 
-/// How often each (file, row) pair is in a table with such columns.
+/// How often each (file, row) pair is in a table on the local disk.
 pub async fn numbered_rows(url: &str, table: &str) -> BTreeMap<(i64, i64), usize> {
-    let mut found = BTreeMap::new();
-    for batch in batches(url, table).await {
-        let column = |name: &str| {
-            let array = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
-            cast(array, &DataType::Int64).unwrap()
-        };
-        let (files, rows) = (column("file"), column("row"));
-        for (file, row) in files.as_primitive::<Int64Type>().iter().zip(rows.as_primitive::<Int64Type>()) {
-            *found.entry((file.unwrap(), row.unwrap())).or_default() += 1;
-        }
-    }
-    found
+    Oracle::new(url).numbered_rows(table).await
 }
 
-/// Asserts that a table holds each row of each of `files` files exactly once, and nothing else.
+/// [`Oracle::assert_exactly_once`] for a table on the local disk.
 pub async fn assert_exactly_once(url: &str, table: &str, files: usize, rows: usize) {
-    let found = numbered_rows(url, table).await;
-    let doubled: Vec<_> = found.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(doubled.is_empty(), "rows that are there more than once, among others: {doubled:?}");
-    let missing: Vec<(usize, usize)> = (0..files)
-        .flat_map(|file| (0..rows).map(move |row| (file, row)))
-        .filter(|(file, row)| !found.contains_key(&(*file as i64, *row as i64)))
-        .take(5)
-        .collect();
-    assert!(missing.is_empty(), "rows that are missing, among others: {missing:?}");
-    assert_eq!(found.len(), files * rows, "rows that no file has");
+    Oracle::new(url).assert_exactly_once(table, files, rows).await;
 }

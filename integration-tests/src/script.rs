@@ -5,14 +5,16 @@
 //!
 //! ```text
 //! #file people/a.csv            written as it stands, each line ended
-//! #file gzip people/b.csv.gz    compressed; also truncated-gzip, and unended (no line end at the end)
+//! #file unended people/c.csv    without a line end at its end
+//! #file gzip people/b.csv.gz    compressed; the codecs are those of files::compress, also as
+//!                               truncated-gzip, …: without the end
 //! #parquet events/e.parquet     from JSON lines; also: #parquet corrupt …, whose footer is damaged
 //! #| 1,Ada
 //! ```
 //!
 //! `${FILES}` stands for their folder (without a slash at the end), `${S3}` for the endpoint of an S3
-//! server whose bucket `bucket` is that folder, `${KEY}` and `${SECRET}` for its credentials, `${CLOSED}`
-//! for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
+//! server whose bucket `bucket` is that folder, `${KEY}` and `${SECRET}` for its credentials, `${HTTP}` for
+//! a web server over that folder (see [`crate::web`]), `${CLOSED}` for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
 //! the columns that a statement announces, without running it.
 
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ use stevedore_common::{Error, Result};
 
 use crate::instance::TestInstance;
 use crate::objectstore::{ACCESS_KEY, S3Server, SECRET_KEY};
+use crate::web::WebServer;
 use crate::{files, show};
 
 /// A statement that takes longer has hung.
@@ -92,10 +95,14 @@ fn write_files(script: &str, folder: &Path) {
         match (parquet, kind) {
             (false, "") => files::write(&path, content),
             (false, "unended") => files::write(&path, content.trim_end_matches('\n')),
-            (false, "gzip") => files::write(&path, files::gzip(content.as_bytes())),
-            (false, "truncated-gzip") => {
-                let whole = files::gzip(content.as_bytes());
-                files::write(&path, &whole[..whole.len() - 12]);
+            (false, codec) => {
+                let (truncated, codec) = match codec.strip_prefix("truncated-") {
+                    Some(codec) => (true, codec),
+                    None => (false, codec),
+                };
+                let packed = files::compress(codec, content.as_bytes());
+                let packed = packed.unwrap_or_else(|| panic!("unknown kind of file '{kind}'"));
+                files::write(&path, &packed[..packed.len() - if truncated { 12 } else { 0 }]);
             }
             (true, "") => files::write(&path, files::parquet_of_json(&content)),
             (true, "corrupt") => {
@@ -105,7 +112,7 @@ fn write_files(script: &str, folder: &Path) {
                 whole[end - 60..end].fill(0xEE);
                 files::write(&path, &whole);
             }
-            (_, other) => panic!("unknown kind of file '{other}'"),
+            (true, other) => panic!("unknown kind of Parquet file '{other}'"),
         }
     }
 }
@@ -118,12 +125,14 @@ pub async fn run_file(path: PathBuf) -> Vec<String> {
     std::os::unix::fs::symlink(instance.files(), s3.root().join("bucket")).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     write_files(&text, instance.files());
+    let web = WebServer::start(instance.files().to_owned()).await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let text = text
         .replace("${FILES}", instance.files().to_str().unwrap())
         .replace("${S3}", &s3.endpoint())
         .replace("${KEY}", ACCESS_KEY)
         .replace("${SECRET}", SECRET_KEY)
+        .replace("${HTTP}", &web.url())
         .replace("${CLOSED}", &format!("http://{closed}"));
     let name: Arc<str> = path.file_name().unwrap().to_string_lossy().into();
     let records: Vec<Record<DefaultColumnType>> = sqllogictest::parse_with_name(&text, name.clone()).unwrap();

@@ -22,11 +22,12 @@ pub struct Process {
 
 impl Process {
     /// Starts `stevedore <arguments>`; what it prints goes to the end of `log`.
-    pub fn start(arguments: &[&str], log: &Path) -> Self {
+    pub fn start(arguments: &[&str], environment: &[(&str, String)], log: &Path) -> Self {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let child = Command::new(binary())
             .args(arguments)
             .env_remove("RUST_LOG")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

@@ -14,6 +14,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let folders = [
         "proto",
         "common",
+        "common/status",
         "coordinator",
         "coordinator/state",
         "coordinator/raft",
@@ -52,6 +53,7 @@ fn crates_import_only_what_the_architecture_allows() {
     let allowed = BTreeMap::from([
         ("stevedore-proto", set(&[])),
         ("stevedore-common", set(&[])),
+        ("stevedore-status", set(&["stevedore-common", "stevedore-proto"])),
         ("stevedore-state", set(&["stevedore-common"])),
         ("stevedore-raft", set(&["stevedore-common", "stevedore-state"])),
         ("stevedore-sql", set(&["stevedore-common"])),
@@ -60,18 +62,23 @@ fn crates_import_only_what_the_architecture_allows() {
             set(&[
                 "stevedore-common",
                 "stevedore-proto",
+                "stevedore-status",
                 "stevedore-state",
                 "stevedore-raft",
                 "stevedore-sql",
             ]),
         ),
         ("stevedore-decode", set(&["stevedore-common"])),
-        ("stevedore-worker", set(&["stevedore-common", "stevedore-proto", "stevedore-decode"])),
+        (
+            "stevedore-worker",
+            set(&["stevedore-common", "stevedore-proto", "stevedore-status", "stevedore-decode"]),
+        ),
         (
             "stevedore",
             set(&[
                 "stevedore-common",
                 "stevedore-proto",
+                "stevedore-status",
                 "stevedore-coordinator",
                 "stevedore-worker",
                 "stevedore-sql",
@@ -87,9 +94,15 @@ fn crates_import_only_what_the_architecture_allows() {
 
 #[test]
 fn the_control_plane_and_the_decoders_do_not_link_datafusion() {
-    for folder in
-        ["common", "coordinator", "coordinator/state", "coordinator/raft", "coordinator/sql", "worker/decode"]
-    {
+    for folder in [
+        "common",
+        "common/status",
+        "coordinator",
+        "coordinator/state",
+        "coordinator/raft",
+        "coordinator/sql",
+        "worker/decode",
+    ] {
         let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
         assert!(!text.contains("datafusion"), "{folder} must not link DataFusion");
     }

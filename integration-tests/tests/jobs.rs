@@ -2,16 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use stevedore::client::Client;
 use stevedore_common::ErrorKind;
-use stevedore_coordinator::status::error_of_status;
 use stevedore_integration_tests::instance::TestInstance;
+use stevedore_integration_tests::objectstore::{ACCESS_KEY, Operation, S3Server, SECRET_KEY};
+use stevedore_integration_tests::oracle::Oracle;
 use stevedore_integration_tests::{files, oracle, show};
 use stevedore_proto::v1;
 use stevedore_proto::v1::JobPhase;
+use stevedore_status::error_of_status;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,6 +62,31 @@ async fn watch(client: &Client, job_id: &str) -> (v1::Job, usize) {
 async fn get(client: &Client, job_id: &str) -> v1::Job {
     let request = v1::GetJobRequest { job_id: job_id.into(), ..Default::default() };
     client.jobs().get_job(request).await.unwrap().into_inner()
+}
+
+/// The job once it is as it should be.
+async fn get_until(client: &Client, job_id: &str, reached: impl Fn(&v1::Job) -> bool) -> v1::Job {
+    let start = Instant::now();
+    loop {
+        let job = get(client, job_id).await;
+        if reached(&job) {
+            return job;
+        }
+        assert!(start.elapsed() < PATIENCE, "the job does not get there: {job:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A stage `held` over a bucket, whose server can hold the readers of its files.
+async fn stage_in_s3(client: &Client) -> S3Server {
+    let s3 = S3Server::start(&["bucket"]).await;
+    let stage = format!(
+        "CREATE STAGE held URL = 's3://bucket/' FILE_FORMAT = (TYPE = CSV) CONNECTION = (
+         ENDPOINT_URL = '{}' ACCESS_KEY_ID = '{ACCESS_KEY}' SECRET_ACCESS_KEY = '{SECRET_KEY}')",
+        s3.endpoint()
+    );
+    run(client, &stage).await;
+    s3
 }
 
 async fn job_files(client: &Client, job_id: &str) -> Vec<v1::JobFile> {
@@ -205,6 +233,151 @@ async fn two_copies_at_once_load_each_file_once_and_say_what_the_other_had() {
     }
     let loaded = |files: &[v1::JobFile]| files.iter().filter(|file| file.status == "loaded").count();
     assert_eq!(loaded(&files_a) + loaded(&files_b), 60);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_a_running_job_has_claimed_is_left_to_it_and_named_with_it() {
+    let instance = instance_with_files(0, 0).await;
+    let client = instance.client().await;
+    let s3 = stage_in_s3(&client).await;
+    let write = |file: usize| {
+        files::write(&s3.folder(&format!("bucket/in/{file:04}.csv")), files::numbered_csv(file, 5));
+    };
+    (0..10).for_each(write);
+    // The first job holds its files as long as it cannot read them.
+    s3.hold(Operation::Read, "/bucket/in/", 0);
+    let first = submit(&client, "COPY INTO t FROM @held/in/", "first").await.job_id;
+    s3.wait_until_held(1).await;
+    get_until(&client, &first, |job| job.phase() == JobPhase::Running).await;
+
+    // The second one has nothing to do, and says whom it left its files to.
+    let second = submit(&client, "COPY INTO t FROM @held/in/", "second").await.job_id;
+    let (job, _) = watch(&client, &second).await;
+    assert_eq!((job.phase(), job.rows_loaded), (JobPhase::Committed, 0));
+    assert_eq!(job.skipped.get("claimed"), Some(&10), "{:?}", job.skipped);
+    let of_second = job_files(&client, &second).await;
+    assert_eq!(of_second.len(), 10);
+    for file in &of_second {
+        assert_eq!((file.status.as_str(), &file.claimed_by), ("skipped_claimed", &first), "{}", file.path);
+    }
+    assert_eq!(get(&client, &first).await.phase(), JobPhase::Running);
+
+    s3.release();
+    let (job, _) = watch(&client, &first).await;
+    assert_eq!((job.phase(), job.rows_loaded), (JobPhase::Committed, 50));
+    // What was left to another job is not forgotten: once that has loaded it, it is loaded.
+    assert!(run(&client, "COPY INTO t FROM @held/in/").await.is_empty());
+    write(10);
+    assert_eq!(run(&client, "COPY INTO t FROM @held/in/").await.len(), 1);
+    oracle::assert_exactly_once(instance.url(), "t", 11, 5).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_stands_for_one_statement() {
+    let instance = instance_with_files(3, 5).await;
+    let client = instance.client().await;
+    let copy = "COPY INTO t FROM @s/in/";
+    let first = submit(&client, copy, "nightly").await;
+    // Another statement under the key of a job that runs, and of one that has ended.
+    for ended in [false, true] {
+        if ended {
+            watch(&client, &first.job_id).await;
+        }
+        for sql in ["COPY INTO t FROM @s/in/ FORCE = TRUE", "INSERT INTO t VALUES (9, 9, 'x')"] {
+            let request = v1::SubmitJobRequest {
+                sql: sql.into(),
+                idempotency_key: "nightly".into(),
+                ..Default::default()
+            };
+            let error = error_of_status(&client.jobs().submit_job(request).await.unwrap_err());
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            let text = error.to_string();
+            assert!(text.contains("'nightly'") && text.contains(&first.job_id), "{text}");
+            assert!(text.contains("another statement"), "{text}");
+        }
+        assert!(submit(&client, copy, "nightly").await.existing, "the statement itself finds its job");
+    }
+    oracle::assert_exactly_once(instance.url(), "t", 3, 5).await;
+    let all = client.jobs().list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(all.jobs.len(), 1, "{all:?}");
+    instance.stop().await;
+}
+
+/// The data files that lie in the warehouse, whatever refers to them.
+fn files_in(warehouse: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(warehouse).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_in(&path));
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_copy_wrote_is_swept_and_what_others_committed_stays() {
+    const FILES: usize = 20;
+    let instance = TestInstance::start_with(|config| {
+        config.scheduling.slice_bytes = 1;
+        // What is left behind is swept when this time is over after the end.
+        config.scheduling.lease_ms = 2_000;
+        config.scheduling.heartbeat_ms = 200;
+    })
+    .await;
+    let client = instance.client().await;
+    let s3 = stage_in_s3(&client).await;
+    run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
+    for file in 0..5 {
+        files::write(&s3.folder(&format!("bucket/good/{file:04}.csv")), files::numbered_csv(file, 10));
+    }
+    assert_eq!(run(&client, "COPY INTO t FROM @held/good/").await.len(), 5);
+    let warehouse = instance.data().join("warehouse");
+    let committed = files_in(&warehouse);
+    assert!(!committed.is_empty());
+
+    // All slices but the last are done, and have written; the last one meets the bad row.
+    for file in 0..FILES {
+        files::write(&s3.folder(&format!("bucket/bad/{file:04}.csv")), files::numbered_csv(100 + file, 10));
+    }
+    files::write(&s3.folder(&format!("bucket/bad/{FILES:04}.csv")), "200,0,fine\nx,1,bad\n");
+    s3.hold(Operation::Read, &format!("/bucket/bad/{FILES:04}.csv"), 0);
+    let job = submit(&client, "COPY INTO t FROM @held/bad/ ON_ERROR = ABORT", "bad").await.job_id;
+    get_until(&client, &job, |job| {
+        job.progress.as_ref().is_some_and(|progress| progress.files_done >= FILES as u64)
+    })
+    .await;
+    let of_job = |files: &[PathBuf]| {
+        let named = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&job);
+        files.iter().filter(named).count()
+    };
+    assert!(of_job(&files_in(&warehouse)) >= FILES, "each slice has written its file");
+
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!(ended.phase(), JobPhase::Aborted);
+    assert_eq!(ended.error.unwrap().kind, "bad_data");
+    let start = Instant::now();
+    while files_in(&warehouse) != committed {
+        let left = files_in(&warehouse);
+        assert!(committed.iter().all(|file| left.contains(file)), "a committed file was swept: {left:?}");
+        assert!(start.elapsed() < PATIENCE, "{} files of the failed job are still there", of_job(&left));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut referenced = Oracle::new(instance.url()).data_files("t").await;
+    referenced.sort();
+    assert_eq!(referenced, committed);
+    oracle::assert_exactly_once(instance.url(), "t", 5, 10).await;
+
+    // The corrected file, and all others, load now.
+    files::write(&s3.folder(&format!("bucket/bad/{FILES:04}.csv")), "200,0,fine\n");
+    assert_eq!(run(&client, "COPY INTO t FROM @held/bad/").await.len(), FILES + 1);
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["251"]]);
     instance.stop().await;
 }
 

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use crate::query::QueryEngine;
-use crate::status::status_of;
+use stevedore_status::status_of;
 
 /// The size at which a batch is cut into several messages. Rows larger than this travel alone.
 const TARGET_MESSAGE_BYTES: usize = 2 << 20;
@@ -55,21 +55,21 @@ impl WorkerFlight {
 
     async fn described(&self, descriptor: &FlightDescriptor) -> Result<arrow::datatypes::SchemaRef, Status> {
         let spec = spec(&descriptor.cmd)?;
-        let planned = self.engine.plan(&spec).await.map_err(|e| status_of(&e))?;
+        let planned = self.engine.plan(&spec).await.map_err(status_of)?;
         Ok(Arc::clone(planned.schema()))
     }
 }
 
 fn spec(bytes: &[u8]) -> Result<QuerySpec, Status> {
     QuerySpec::decode(bytes).map_err(|e| {
-        status_of(&Error::invalid(format!("the ticket is no query of this version of the cluster: {e}")))
+        status_of(Error::invalid(format!("the ticket is no query of this version of the cluster: {e}")))
     })
 }
 
 fn unimplemented<T>(what: &str) -> Result<T, Status> {
     let error = Error::not_supported(format!("{what} on a worker"))
         .hint("connect to a coordinator; workers only serve the queries that it sends");
-    Err(status_of(&error))
+    Err(status_of(error))
 }
 
 #[tonic::async_trait]
@@ -86,16 +86,16 @@ impl FlightService for WorkerFlight {
         let spec = spec(&request.into_inner().ticket)?;
         let span = tracing::info_span!("query");
         span.set_parent_from(&spec.traceparent);
-        let stream = self.engine.query(&spec).instrument(span).await.map_err(|e| status_of(&e))?;
+        let stream = self.engine.query(&spec).instrument(span).await.map_err(status_of)?;
         let schema = Arc::clone(stream.schema());
-        let batches = stream.map_err(|e| FlightError::Tonic(Box::new(status_of(&e))));
+        let batches = stream.map_err(|e| FlightError::Tonic(Box::new(status_of(e))));
         let data = FlightDataEncoderBuilder::new()
             .with_schema(schema)
             .with_max_flight_data_size(TARGET_MESSAGE_BYTES)
             .build(batches)
             .map_err(|e| match e {
                 FlightError::Tonic(status) => *status,
-                other => status_of(&Error::internal(format!("a result could not be encoded: {other}"))),
+                other => status_of(Error::internal(format!("a result could not be encoded: {other}"))),
             });
         Ok(Response::new(data.boxed()))
     }
@@ -108,7 +108,7 @@ impl FlightService for WorkerFlight {
         let schema = self.described(&descriptor).await?;
         let info = FlightInfo::new()
             .try_with_schema(&schema)
-            .map_err(|e| status_of(&Error::internal(e.to_string())))?
+            .map_err(|e| status_of(Error::internal(e.to_string())))?
             .with_descriptor(descriptor);
         Ok(Response::new(info))
     }
@@ -118,7 +118,7 @@ impl FlightService for WorkerFlight {
         let options = IpcWriteOptions::default();
         let result: SchemaResult = SchemaAsIpc::new(&schema, &options)
             .try_into()
-            .map_err(|e: arrow::error::ArrowError| status_of(&Error::internal(e.to_string())))?;
+            .map_err(|e: arrow::error::ArrowError| status_of(Error::internal(e.to_string())))?;
         Ok(Response::new(result))
     }
 
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::query::test_support::{Fixture, text_rows};
-    use crate::status::error_of_status;
+    use stevedore_status::error_of_status;
 
     fn flight() -> WorkerFlight {
         WorkerFlight::new(Arc::new(Fixture::new().engine))

@@ -10,7 +10,6 @@ pub mod query;
 pub mod read;
 pub mod session;
 pub mod slice;
-pub mod status;
 pub mod storage_access;
 pub mod transform;
 pub mod worker;

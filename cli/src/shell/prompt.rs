@@ -298,7 +298,7 @@ async fn run_cancellable(client: &Client, sql: &str, options: &Options) -> Resul
         // Too late, or cancelled: the statement itself says which.
         Ok(_) => running.await.map(drop),
         Err(status) => {
-            let error = stevedore_coordinator::status::error_of_status(&status);
+            let error = stevedore_status::error_of_status(&status);
             if error.kind() == ErrorKind::NotFound { Err(cancelled()) } else { Err(error) }
         }
     }

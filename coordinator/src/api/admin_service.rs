@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use crate::config::CoordinatorConfig;
 use crate::replica::Replica;
 use crate::scheduler::workers::Workers;
-use crate::status::status_of;
+use stevedore_status::status_of;
 
 /// How long a transfer of leadership is waited for.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,8 +19,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::engine::{Engine, StatementHandle};
-use crate::scheduler::progress::ProgressBoard;
-use crate::status::{error_info, status_of};
+use crate::scheduler::progress::Progress;
+use stevedore_status::{error_info, status_of};
 
 /// Between two answers of a watch, at least.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -29,19 +29,20 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Jobs {
     engine: Arc<Engine>,
-    progress: Arc<ProgressBoard>,
 }
 
 impl Jobs {
-    /// Over the engine and what running slices say.
-    pub fn new(engine: Arc<Engine>, progress: Arc<ProgressBoard>) -> Self {
-        Self { engine, progress }
+    /// Over the engine.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
     }
 
-    fn job_message(&self, view: &dyn ReadView, job: &Job) -> Result<v1::Job> {
+    async fn job_message(&self, view: &dyn ReadView, job: &Job) -> Result<v1::Job> {
         let spec = jobs::job_spec(view, job.id)?;
-        let live =
-            if job.phase == JobPhase::Running { self.progress.of_job(job.id) } else { Default::default() };
+        let live = match job.phase {
+            JobPhase::Running => self.engine.progress().of_job(job.id).await,
+            _ => Progress::default(),
+        };
         let done = job.phase.is_committed();
         Ok(v1::Job {
             job_id: job.id.to_string(),
@@ -75,9 +76,9 @@ impl Jobs {
         })
     }
 
-    fn find(&self, view: &dyn ReadView, id: JobId) -> Result<v1::Job> {
+    async fn find(&self, view: &dyn ReadView, id: JobId) -> Result<v1::Job> {
         let job = jobs::job(view, id)?.ok_or_else(|| unknown(id))?;
-        self.job_message(view, &job)
+        self.job_message(view, &job).await
     }
 
     async fn submit(
@@ -116,7 +117,7 @@ impl Jobs {
                 .ok_or_else(|| Error::not_found(format!("no job has the idempotency key '{key}'")))?,
             (id, _) => id.parse()?,
         };
-        self.find(&*view, id)
+        self.find(&*view, id).await
     }
 
     async fn list(&self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse> {
@@ -125,7 +126,7 @@ impl Jobs {
         if request.only_live {
             let mut found = Vec::new();
             for id in jobs::live_jobs(&*view)?.into_iter().rev().take(limit) {
-                found.push(self.find(&*view, id)?);
+                found.push(self.find(&*view, id).await?);
             }
             return Ok(v1::ListJobsResponse { jobs: found, next_page_token: String::new() });
         }
@@ -135,7 +136,10 @@ impl Jobs {
             Some(last) if page.len() == limit => last.number.to_string(),
             _ => String::new(),
         };
-        let found = page.iter().map(|job| self.job_message(&*view, job)).collect::<Result<_>>()?;
+        let mut found = Vec::with_capacity(page.len());
+        for job in &page {
+            found.push(self.job_message(&*view, job).await?);
+        }
         Ok(v1::ListJobsResponse { jobs: found, next_page_token })
     }
 
@@ -255,7 +259,7 @@ impl JobService for Jobs {
         let id: JobId = request.into_inner().job_id.parse().map_err(status_of)?;
         // The first look is linearizable: a job that was just submitted elsewhere is found.
         let view = self.engine.replica().read().await.map_err(status_of)?;
-        self.find(&*view, id).map_err(status_of)?;
+        self.find(&*view, id).await.map_err(status_of)?;
         let service = self.clone();
         let stream = async_stream::try_stream! {
             let mut events = service.engine.replica().events();
@@ -263,7 +267,7 @@ impl JobService for Jobs {
             loop {
                 let view = service.engine.replica().local();
                 let job = jobs::job(&*view, id).and_then(|job| job.ok_or_else(|| unknown(id))).map_err(status_of)?;
-                let message = service.job_message(&*view, &job).map_err(status_of)?;
+                let message = service.job_message(&*view, &job).await.map_err(status_of)?;
                 let ended = job.phase.is_ended();
                 if last.as_ref() != Some(&message) {
                     last = Some(message.clone());
@@ -294,7 +298,7 @@ impl JobService for Jobs {
         let id: JobId = request.into_inner().job_id.parse().map_err(status_of)?;
         self.engine.cancel_job(id).await.map_err(status_of)?;
         let view = self.engine.replica().read().await.map_err(status_of)?;
-        self.find(&*view, id).map(Response::new).map_err(status_of)
+        self.find(&*view, id).await.map(Response::new).map_err(status_of)
     }
 
     async fn list_jobs(

@@ -1,4 +1,6 @@
-//! RaftService on the cluster port: messages, snapshots and proposals from the other coordinators.
+//! RaftService on the cluster port: messages, snapshots, proposals and questions from the other coordinators.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -9,19 +11,21 @@ use stevedore_proto::v1::raft_service_server::RaftService;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::replica::Replica;
-use crate::status::{error_info, status_of};
+use crate::scheduler::progress::{Progress, ProgressBoard};
+use stevedore_status::{error_info, status_of};
 
 /// The service.
 #[derive(Clone)]
 pub struct RaftMessages {
     replica: Replica,
+    progress: Arc<ProgressBoard>,
     cluster_id: String,
 }
 
 impl RaftMessages {
     /// For the group of this cluster.
-    pub fn new(replica: Replica, cluster_id: String) -> Self {
-        Self { replica, cluster_id }
+    pub fn new(replica: Replica, progress: Arc<ProgressBoard>, cluster_id: String) -> Self {
+        Self { replica, progress, cluster_id }
     }
 
     fn check_cluster(&self, cluster_id: &str) -> Result<()> {
@@ -118,6 +122,17 @@ impl RaftService for RaftMessages {
             Err(error) => v1::ProposeResponse { error: Some(error_info(&error)), ..Default::default() },
         };
         Ok(Response::new(response))
+    }
+
+    async fn job_progress(
+        &self,
+        request: Request<v1::JobProgressRequest>,
+    ) -> std::result::Result<Response<v1::JobProgressResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id).map_err(status_of)?;
+        let Progress { files, rows, bytes, errors } =
+            self.progress.of_job(request.job_id.parse().map_err(status_of)?);
+        Ok(Response::new(v1::JobProgressResponse { files, rows, bytes, errors }))
     }
 
     async fn hello(

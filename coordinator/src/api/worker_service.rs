@@ -27,7 +27,7 @@ use crate::replica::Replica;
 use crate::scheduler::driver::Driver;
 use crate::scheduler::progress::{Progress, ProgressBoard};
 use crate::scheduler::workers::{WorkerInfo, Workers};
-use crate::status::{error_info, error_of, status_of};
+use stevedore_status::{error_info, error_of, status_of};
 
 /// Messages that wait for a worker.
 const OUTBOX: usize = 256;

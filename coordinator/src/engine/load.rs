@@ -255,9 +255,14 @@ impl Engine {
             Ok(job) => job.map(|_| JobProgress { ended: true, fraction: Some(1.0) }),
             Err(_) => {
                 let job = jobs::job(&*self.replica.local(), JobId(id))?;
-                let fraction = job
-                    .filter(|job| job.phase >= JobPhase::Running && job.bytes > 0)
-                    .map(|job| job.accepted_bytes as f64 / job.bytes as f64);
+                let fraction = match job.filter(|job| job.phase >= JobPhase::Running && job.bytes > 0) {
+                    Some(job) => {
+                        let live = self.progress.of_job(job.id).await;
+                        let done = (job.accepted_bytes + live.bytes).min(job.bytes);
+                        Some(done as f64 / job.bytes as f64)
+                    }
+                    None => None,
+                };
                 Ok(JobProgress { ended: false, fraction })
             }
         }

@@ -36,6 +36,7 @@ use uuid::Uuid;
 use crate::committer::Committer;
 use crate::replica::Replica;
 use crate::results::{Columns, Value, batch_of, schema_of};
+use crate::scheduler::progress::LiveProgress;
 use crate::stores::Stores;
 use crate::worker_directory::WorkerDirectory;
 
@@ -99,6 +100,7 @@ pub struct Engine {
     stores: Arc<Stores>,
     committer: Committer,
     workers: Arc<WorkerDirectory>,
+    progress: LiveProgress,
     /// Queries that run here, to cancel them by their handle's id.
     running: Arc<DashMap<Uuid, CancellationToken>>,
 }
@@ -110,13 +112,19 @@ impl Engine {
         stores: Arc<Stores>,
         committer: Committer,
         workers: Arc<WorkerDirectory>,
+        progress: LiveProgress,
     ) -> Self {
-        Self { replica, stores, committer, workers, running: Arc::default() }
+        Self { replica, stores, committer, workers, progress, running: Arc::default() }
     }
 
     /// The replicated state.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// What running slices say of a job, beside what the state has accepted.
+    pub fn progress(&self) -> &LiveProgress {
+        &self.progress
     }
 
     /// What a statement is and which rows it will give. Changes nothing.

@@ -1,11 +1,15 @@
 //! What running slices say of their progress: live numbers beside what the state has accepted.
 //!
-//! Memory of the leader only, lost without harm; sums per job over its running attempts.
+//! Memory of the leader only, lost without harm; sums per job over its running attempts. Other coordinators
+//! ask the leader for it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use stevedore_common::ids::{AttemptKey, JobId};
+
+use crate::replica::Replica;
 
 /// Sums since an attempt began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,6 +53,30 @@ impl ProgressBoard {
                 errors: sum.errors + one.errors,
             },
         )
+    }
+}
+
+/// The progress of jobs as any coordinator can tell it.
+#[derive(Clone)]
+pub struct LiveProgress {
+    board: Arc<ProgressBoard>,
+    replica: Replica,
+}
+
+impl LiveProgress {
+    /// Over this node's board, which has something to say while the node leads.
+    pub fn new(board: Arc<ProgressBoard>, replica: Replica) -> Self {
+        Self { board, replica }
+    }
+
+    /// The sums over a job's running attempts; zeros where no leader answers soon.
+    pub async fn of_job(&self, job: JobId) -> Progress {
+        match self.replica.leader() {
+            Some(leader) if leader != self.replica.id() => {
+                self.replica.peers().job_progress(leader, job).await.unwrap_or_default()
+            }
+            _ => self.board.of_job(job),
+        }
     }
 }
 

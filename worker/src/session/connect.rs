@@ -14,7 +14,7 @@ use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use super::{OUTBOX, message_of};
-use crate::status::error_of_status;
+use stevedore_status::error_of_status;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::running::{Running, SliceTask};
 use super::{message_of, shutting_down};
 use crate::slice::{SliceExecutor, SliceFailure};
-use crate::status::error_info;
+use stevedore_status::error_info;
 
 /// After this long without an answer a chunk is sent again on the same connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::sessions::{ClientSession, SESSION_COOKIE, Sessions, session_id};
 use crate::engine::{Description, Engine, Execution, SessionChange, StatementHandle, StatementKind};
-use crate::status::status_of;
+use stevedore_status::status_of;
 
 pub use service::FlightSqlServer;
 

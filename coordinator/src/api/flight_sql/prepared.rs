@@ -20,7 +20,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use crate::engine::StatementHandle;
-use crate::status::status_of;
+use stevedore_status::status_of;
 
 const MOST_BOUND: usize = 10_000;
 /// Most rows of parameters that one call may bind.

@@ -38,7 +38,7 @@ use super::{
     metadata, one_batch, statement_info, unsupported, with_cookie,
 };
 use crate::engine::StatementHandle;
-use crate::status::status_of;
+use stevedore_status::status_of;
 
 type Result<T> = std::result::Result<T, Status>;
 
