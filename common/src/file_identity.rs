@@ -52,7 +52,11 @@ impl FileVersion {
         match (&self.version, &other.version, &self.etag, &other.etag) {
             (Some(a), Some(b), _, _) => a == b,
             (_, _, Some(a), Some(b)) => a == b && self.size == other.size,
-            _ => self.size == other.size && self.last_modified_ms == other.last_modified_ms,
+            // HTTP dates are whole seconds, listings often finer.
+            _ => {
+                let seconds = |version: &Self| version.last_modified_ms.div_euclid(1000);
+                self.size == other.size && seconds(self) == seconds(other)
+            }
         }
     }
 }

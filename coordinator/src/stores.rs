@@ -222,6 +222,7 @@ impl Stores {
         let place = external_place(stage, url, source);
         let source =
             self.resolve(view, &SourcePlan { place, path: String::new(), files: None, pattern: None })?;
+        source.base.expand()?;
         source.store.check_allowed(&source.prefix)
     }
 

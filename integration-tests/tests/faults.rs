@@ -195,6 +195,36 @@ async fn the_leader_is_killed_during_a_copy() {
     assert_answers(&cluster, leader).await;
 }
 
+/// Two slices of a hundred files: none of them is accepted while the readers are held, so that only the
+/// leader, to which the workers talk, knows of any progress.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_coordinator_tells_how_far_running_slices_are() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let s3 = S3Server::start(&["bucket"]).await;
+    let config = ClusterConfig { slice_bytes: 1 << 30, ..ClusterConfig::default() };
+    let cluster = cluster_over(&s3, config).await;
+    let (leader, _) = cluster.leader().await;
+    s3.hold(Operation::Read, "/bucket/in/", FILES / 4);
+    let job = submit(&cluster, leader, COPY).await;
+    s3.wait_until_held(2).await;
+    for follower in (0..3).filter(|coordinator| *coordinator != leader) {
+        let client = cluster.client(follower).await;
+        let start = Instant::now();
+        loop {
+            let request = v1::GetJobRequest { job_id: job.clone(), ..Default::default() };
+            let progress = client.jobs().get_job(request).await.unwrap().into_inner().progress.unwrap();
+            if progress.files_done > 0 && progress.rows > 0 && progress.bytes_done > 0 {
+                assert!(progress.files_done <= (FILES / 4) as u64, "{progress:?}");
+                break;
+            }
+            assert!(start.elapsed() < PATIENCE, "coordinator {follower} tells no progress: {progress:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    s3.release();
+    assert_loaded_exactly_once(&cluster, &s3, &job).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_killed_during_a_slice() {
     let _alone = ONE_AT_A_TIME.lock().await;

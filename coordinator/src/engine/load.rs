@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use stevedore_common::ids::JobId;
 use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
@@ -91,6 +92,22 @@ fn recorded_text(sql: &str) -> String {
     text
 }
 
+/// What tells one request under an idempotency key from another. Secrets have no part in it.
+fn digest(handle: &StatementHandle) -> String {
+    let mut hash = Sha256::new();
+    let mut field = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    field(&stevedore_sql::mask_secrets(&handle.sql));
+    field(&handle.database);
+    for (name, value) in &handle.settings {
+        field(name);
+        field(value);
+    }
+    hex::encode(hash.finalize())
+}
+
 impl Engine {
     pub(super) async fn copy_into_table(
         &self,
@@ -157,17 +174,15 @@ impl Engine {
     /// Whatever is wrong with the statement; invalid input for one that does not run as a job.
     pub async fn submit(&self, handle: &StatementHandle, key: Option<String>) -> Result<SubmittedJob> {
         let view = self.replica.read().await?;
+        let request = digest(handle);
+        // The objects that it names may be gone by now; whether another request has the key is the state's to say.
         if let Some(key) = &key
             && let Some(job) = jobs::job_by_key(&*view, key)?
         {
-            let known = jobs::job_spec(&*view, job)?.map(|spec| spec.statement);
-            if known.is_some_and(|known| known != recorded_text(&handle.sql)) {
-                return Err(Error::conflict(format!(
-                    "the idempotency key '{key}' belongs to job {job}, which runs another statement"
-                ))
-                .hint("use a key of its own for each load"));
+            let known = jobs::job_spec(&*view, job)?.map(|spec| spec.request);
+            if known.as_ref() == Some(&request) {
+                return Ok(SubmittedJob { job, existing: true });
             }
-            return Ok(SubmittedJob { job, existing: true });
         }
         if jobs::job(&*view, JobId(handle.id))?.is_some() {
             return Ok(SubmittedJob { job: JobId(handle.id), existing: true });
@@ -187,6 +202,7 @@ impl Engine {
             }
         };
         spec.idempotency_key = key;
+        spec.request = request;
         self.create_job(JobId(handle.id), spec).await
     }
 
@@ -346,6 +362,7 @@ impl Engine {
             purge: options.purge(),
             max_files: options.max_files,
             idempotency_key: None,
+            request: String::new(),
             plan,
         })
     }
@@ -493,6 +510,7 @@ fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> JobSpec {
         purge: false,
         max_files: None,
         idempotency_key: None,
+        request: String::new(),
         plan,
     }
 }

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use stevedore_common::error::ResultExt as _;
 use stevedore_common::{Error, Result};
@@ -15,6 +16,9 @@ use stevedore_common::{Error, Result};
 /// With values under 64 KiB a leaf (16 of them, and up to ten updates before it is rewritten) stays
 /// under a quarter of this, so that it never becomes a blob.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long a database that another one holds is waited for.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
 
 /// A sled database and the file handle that makes it durable.
 #[derive(Debug, Clone)]
@@ -57,7 +61,14 @@ fn damaged(folder: &Path, what: impl std::fmt::Display) -> Error {
     ))
 }
 
-/// Opens (or creates) a database. A damaged one is an error that names the folder and the way back.
+/// What opening gave; the outer error is a panic of sled's.
+type Opened = std::thread::Result<sled::Result<sled::Db>>;
+
+fn is_locked(opened: &Opened) -> bool {
+    matches!(opened, Ok(Err(sled::Error::Io(e))) if e.to_string().contains("could not acquire lock"))
+}
+
+/// Opens (or creates) a database. Blocks while another one holds it, for a while. A damaged one is an error that names the folder and the way back.
 pub(crate) fn open_sled(folder: &Path, cache_bytes: u64) -> Result<DurableDb> {
     let fresh = !folder.join("db").exists();
     std::fs::create_dir_all(folder)
@@ -72,9 +83,17 @@ pub(crate) fn open_sled(folder: &Path, cache_bytes: u64) -> Result<DurableDb> {
         .cache_capacity(cache_bytes)
         .flush_every_ms(None);
     // sled asserts on some kinds of damage instead of returning an error.
-    let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+    let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
+    let mut opened = open();
+    // Threads of sled's own let go of a store a moment after its last user in this process did.
+    let given_up = Instant::now() + LOCKED_FOR;
+    while is_locked(&opened) && Instant::now() < given_up {
+        std::thread::sleep(LOCKED_FOR / 20);
+        opened = open();
+    }
+    let db = match opened {
         Ok(Ok(db)) => db,
-        Ok(Err(sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
+        locked if is_locked(&locked) => {
             return Err(Error::conflict(format!("another process uses the store in '{}'", folder.display()))
                 .hint("stop it, or give this one a data folder of its own"));
         }

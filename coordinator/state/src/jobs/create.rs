@@ -55,6 +55,15 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
             return refuse(Error::invalid(format!("an idempotency key has 1 to {MAX_KEY_BYTES} bytes")));
         }
         if let Some(job) = jobs::job_by_key(txn.view(), key)? {
+            // A job whose specification is gone was trimmed, and its key with it.
+            if jobs::job_spec(txn.view(), job)?.is_some_and(|known| known.request != spec.request) {
+                return refuse(
+                    Error::conflict(format!(
+                        "the idempotency key '{key}' belongs to job {job}, which runs another statement"
+                    ))
+                    .hint("use a key of its own for each load"),
+                );
+            }
             return Ok(CommandResult::JobCreated { job, existing: true });
         }
     }

@@ -116,6 +116,9 @@ pub struct JobSpec {
     pub max_files: Option<u32>,
     /// The client's key, unique while the job is remembered.
     pub idempotency_key: Option<String>,
+    /// A digest of what the client asked for under the key: statement, database, settings.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
     /// The planner's own, opaque here: JSON under 32 KiB, without secrets in the clear.
     pub plan: String,
 }

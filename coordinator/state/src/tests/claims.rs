@@ -258,4 +258,11 @@ fn an_idempotency_key_finds_the_job_of_the_first_call() {
     assert_eq!(again, CommandResult::JobCreated { job: one, existing: true });
     assert!(read::job(&world.state, job_id(2)).unwrap().is_none());
     assert_eq!(read::job_by_key(&world.state, "k").unwrap(), Some(one));
+    // Two at once under one key: the second is told that its own request will not run.
+    let mut other = copy_spec(table);
+    keyed(&mut other);
+    other.request = "another statement".into();
+    let error = world.refused(Command::CreateJob { job: job_id(3), spec: other });
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("'k'"), "{error}");
 }

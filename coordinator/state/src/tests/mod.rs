@@ -282,6 +282,7 @@ fn copy_spec(table: TableId) -> JobSpec {
         purge: false,
         max_files: None,
         idempotency_key: None,
+        request: String::new(),
         plan: "{}".into(),
     }
 }
