@@ -91,3 +91,41 @@ pub struct WorkerFile {
     /// Worker group.
     pub group: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn repository() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    }
+
+    #[test]
+    fn the_example_configurations_are_read_and_stand_in_the_operators_guide() {
+        let folder = repository().join("deploy/config");
+        let coordinator: CoordinatorFile = read(&folder.join("coordinator.toml")).unwrap();
+        assert_eq!(coordinator.peers.len(), 3);
+        let worker: WorkerFile = read(&folder.join("worker.toml")).unwrap();
+        assert_eq!(worker.coordinators.len(), 3);
+        let guide = std::fs::read_to_string(repository().join("docs/operator/README.md")).unwrap();
+        for file in ["coordinator.toml", "worker.toml"] {
+            let text = std::fs::read_to_string(folder.join(file)).unwrap();
+            // The guide explains around the file, the file begins with a comment of its own.
+            let (_, settings) = text.split_once("\n\n").unwrap();
+            assert!(guide.contains(settings), "the guide does not show {file} as it is");
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_file_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.toml");
+        std::fs::write(&path, "id = 'a'\nslotz = 3\n").unwrap();
+        let error = read::<WorkerFile>(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("worker.toml") && error.contains("line 2") && error.contains("slotz"),
+            "{error}"
+        );
+    }
+}
