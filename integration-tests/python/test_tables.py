@@ -1,6 +1,11 @@
 """Tables as other engines read them: PyIceberg from the metadata file, DuckDB from the data files."""
 
+from decimal import Decimal
+
 import duckdb
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.table import StaticTable
 
@@ -62,6 +67,51 @@ def test_a_select_gives_back_what_was_loaded(connection, files, everything, form
     sample_rows.WRITERS[format](files / f"one.{format}", rows)
     run(connection, f"COPY INTO {everything} FROM @{files.stage} FILE_FORMAT = {sample_rows.FORMATS[format]}")
     assert without_json(run(connection, f"SELECT * FROM {everything} ORDER BY id")) == without_json(rows)
+
+
+def test_parquet_row_groups_of_the_same_types_are_taken_as_they_are_stored(server, connection, database, files):
+    count = 100_000
+    source = pa.table({
+        "id": pa.array(range(count), pa.int64()),
+        "name": pa.array([None if n % 7 == 0 else f"name {n % 1000}" for n in range(count)]),
+        "at": pa.array([n * 1_000_003 for n in range(count)], pa.timestamp("us", tz="UTC")),
+        "ratio": pa.array([float("nan") if n % 11 == 0 else n / 3 for n in range(count)]),
+        "amount": pa.array([Decimal(n) / 100 for n in range(count)], pa.decimal128(20, 2)),
+        "ok": pa.array([n % 2 == 0 for n in range(count)]),
+        "day": pa.array([n % 20_000 for n in range(count)], pa.int32()).cast(pa.date32()),
+    })
+    # Snappy is not what we write: it shows that the pages are the source's.
+    pq.write_table(source, files / "alike.parquet", compression="snappy", row_group_size=80_000)
+    # The second file has a row that does not fit: it is loaded the other way, without that row.
+    bad = source.set_column(0, "id", pa.array([None] + list(range(1, count)), pa.int64()))
+    pq.write_table(bad, files / "bad.parquet", compression="snappy")
+    run(connection, """CREATE TABLE alike (id BIGINT, name VARCHAR, at TIMESTAMP, ratio DOUBLE,
+        amount DECIMAL(20, 2), ok BOOLEAN, day DATE)""")
+    run(connection, f"COPY INTO alike FROM @{files.stage} FILES = ('alike.parquet')")
+    table = open_table(server, database, "alike")
+    [path] = data_files(table)
+    footer = pq.ParquetFile(path).metadata
+    groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+    assert [(group.num_rows, group.column(0).compression) for group in groups] == [
+        (80_000, "SNAPPY"), (20_000, "ZSTD"),
+    ]
+    seen = table.scan().to_arrow().sort_by("id")
+    for name in source.column_names:
+        expected, actual = source[name].combine_chunks(), seen[name].combine_chunks().cast(source[name].type)
+        # NaN is not equal to itself, but its place is.
+        assert pa.compute.fill_null(pa.compute.equal(expected, actual), True).to_pylist().count(False) == (
+            pa.compute.sum(pa.compute.is_nan(expected)).as_py() if name == "ratio" else 0
+        ), name
+        assert expected.null_count == actual.null_count
+    assert table.scan(row_filter="id >= 99990").to_arrow().num_rows == 10
+    assert list(table.scan(row_filter="id >= 1000000").plan_files()) == []
+    [ours] = run(connection, "SELECT count(*) AS n, sum(id) AS s, max(at) AS a, count(name) AS c FROM alike")
+    [theirs] = duckdb.execute("SELECT count(*), sum(id), count(name) FROM read_parquet(?)", [path]).fetchall()
+    assert (ours["n"], ours["s"], ours["c"]) == theirs
+
+    run(connection, "CREATE TABLE strict (id BIGINT NOT NULL, name VARCHAR)")
+    [report] = run(connection, f"COPY INTO strict FROM @{files.stage} FILES = ('bad.parquet') ON_ERROR = CONTINUE")
+    assert (report["Rows_loaded"], report["Errors_seen"], report["First_error_line"]) == (count - 1, 1, 1)
 
 
 def test_statistics_let_pyiceberg_prune(server, connection, database, files):

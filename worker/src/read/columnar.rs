@@ -13,14 +13,13 @@ use stevedore_common::storage::{PinnedFile, Store};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{Footer, ParquetFile, RowGroupTask, TAIL_BYTES, file_schema, read_footer};
-use stevedore_decode::spec::DecodedBatch;
 use stevedore_proto::v1::FileTask;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::open::{open, part_of, version_of};
 use super::resources::{CpuPool, Reservation};
-use super::{FileJob, FileTotals, WorkerResources};
+use super::{FileJob, FileTotals, Item, WorkerResources};
 
 /// The largest file that is held in memory because its store cannot pin ranges.
 const MAX_WHOLE: u64 = 1 << 30;
@@ -96,7 +95,7 @@ pub async fn parquet_columns(
 
 /// A row group under way.
 struct UnderWay {
-    batches: mpsc::Receiver<Result<(DecodedBatch, Arc<Reservation>)>>,
+    pieces: mpsc::Receiver<Result<Item>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -115,10 +114,14 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let starting = AbortOnDropHandle::new(tokio::spawn(starting));
     let mut totals = FileTotals::default();
     while let Some(mut group) = groups.recv().await {
-        while let Some(batch) = group.batches.recv().await {
-            let (batch, held) = batch?;
-            totals.rows += (batch.batch.num_rows() + batch.errors.len()) as u64;
-            job.emit(batch, &held).await?;
+        while let Some(piece) = group.pieces.recv().await {
+            let piece = piece?;
+            totals.rows += match &piece {
+                Item::Batch(batch, _) => (batch.batch.num_rows() + batch.errors.len()) as u64,
+                Item::Stored(group, _) => group.rows,
+                Item::Finished(_) | Item::Failed(_) => 0,
+            };
+            job.send(piece).await?;
         }
     }
     starting.await.map_err(|e| Error::internal(format!("reading row groups failed: {e}")))?;
@@ -138,15 +141,15 @@ async fn start_groups(
     for task in plan {
         let held = job.resources.memory.reserve(memory_of(&file, &task), &job.turn).await;
         let batches = task.rows / job.spec.batch_rows.max(1) as u64 + 2;
-        let (out, batches) = mpsc::channel(usize::try_from(batches.min(BATCHES_AHEAD)).unwrap_or(1));
-        let (file, ranges, cpu) = (Arc::clone(&file), ranges.clone(), job.resources.cpu.clone());
+        let (out, pieces) = mpsc::channel(usize::try_from(batches.min(BATCHES_AHEAD)).unwrap_or(1));
+        let (file, ranges, job) = (Arc::clone(&file), ranges.clone(), job.clone());
         let run = async move {
-            if let Err(e) = read_group(&file, &ranges, task, &cpu, Arc::new(held), &out).await {
+            if let Err(e) = read_group(&job, &file, &ranges, task, Arc::new(held), &out).await {
                 let _ = out.send(Err(e)).await;
             }
         };
         let task = AbortOnDropHandle::new(tokio::spawn(run));
-        if sender.send(UnderWay { batches, _task: task }).await.is_err() {
+        if sender.send(UnderWay { pieces, _task: task }).await.is_err() {
             return;
         }
     }
@@ -161,14 +164,23 @@ fn memory_of(file: &ParquetFile, task: &RowGroupTask) -> u64 {
 }
 
 async fn read_group(
+    job: &FileJob,
     file: &Arc<ParquetFile>,
     ranges: &Ranges,
     task: RowGroupTask,
-    cpu: &CpuPool,
     held: Arc<Reservation>,
-    out: &mpsc::Sender<Result<(DecodedBatch, Arc<Reservation>)>>,
+    out: &mpsc::Sender<Result<Item>>,
 ) -> Result<()> {
+    let cpu = &job.resources.cpu;
     let fetched = ranges.read(&task.byte_ranges).await?;
+    if let Some(layout) = job.layout.clone().filter(|layout| file.may_store(task.row_group, layout)) {
+        let (file, task, fetched) = (Arc::clone(file), task.clone(), fetched.clone());
+        if let Some(group) = cpu.run(move || Ok(file.verify_row_group(&task, &fetched, &layout))).await? {
+            // A reader that has gone wants nothing more.
+            let _ = out.send(Ok(Item::Stored(Box::new(group), held))).await;
+            return Ok(());
+        }
+    }
     let file = Arc::clone(file);
     let mut decoder = cpu.run(move || file.decode_row_group(&task, fetched)).await?;
     loop {
@@ -187,7 +199,7 @@ async fn read_group(
             .await?;
         decoder = back;
         for batch in batches {
-            if out.send(Ok((batch, Arc::clone(&held)))).await.is_err() {
+            if out.send(Ok(Item::Batch(batch, Arc::clone(&held)))).await.is_err() {
                 return Ok(());
             }
         }

@@ -24,6 +24,7 @@ use futures::stream::{BoxStream, StreamExt};
 use stevedore_common::file_format::FormatKind;
 use stevedore_common::storage::Store;
 use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
 use stevedore_proto::v1::FileTask;
 use tokio::sync::mpsc;
@@ -54,6 +55,8 @@ pub enum FileEvent {
     Started,
     /// Its next rows.
     Batch(DecodedBatch),
+    /// Its next rows, all of them good, as they are stored. Only where a layout was given.
+    Stored(Box<StoredGroup>),
     /// It was read to its end.
     Finished(FileTotals),
     /// It cannot be read on. Batches that it gave before stand as they are.
@@ -90,6 +93,7 @@ struct FileJob {
     task: FileTask,
     store: Store,
     spec: Arc<DecodeSpec>,
+    layout: Option<Arc<StoredLayout>>,
     resources: WorkerResources,
     turn: Arc<Turn>,
     out: mpsc::Sender<Item>,
@@ -99,6 +103,7 @@ struct FileJob {
 #[derive(Debug)]
 enum Item {
     Batch(DecodedBatch, Arc<Reservation>),
+    Stored(Box<StoredGroup>, Arc<Reservation>),
     Finished(FileTotals),
     Failed(Error),
 }
@@ -125,10 +130,11 @@ impl FileJob {
     }
 
     async fn emit(&self, batch: DecodedBatch, held: &Arc<Reservation>) -> Result<()> {
-        self.out
-            .send(Item::Batch(batch, Arc::clone(held)))
-            .await
-            .map_err(|_| Error::cancelled("nobody reads this file any more"))
+        self.send(Item::Batch(batch, Arc::clone(held))).await
+    }
+
+    async fn send(&self, item: Item) -> Result<()> {
+        self.out.send(item).await.map_err(|_| Error::cancelled("nobody reads this file any more"))
     }
 }
 
@@ -146,6 +152,7 @@ struct Reader {
     in_flight: VecDeque<InFlight>,
     store: Store,
     spec: Arc<DecodeSpec>,
+    layout: Option<Arc<StoredLayout>>,
     resources: WorkerResources,
 }
 
@@ -160,6 +167,7 @@ impl Reader {
                 task,
                 store: self.store.clone(),
                 spec: Arc::clone(&self.spec),
+                layout: self.layout.clone(),
                 resources: self.resources.clone(),
                 turn: Arc::clone(&turn),
                 out,
@@ -182,6 +190,9 @@ impl Reader {
             Some(Item::Batch(batch, _held)) => {
                 return Some(FileRead { index, event: FileEvent::Batch(batch) });
             }
+            Some(Item::Stored(group, _held)) => {
+                return Some(FileRead { index, event: FileEvent::Stored(group) });
+            }
             Some(Item::Finished(totals)) => FileEvent::Finished(totals),
             Some(Item::Failed(e)) => FileEvent::Failed(e),
             None => FileEvent::Failed(Error::internal("the task that reads a file ended early")),
@@ -199,8 +210,20 @@ pub fn read_files(
     spec: Arc<DecodeSpec>,
     resources: WorkerResources,
 ) -> BoxStream<'static, FileRead> {
-    let reader =
-        Reader { waiting: tasks.into_iter().enumerate(), in_flight: VecDeque::new(), store, spec, resources };
+    read_files_for(tasks, store, spec, None, resources)
+}
+
+/// As [`read_files`], for a table of this layout: what is stored as the table stores it may come as
+/// [`FileEvent::Stored`].
+pub fn read_files_for(
+    tasks: Vec<FileTask>,
+    store: Store,
+    spec: Arc<DecodeSpec>,
+    layout: Option<Arc<StoredLayout>>,
+    resources: WorkerResources,
+) -> BoxStream<'static, FileRead> {
+    let waiting = tasks.into_iter().enumerate();
+    let reader = Reader { waiting, in_flight: VecDeque::new(), store, spec, layout, resources };
     futures::stream::unfold(reader, |mut reader| async move {
         let read = reader.next().await?;
         Some((read, reader))
@@ -220,7 +243,7 @@ pub fn read_file(
             std::future::ready(match read.event {
                 FileEvent::Batch(batch) => Some(Ok(batch)),
                 FileEvent::Failed(e) => Some(Err(e)),
-                FileEvent::Started | FileEvent::Finished(_) => None,
+                FileEvent::Started | FileEvent::Stored(_) | FileEvent::Finished(_) => None,
             })
         })
         .boxed()

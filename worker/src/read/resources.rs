@@ -285,10 +285,16 @@ mod tests {
     async fn a_job_whose_caller_has_gone_is_not_begun() {
         let pool = CpuPool::new(1).unwrap();
         let (release, gate) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
         let first = tokio::spawn({
             let pool = pool.clone();
-            async move { pool.run(move || Ok(gate.recv().is_ok())).await }
+            let job = move || {
+                let _ = begin.send(());
+                Ok(gate.recv().is_ok())
+            };
+            async move { pool.run(job).await }
         });
+        begun.await.unwrap();
         let ran = Arc::new(AtomicBool::new(false));
         let mark = Arc::clone(&ran);
         let abandoned = pool.run(move || {

@@ -15,7 +15,7 @@ use stevedore_proto::v1::{CopySource, FileReport, StageScan, TableTarget};
 use super::errors::{ErrorPolicy, FileState};
 use super::{SliceCounters, SliceFailure, SliceRunner, missing};
 use crate::query::stage_scan::StageFile;
-use crate::read::{FileEvent, FileRead, is_fault_of_file, read_files};
+use crate::read::{FileEvent, FileRead, is_fault_of_file, read_files_for};
 use crate::storage_access::storage_spec;
 use crate::transform::{LoadedBatch, Transform, TransformRequest};
 use crate::write::BatchSink;
@@ -52,7 +52,8 @@ impl SliceRunner {
             })
             .collect();
         let spec = Arc::new(transform.spec().clone());
-        let events = read_files(scan.files.clone(), store, spec, self.resources.clone());
+        let layout = transform.is_identity().then(|| sink.stored_layout()).flatten();
+        let events = read_files_for(scan.files.clone(), store, spec, layout, self.resources.clone());
         let mut ready = events
             .map(|FileRead { index, event }| {
                 let (cpu, transform, file) =
@@ -82,6 +83,13 @@ impl SliceRunner {
                     let rows = loaded.batch.num_rows() as u64;
                     file.rows += rows;
                     sink.write(loaded.batch).await?;
+                    SliceCounters::add(&counters.rows, rows);
+                }
+                Ready::Other(FileEvent::Stored(group)) => {
+                    let rows = group.rows;
+                    SliceCounters::add(&counters.bytes, group.input_bytes);
+                    file.rows += rows;
+                    sink.write_stored(*group).await?;
                     SliceCounters::add(&counters.rows, rows);
                 }
                 Ready::Other(FileEvent::Finished(totals)) => {

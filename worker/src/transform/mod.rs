@@ -106,6 +106,17 @@ impl Transform {
         &self.schema
     }
 
+    /// Whether decoded rows are the table's rows already: every column is decoded as the table has it.
+    pub fn is_identity(&self) -> bool {
+        self.filter.is_none()
+            && self.metadata.is_empty()
+            && self.spec.columns.len() == self.outputs.len()
+            && self.outputs.iter().enumerate().all(|(index, output)| {
+                matches!(&output.source, OutputSource::Expression { direct: Some(column), .. } if *column == index)
+                    && self.spec.columns[index].ty.as_ref() == Some(&output.column.ty)
+            })
+    }
+
     /// Makes table rows of decoded ones. CPU work.
     ///
     /// # Errors

@@ -8,12 +8,14 @@ use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::StoredGroup;
 
 use super::WrittenFile;
 use super::encode::{Encoding, RowGroup};
@@ -114,15 +116,42 @@ impl FileWriter {
         Ok(file_full)
     }
 
+    /// Takes a row group as it is stored: the rows before it become a row group of their own. Says whether
+    /// the file has reached its target size.
+    pub(super) async fn write_stored(&mut self, group: StoredGroup) -> Result<bool> {
+        self.encode_chunk().await?;
+        self.rows += group.rows;
+        let context = self.context.clone();
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.start(&[]).await?,
+        };
+        open.encoded().await?;
+        let mut open = open.end_row_group(&context).await?;
+        for (field, column) in context.storage_schema.fields().iter().zip(&group.columns) {
+            open.nans.add_to(field, column.nans);
+        }
+        let open = self.open.insert(open.append(group).await?);
+        Ok(open.parquet.bytes_written() >= context.target_file_bytes)
+    }
+
+    /// Opens the file; without a sample of its rows dictionaries are tried for every column.
     async fn start(&self, chunk: &[RecordBatch]) -> Result<OpenFile> {
         let context = self.context.clone();
         let sample = chunk.to_vec();
         let pays = context
             .encoders
             .run(move || {
-                Ok((0..sample[0].num_columns()).map(|i| dictionaries_pay(&sample, i)).collect::<Vec<_>>())
+                Ok(match sample.first() {
+                    Some(first) => (0..first.num_columns()).map(|i| dictionaries_pay(&sample, i)).collect(),
+                    None => Vec::new(),
+                })
             })
             .await?;
+        let pays: Vec<Vec<bool>> = match pays.is_empty() {
+            true => context.leaves_per_column.iter().map(|leaves| vec![true; *leaves]).collect(),
+            false => pays,
+        };
         let properties = properties(&self.context, &pays)?;
         let (sink, upload) = upload::start(self.context.store.clone(), self.path.clone(), self.context.local);
         // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
@@ -181,15 +210,42 @@ impl OpenFile {
         };
         let (chunks, nans) = group.close(&context.encoders).await?;
         self.nans.add(&nans);
-        let Self { parquet, upload, row_groups, encoding, nans, .. } = self;
-        let mut parquet = parquet;
+        self.write_row_group(move |group| {
+            chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
+        })
+        .await
+    }
+
+    /// Appends a row group as it is stored.
+    async fn append(self, stored: StoredGroup) -> Result<Self> {
+        self.write_row_group(move |group| {
+            stored.columns.into_iter().try_for_each(|chunk| {
+                let close = ColumnCloseResult {
+                    bytes_written: chunk.metadata.compressed_size().unsigned_abs(),
+                    rows_written: stored.rows,
+                    metadata: chunk.metadata.clone(),
+                    bloom_filter: None,
+                    column_index: None,
+                    offset_index: None,
+                };
+                group.append_column(&chunk, close)
+            })
+        })
+        .await
+    }
+
+    async fn write_row_group(
+        self,
+        columns: impl FnOnce(&mut SerializedRowGroupWriter<'_, PartSink>) -> Result<(), ParquetError>
+        + Send
+        + 'static,
+    ) -> Result<Self> {
+        let Self { mut parquet, upload, row_groups, encoding, nans, .. } = self;
         // Not one of the encoders' threads: it mostly waits.
         let written = tokio::task::spawn_blocking(move || {
             let write = || {
                 let mut group = parquet.next_row_group()?;
-                for chunk in chunks {
-                    chunk.append_to_row_group(&mut group)?;
-                }
+                columns(&mut group)?;
                 group.close()
             };
             let result = write().map(|_| ());
@@ -219,6 +275,8 @@ fn properties(context: &WriteContext, dictionaries: &[Vec<bool>]) -> Result<Writ
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_statistics_enabled(EnabledStatistics::Chunk)
+        // Row groups taken as they are stored come without; all of a file's have one, or none has.
+        .set_offset_index_disabled(true)
         .set_dictionary_enabled(false)
         .set_created_by(concat!("stevedore version ", env!("CARGO_PKG_VERSION")).to_owned());
     for (path, pays) in context.leaf_paths.iter().zip(dictionaries.iter().flatten()) {

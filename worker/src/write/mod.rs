@@ -25,9 +25,12 @@ pub use file_names::FileNames;
 pub use lane::LaneSink;
 pub use table_writer::{TableWriter, WriteTarget};
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use stevedore_common::Result;
+use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 
 /// A data file that is durable and in no snapshot yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,19 @@ pub trait BatchSink: Send {
     /// # Errors
     /// Storage, bad data. The sink can only be aborted then.
     async fn write(&mut self, batch: RecordBatch) -> Result<()>;
+
+    /// How the sink stores rows, where it can take row groups as they are stored.
+    fn stored_layout(&self) -> Option<Arc<StoredLayout>> {
+        None
+    }
+
+    /// Takes a row group as it is stored, verified against [`BatchSink::stored_layout`].
+    ///
+    /// # Errors
+    /// As [`BatchSink::write`]; internal where the sink has no layout.
+    async fn write_stored(&mut self, _group: StoredGroup) -> Result<()> {
+        Err(Error::internal("this sink takes no stored row groups"))
+    }
 
     /// Ends the rows and waits until everything is durable.
     ///

@@ -27,11 +27,23 @@ const JSON_BYTES: usize = 40 << 10;
 pub(super) struct NanCounts(HashMap<i32, u64>);
 
 impl NanCounts {
+    /// Adds to the count of a column.
+    pub(super) fn add_to(&mut self, field: &FieldRef, nans: u64) {
+        let floats = matches!(field.data_type(), DataType::Float32 | DataType::Float64);
+        if floats && let Some(id) = field_id(field) {
+            *self.0.entry(id).or_default() += nans;
+        }
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         for (id, count) in &other.0 {
             *self.0.entry(*id).or_default() += count;
         }
     }
+}
+
+fn field_id(field: &FieldRef) -> Option<i32> {
+    field.metadata().get(FIELD_ID).and_then(|id| id.parse().ok())
 }
 
 /// Counts the NaNs of a column, and of the fields of a tuple; lists and maps have no statistics.
@@ -51,9 +63,7 @@ pub(super) fn count_nans(field: &FieldRef, array: &ArrayRef, counts: &mut NanCou
         }
         _ => return,
     };
-    if let Some(id) = field.metadata().get(FIELD_ID).and_then(|id| id.parse().ok()) {
-        *counts.0.entry(id).or_default() += nans as u64;
-    }
+    counts.add_to(field, nans as u64);
 }
 
 /// What is known of a file that was written.

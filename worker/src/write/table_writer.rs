@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowSchemaConverter;
 use stevedore_common::ids::AttemptKey;
 use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 
 use super::file_writer::FileWriter;
 use super::partition::PartitionedFiles;
@@ -46,6 +47,8 @@ pub(super) struct WriteContext {
     pub(super) storage_schema: ArrowSchemaRef,
     /// Parquet's leaves under each top-level column.
     pub(super) leaves_per_column: Vec<usize>,
+    /// Where row groups can be taken as they are stored.
+    pub(super) layout: Option<Arc<StoredLayout>>,
     /// The path of each leaf.
     pub(super) leaf_paths: Vec<Vec<String>>,
     pub(super) data_location: String,
@@ -77,6 +80,7 @@ impl WriteContext {
             Ok(bytes) => bytes,
         };
         let partitions = !target.spec.is_unpartitioned();
+        let layout = if partitions { None } else { StoredLayout::new(&parquet_schema).map(Arc::new) };
         // Many files are open at a time then, each with a row group in memory.
         let row_group_bytes = if partitions { ROW_GROUP_BYTES / 8 } else { ROW_GROUP_BYTES };
         Ok(Self {
@@ -85,6 +89,7 @@ impl WriteContext {
             schema,
             storage_schema,
             leaves_per_column,
+            layout,
             leaf_paths,
             local: target.data_location.starts_with("file:"),
             data_location: target.data_location.trim_end_matches('/').to_owned(),
@@ -127,6 +132,17 @@ impl TableWriter {
     }
 }
 
+/// The file under way, begun if there is none.
+fn open_file<'a>(
+    file: &'a mut Option<Box<FileWriter>>,
+    context: &Arc<WriteContext>,
+    names: &mut FileNames,
+) -> &'a mut FileWriter {
+    file.get_or_insert_with(|| {
+        Box::new(FileWriter::new(context.clone(), &names.next_name(), Struct::empty()))
+    })
+}
+
 #[async_trait]
 impl BatchSink for TableWriter {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
@@ -142,10 +158,7 @@ impl BatchSink for TableWriter {
         }
         match &mut self.files {
             Files::One(file) => {
-                let (context, names) = (&self.context, &mut self.names);
-                let open = file.get_or_insert_with(|| {
-                    Box::new(FileWriter::new(context.clone(), &names.next_name(), Struct::empty()))
-                });
+                let open = open_file(file, &self.context, &mut self.names);
                 if open.write(batch).await?
                     && let Some(full) = file.take()
                 {
@@ -154,6 +167,25 @@ impl BatchSink for TableWriter {
                 Ok(())
             }
             Files::Partitioned(files) => files.write(batch, &mut self.names, &mut self.written).await,
+        }
+    }
+
+    fn stored_layout(&self) -> Option<Arc<StoredLayout>> {
+        self.context.layout.clone()
+    }
+
+    async fn write_stored(&mut self, group: StoredGroup) -> Result<()> {
+        match &mut self.files {
+            Files::One(file) => {
+                let open = open_file(file, &self.context, &mut self.names);
+                if open.write_stored(group).await?
+                    && let Some(full) = file.take()
+                {
+                    self.written.extend(full.finish().await?);
+                }
+                Ok(())
+            }
+            Files::Partitioned(_) => Err(Error::internal("a partitioned table takes no stored row groups")),
         }
     }
 

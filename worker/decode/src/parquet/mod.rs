@@ -9,7 +9,8 @@
 //! ```text
 //! tail ──read_footer──▶ metadata ──ParquetFile::open──▶ ParquetFile ──plan──▶ RowGroupTasks
 //!                                                                                │ fetch byte_ranges
-//! DecodedBatch ◀──iterate── RowGroupDecoder ◀──ParquetFile::decode_row_group─────┘
+//! DecodedBatch ◀──iterate── RowGroupDecoder ◀──ParquetFile::decode_row_group─────┤
+//! StoredGroup  ◀─────────────────────────────── ParquetFile::verify_row_group ───┘
 //! ```
 //!
 //! [`DecodedBatch`]: crate::spec::DecodedBatch
@@ -19,11 +20,13 @@ mod columns;
 mod file;
 mod footer;
 mod row_group;
+mod stored;
 
 pub use columns::{FileColumn, file_schema};
 pub use file::{ParquetFile, RowGroupTask};
 pub use footer::{Footer, TAIL_BYTES, read_footer};
 pub use row_group::RowGroupDecoder;
+pub use stored::{StoredChunk, StoredGroup, StoredLayout};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
