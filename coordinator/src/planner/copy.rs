@@ -40,7 +40,7 @@ pub async fn claim_and_plan(
 ) -> Result<()> {
     let source = stores.resolve(&*replica.local(), &plan.source)?;
     let started = Instant::now();
-    let claimed = claim(replica, job, &source, &plan.format).await?;
+    let claimed = claim(replica, job, &source, plan).await?;
     let claiming = started.elapsed();
     let rule = PackRule {
         slots,
@@ -128,7 +128,7 @@ async fn claim(
     replica: &Replica,
     job: JobId,
     source: &ResolvedSource,
-    format: &FileFormat,
+    plan: &CopyPlan,
 ) -> Result<Vec<PackFile>> {
     let mut listing = source.list()?;
     let mut claimed: BTreeMap<u32, PackFile> = BTreeMap::new();
@@ -145,7 +145,8 @@ async fn claim(
                 return Err(Error::exhausted(format!("more than {MOST_FILES} files match"))
                     .hint("narrow the path, or set MAX_FILES and repeat the statement"));
             }
-            let splittable = can_split(format, &file);
+            // The verdict on a file needs all of it.
+            let splittable = can_split(&plan.format, &file) && !plan.on_error.mode.takes_whole_files();
             let name = source.name_of(&file.path).to_owned();
             bytes += file.path.len() + name.len() + 160;
             chunk.push((ListedFile { path: file.path, name, version: file.version }, splittable));

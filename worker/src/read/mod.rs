@@ -19,6 +19,7 @@ mod text;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream::{BoxStream, StreamExt};
 use stevedore_common::file_format::FormatKind;
@@ -33,7 +34,8 @@ pub use columnar::parquet_columns;
 pub use open::version_of;
 pub use resources::{CpuPool, MemoryBudget, ReadSettings, WorkerResources};
 
-use resources::{Reservation, Turn};
+pub(crate) use resources::Reservation;
+use resources::Turn;
 
 /// Batches of a file that may wait for the consumer.
 const BATCHES_READY: usize = 4;
@@ -147,6 +149,23 @@ struct Reader {
     store: Store,
     spec: Arc<DecodeSpec>,
     resources: WorkerResources,
+    given_up: GivenUp,
+}
+
+/// Lets the consumer of [`read_files_until`] give up the file that it is at: what was read of it ahead is
+/// thrown away, and the next file follows. Batches that are on their way may still come, or the file's end.
+#[derive(Debug, Clone, Default)]
+pub struct GivenUp(Arc<AtomicUsize>);
+
+impl GivenUp {
+    /// Gives up the file at this place. Those before it have come already.
+    pub fn give_up(&self, index: usize) {
+        self.0.fetch_max(index + 1, Ordering::SeqCst);
+    }
+
+    fn has(&self, index: usize) -> bool {
+        index < self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Reader {
@@ -170,6 +189,9 @@ impl Reader {
     }
 
     async fn next(&mut self) -> Option<FileRead> {
+        while self.in_flight.front().is_some_and(|front| self.given_up.has(front.index)) {
+            self.in_flight.pop_front();
+        }
         self.fill();
         let front = self.in_flight.front_mut()?;
         let index = front.index;
@@ -199,8 +221,19 @@ pub fn read_files(
     spec: Arc<DecodeSpec>,
     resources: WorkerResources,
 ) -> BoxStream<'static, FileRead> {
-    let reader =
-        Reader { waiting: tasks.into_iter().enumerate(), in_flight: VecDeque::new(), store, spec, resources };
+    read_files_until(tasks, store, spec, resources, GivenUp::default())
+}
+
+/// As [`read_files`], for a consumer that may not want all of a file.
+pub fn read_files_until(
+    tasks: Vec<FileTask>,
+    store: Store,
+    spec: Arc<DecodeSpec>,
+    resources: WorkerResources,
+    given_up: GivenUp,
+) -> BoxStream<'static, FileRead> {
+    let waiting = tasks.into_iter().enumerate();
+    let reader = Reader { waiting, in_flight: VecDeque::new(), store, spec, resources, given_up };
     futures::stream::unfold(reader, |mut reader| async move {
         let read = reader.next().await?;
         Some((read, reader))
