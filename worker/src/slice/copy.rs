@@ -2,7 +2,7 @@
 //!
 //! Files are read ahead and decoded on the CPU threads; the transform of several batches runs at a time,
 //! their order kept, so that the first error is the first in the file. Where a bad row costs its whole
-//! file, [`whole_files`](super::whole_files) has the rows until the file is known to be good.
+//! file, [`whole_files`] has the rows until the file is known to be good.
 
 use std::collections::HashMap;
 use std::ops::Range;
