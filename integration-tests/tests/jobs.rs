@@ -382,6 +382,77 @@ async fn what_a_failed_copy_wrote_is_swept_and_what_others_committed_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_left_out_is_held_until_the_commit_and_free_afterwards() {
+    let instance = TestInstance::start_with(|config| config.scheduling.slice_bytes = 1).await;
+    let client = instance.client().await;
+    let s3 = stage_in_s3(&client).await;
+    run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
+    files::write(&s3.folder("bucket/in/0000.csv"), files::numbered_csv(0, 10));
+    files::write(&s3.folder("bucket/in/0001.csv"), "1,0,fine\nx,1,bad\n");
+    files::write(&s3.folder("bucket/in/0002.csv"), files::numbered_csv(2, 10));
+
+    // The bad file is judged; a slice of the same job still waits.
+    s3.hold(Operation::Read, "/bucket/in/0002.csv", 0);
+    let job = submit(&client, "COPY INTO t FROM @held/in/ ON_ERROR = skip_file", "skips").await.job_id;
+    get_until(&client, &job, |job| job.progress.as_ref().is_some_and(|progress| progress.files_done >= 2))
+        .await;
+    assert!(run(&client, "COPY INTO t FROM @held/in/ FILES = ('0001.csv')").await.is_empty());
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["0"]]);
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!(ended.phase(), JobPhase::Committed);
+
+    let listed = job_files(&client, &job).await;
+    let of = |name: &str| {
+        let file = listed.iter().find(|file| file.path.ends_with(name)).unwrap();
+        (file.status.as_str(), file.rows_loaded, file.errors_seen, file.first_error_line)
+    };
+    assert_eq!(of("0000.csv"), ("loaded", 10, 0, 0));
+    assert_eq!(of("0001.csv"), ("failed", 0, 1, 2));
+    assert_eq!(of("0002.csv"), ("loaded", 10, 0, 0));
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["20"]]);
+
+    files::write(&s3.folder("bucket/in/0001.csv"), files::numbered_csv(1, 10));
+    assert_eq!(run(&client, "COPY INTO t FROM @held/in/ ON_ERROR = skip_file").await.len(), 1);
+    oracle::assert_exactly_once(instance.url(), "t", 3, 10).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_after_it_was_found_good_is_left_out_and_nothing_is_doubled() {
+    let instance = TestInstance::start().await;
+    let client = instance.client().await;
+    let s3 = stage_in_s3(&client).await;
+    run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
+    files::write(&s3.folder("bucket/in/0000.csv"), files::numbered_csv(0, 10));
+    files::write(&s3.folder("bucket/in/0002.csv"), files::numbered_csv(2, 10));
+    // Too large, once unpacked, to be held until it is judged; small enough for one request.
+    let row = format!("1,0,{}\n", "long ".repeat(100));
+    let large = files::gzip(row.repeat((80 << 20) / row.len()).as_bytes());
+    assert!(large.len() < 1 << 20, "{}", large.len());
+    files::write(&s3.folder("bucket/in/0001.csv.gz"), large);
+
+    // Read once to be judged; held when it is read to be loaded.
+    s3.hold(Operation::Read, "/bucket/in/0001.csv.gz", 1);
+    let job = submit(&client, "COPY INTO t FROM @held/in/ ON_ERROR = skip_file", "changes").await.job_id;
+    timeout(PATIENCE, s3.wait_until_held(1)).await.unwrap();
+    files::write(&s3.folder("bucket/in/0001.csv.gz"), files::gzip(files::numbered_csv(1, 10).as_bytes()));
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!(ended.phase(), JobPhase::Committed, "{:?}", ended.error);
+    let listed = job_files(&client, &job).await;
+    let statuses: Vec<(&str, u64)> =
+        listed.iter().map(|file| (file.status.as_str(), file.rows_loaded)).collect();
+    assert_eq!(statuses, [("loaded", 10), ("failed", 0), ("loaded", 10)], "{listed:?}");
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["20"]]);
+
+    // What is there now is another file, and loads.
+    assert_eq!(run(&client, "COPY INTO t FROM @held/in/ ON_ERROR = skip_file").await.len(), 1);
+    oracle::assert_exactly_once(instance.url(), "t", 3, 10).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_disappears_does_not_harm_its_job() {
     let instance = instance_with_files(40, 20).await;
     let watcher = instance.client().await;

@@ -70,16 +70,16 @@ pub struct SubmittedJob {
     pub existing: bool,
 }
 
-fn on_error_of(on_error: OnError) -> Result<StateOnError> {
+fn on_error_of(on_error: OnError) -> StateOnError {
     let (mode, limit) = match on_error {
         OnError::Abort => (ErrorMode::Abort, 0),
         OnError::AbortAfter(n) => (ErrorMode::AbortN, n),
         OnError::Continue => (ErrorMode::Continue, 0),
-        OnError::SkipFile | OnError::SkipFileCount(_) | OnError::SkipFilePercent(_) => {
-            return Err(Error::not_supported_yet(format!("ON_ERROR = {on_error}")));
-        }
+        OnError::SkipFile => (ErrorMode::SkipFile, 0),
+        OnError::SkipFileCount(n) => (ErrorMode::SkipFileN, n),
+        OnError::SkipFilePercent(percent) => (ErrorMode::SkipFilePercent, u64::from(percent)),
     };
-    Ok(StateOnError { mode, limit })
+    StateOnError { mode, limit }
 }
 
 fn recorded_text(sql: &str) -> String {
@@ -333,7 +333,7 @@ impl Engine {
             }
         };
         let identity = self.stores.resolve(&*view, &source)?.identity;
-        let on_error = on_error_of(options.on_error())?;
+        let on_error = on_error_of(options.on_error());
         let plan = CopyPlan {
             source,
             format,

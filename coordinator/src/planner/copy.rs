@@ -12,7 +12,7 @@ use stevedore_common::file_identity::FileEntry;
 use stevedore_common::ids::{FileIndex, JobId, SliceIndex};
 use stevedore_common::{Error, Result};
 use stevedore_state::command::{CHUNK_BYTES, Command, ListedFile, NewSlice};
-use stevedore_state::jobs::SliceFile;
+use stevedore_state::jobs::{ErrorMode, SliceFile};
 use stevedore_state::result::{ClaimOutcome, CommandResult};
 
 use super::plan::CopyPlan;
@@ -40,7 +40,7 @@ pub async fn claim_and_plan(
 ) -> Result<()> {
     let source = stores.resolve(&*replica.local(), &plan.source)?;
     let started = Instant::now();
-    let claimed = claim(replica, job, &source, &plan.format).await?;
+    let claimed = claim(replica, job, &source, plan).await?;
     let claiming = started.elapsed();
     let rule = PackRule {
         slots,
@@ -105,8 +105,8 @@ pub async fn plan_slices(replica: &Replica, job: JobId, slices: Vec<NewSlice>) -
     Ok(first)
 }
 
-/// Whether parts of a file can be read apart.
-fn can_split(format: &FileFormat, file: &FileEntry) -> bool {
+/// Whether parts of a file can be read, and loaded, apart.
+fn can_split(format: &FileFormat, on_error: ErrorMode, file: &FileEntry) -> bool {
     let format_allows = match format.kind {
         FormatKind::Parquet => true,
         // A quoted CSV field may hold a record delimiter, so a border cannot be found from the middle.
@@ -117,7 +117,8 @@ fn can_split(format: &FileFormat, file: &FileEntry) -> bool {
         }
         FormatKind::Csv | FormatKind::Orc | FormatKind::Avro => false,
     };
-    format_allows && file.version.has_validator()
+    // Under skip_file the verdict on a file needs all of it, before any of it is loaded.
+    format_allows && file.version.has_validator() && !on_error.takes_whole_files()
 }
 
 fn is_utf8(label: &str) -> bool {
@@ -128,7 +129,7 @@ async fn claim(
     replica: &Replica,
     job: JobId,
     source: &ResolvedSource,
-    format: &FileFormat,
+    plan: &CopyPlan,
 ) -> Result<Vec<PackFile>> {
     let mut listing = source.list()?;
     let mut claimed: BTreeMap<u32, PackFile> = BTreeMap::new();
@@ -145,7 +146,7 @@ async fn claim(
                 return Err(Error::exhausted(format!("more than {MOST_FILES} files match"))
                     .hint("narrow the path, or set MAX_FILES and repeat the statement"));
             }
-            let splittable = can_split(format, &file);
+            let splittable = can_split(&plan.format, plan.on_error.mode, &file);
             let name = source.name_of(&file.path).to_owned();
             bytes += file.path.len() + name.len() + 160;
             chunk.push((ListedFile { path: file.path, name, version: file.version }, splittable));
@@ -171,4 +172,39 @@ async fn claim(
         }
     }
     Ok(claimed.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use stevedore_common::file_identity::FileVersion;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_split_where_its_format_its_store_and_on_error_allow_it() {
+        let file = |path: &str, etag: Option<&str>| FileEntry {
+            path: path.to_owned(),
+            version: FileVersion {
+                size: 1 << 40,
+                etag: etag.map(str::to_owned),
+                version: None,
+                last_modified_ms: 1,
+            },
+        };
+        let pinned = file("a.parquet", Some("e"));
+        let parquet = FileFormat::defaults(FormatKind::Parquet);
+        for mode in [ErrorMode::Abort, ErrorMode::AbortN, ErrorMode::Continue] {
+            assert!(can_split(&parquet, mode, &pinned));
+            assert!(!can_split(&parquet, mode, &file("a.parquet", None)));
+        }
+        // A part cannot tell whether its file is good.
+        for mode in [ErrorMode::SkipFile, ErrorMode::SkipFileN, ErrorMode::SkipFilePercent] {
+            assert!(!can_split(&parquet, mode, &pinned));
+        }
+        let ndjson = FileFormat::defaults(FormatKind::Ndjson);
+        assert!(can_split(&ndjson, ErrorMode::Continue, &file("a.ndjson", Some("e"))));
+        assert!(!can_split(&ndjson, ErrorMode::Continue, &file("a.ndjson.gz", Some("e"))));
+        let csv = FileFormat::defaults(FormatKind::Csv);
+        assert!(!can_split(&csv, ErrorMode::Continue, &file("a.csv", Some("e"))));
+    }
 }

@@ -19,6 +19,7 @@ mod text;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream::{BoxStream, StreamExt};
 use stevedore_common::file_format::FormatKind;
@@ -34,7 +35,8 @@ pub use columnar::parquet_columns;
 pub use open::version_of;
 pub use resources::{CpuPool, MemoryBudget, ReadSettings, WorkerResources};
 
-use resources::{Reservation, Turn};
+pub(crate) use resources::Reservation;
+use resources::Turn;
 
 /// Batches of a file that may wait for the consumer.
 const BATCHES_READY: usize = 4;
@@ -152,8 +154,24 @@ struct Reader {
     in_flight: VecDeque<InFlight>,
     store: Store,
     spec: Arc<DecodeSpec>,
-    layout: Option<Arc<StoredLayout>>,
     resources: WorkerResources,
+    consumer: Consumer,
+}
+
+/// Lets the consumer of [`read_files_for`] give up the file that it is at: what was read of it ahead is
+/// thrown away, and the next file follows. Batches that are on their way may still come, or the file's end.
+#[derive(Debug, Clone, Default)]
+pub struct GivenUp(Arc<AtomicUsize>);
+
+impl GivenUp {
+    /// Gives up the file at this place. Those before it have come already.
+    pub fn give_up(&self, index: usize) {
+        self.0.fetch_max(index + 1, Ordering::SeqCst);
+    }
+
+    fn has(&self, index: usize) -> bool {
+        index < self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Reader {
@@ -167,7 +185,7 @@ impl Reader {
                 task,
                 store: self.store.clone(),
                 spec: Arc::clone(&self.spec),
-                layout: self.layout.clone(),
+                layout: self.consumer.layout.clone(),
                 resources: self.resources.clone(),
                 turn: Arc::clone(&turn),
                 out,
@@ -178,6 +196,9 @@ impl Reader {
     }
 
     async fn next(&mut self) -> Option<FileRead> {
+        while self.in_flight.front().is_some_and(|front| self.consumer.given_up.has(front.index)) {
+            self.in_flight.pop_front();
+        }
         self.fill();
         let front = self.in_flight.front_mut()?;
         let index = front.index;
@@ -210,20 +231,28 @@ pub fn read_files(
     spec: Arc<DecodeSpec>,
     resources: WorkerResources,
 ) -> BoxStream<'static, FileRead> {
-    read_files_for(tasks, store, spec, None, resources)
+    read_files_for(tasks, store, spec, resources, Consumer::default())
 }
 
-/// As [`read_files`], for a table of this layout: what is stored as the table stores it may come as
-/// [`FileEvent::Stored`].
+/// What the consumer of files has to say of them.
+#[derive(Debug, Clone, Default)]
+pub struct Consumer {
+    /// How its table stores rows: what is stored like this may come as [`FileEvent::Stored`].
+    pub layout: Option<Arc<StoredLayout>>,
+    /// Files that it wants no more of.
+    pub given_up: GivenUp,
+}
+
+/// As [`read_files`], for a consumer with wishes of its own.
 pub fn read_files_for(
     tasks: Vec<FileTask>,
     store: Store,
     spec: Arc<DecodeSpec>,
-    layout: Option<Arc<StoredLayout>>,
     resources: WorkerResources,
+    consumer: Consumer,
 ) -> BoxStream<'static, FileRead> {
     let waiting = tasks.into_iter().enumerate();
-    let reader = Reader { waiting, in_flight: VecDeque::new(), store, spec, layout, resources };
+    let reader = Reader { waiting, in_flight: VecDeque::new(), store, spec, resources, consumer };
     futures::stream::unfold(reader, |mut reader| async move {
         let read = reader.next().await?;
         Some((read, reader))

@@ -142,6 +142,13 @@ impl MemoryBudget {
         (u64::from(self.kib) - (self.permits.available_permits() as u64).min(u64::from(self.kib))) << 10
     }
 
+    /// Takes `bytes` if they are free now. For who holds memory already and must not wait for more.
+    pub(crate) fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(kib).ok()?;
+        Some(Reservation { _permit: Some(permit), turn: None })
+    }
+
     /// Waits for `bytes` that a file holds until it ends. They do not count as held: a file in front must
     /// not wait for what it will never give back before it goes on.
     pub(crate) async fn reserve_base(&self, bytes: u64, turn: &Arc<Turn>) -> Reservation {
@@ -238,6 +245,9 @@ pub struct ReadSettings {
     pub decompress: stevedore_decode::limits::DecompressLimits,
     /// Bytes of a block of text, about.
     pub block_bytes: usize,
+    /// Decoded bytes of a file that may be held until it is known to be good (ON_ERROR = skip_file); one
+    /// that takes more is read twice.
+    pub held_bytes: u64,
 }
 
 impl Default for ReadSettings {
@@ -248,6 +258,7 @@ impl Default for ReadSettings {
             chunks_ahead: 4,
             decompress: stevedore_decode::limits::DecompressLimits::default(),
             block_bytes: 1 << 20,
+            held_bytes: 64 << 20,
         }
     }
 }
@@ -330,6 +341,17 @@ mod tests {
         drop(overdrawn);
         waiting.await.unwrap();
         drop(all);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn who_must_not_wait_gets_what_is_free_or_nothing() {
+        let budget = MemoryBudget::new(2 << 20);
+        assert!(budget.try_reserve(3 << 20).is_none());
+        let held = budget.try_reserve(1 << 20).unwrap();
+        assert!(budget.try_reserve((1 << 20) + 1).is_none());
+        assert_eq!(budget.used(), 1 << 20);
+        drop(held);
         assert_eq!(budget.used(), 0);
     }
 }

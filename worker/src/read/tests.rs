@@ -322,6 +322,40 @@ async fn dropping_the_stream_stops_the_reads() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_given_up_is_not_read_on_and_the_next_one_follows() {
+    let store = Store::in_memory();
+    let tasks = vec![
+        put(&store, 0, "a.csv", numbers(0..500_000)).await,
+        put(&store, 1, "b.csv", numbers(0..7)).await,
+    ];
+    let (resources, given_up) = (resources(64 << 20), GivenUp::default());
+    let spec = spec(FormatKind::Csv);
+    let mut events = read_files_for(
+        tasks,
+        store,
+        spec,
+        resources.clone(),
+        Consumer { given_up: given_up.clone(), ..Consumer::default() },
+    );
+    while !matches!(events.next().await.unwrap().event, FileEvent::Batch(_)) {}
+    given_up.give_up(0);
+    let mut rows = 0;
+    while let Some(FileRead { index, event }) = events.next().await {
+        assert_eq!(index, 1);
+        if let FileEvent::Batch(batch) = event {
+            rows += batch.batch.num_rows();
+        }
+    }
+    assert_eq!(rows, 7);
+    let released = async {
+        while resources.memory.used() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), released).await.unwrap();
+}
+
+#[tokio::test]
 async fn formats_that_are_not_built_say_so() {
     let store = Store::in_memory();
     let task = put(&store, 0, "a.orc", "ORC").await;

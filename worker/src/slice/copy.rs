@@ -1,29 +1,95 @@
 //! COPY: files in, rows of the table out.
 //!
 //! Files are read ahead and decoded on the CPU threads; the transform of several batches runs at a time,
-//! their order kept, so that the first error is the first in the file.
+//! their order kept, so that the first error is the first in the file. Where a bad row costs its whole
+//! file, [`whole_files`] has the rows until the file is known to be good.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::TableSchema;
+use stevedore_common::storage::Store;
+use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
-use stevedore_proto::v1::{CopySource, FileReport, StageScan, TableTarget};
+use stevedore_proto::v1::{CopySource, FileReport, FileTask, StageScan, TableTarget};
 
-use super::errors::{ErrorPolicy, FileState};
-use super::{SliceCounters, SliceFailure, SliceRunner, missing};
+use super::errors::{ErrorPolicy, FileState, SkipRule};
+use super::{SliceCounters, SliceFailure, SliceRunner, missing, whole_files};
 use crate::query::stage_scan::StageFile;
-use crate::read::{FileEvent, FileRead, is_fault_of_file, read_files_for};
+use crate::read::{
+    Consumer, FileEvent, FileRead, WorkerResources, is_fault_of_file, parquet_columns, read_files_for,
+};
 use crate::storage_access::storage_spec;
 use crate::transform::{LoadedBatch, Transform, TransformRequest};
 use crate::write::BatchSink;
 
 /// An event with its rows made ready for the table.
-enum Ready {
+pub(super) enum Ready {
     Rows(LoadedBatch),
     Other(FileEvent),
+}
+
+/// The files of a slice on their way to rows of its table.
+pub(super) struct Input {
+    files: Vec<FileTask>,
+    names: Arc<[Arc<StageFile>]>,
+    store: Store,
+    transform: Arc<Transform>,
+    pub(super) resources: WorkerResources,
+}
+
+impl Input {
+    /// Reads some of the files, in order. Places are those among all files.
+    pub(super) fn read(
+        &self,
+        files: Range<usize>,
+        consumer: Consumer,
+    ) -> BoxStream<'static, (usize, Result<Ready>)> {
+        let first = files.start;
+        let tasks = self.files.get(files).unwrap_or_default().to_vec();
+        let spec = Arc::new(self.transform.spec().clone());
+        let (cpu, transform, names) =
+            (self.resources.cpu.clone(), self.transform.clone(), self.names.clone());
+        let at_a_time = cpu.threads() + 1;
+        read_files_for(tasks, self.store.clone(), spec, self.resources.clone(), consumer)
+            .map(move |FileRead { index, event }| {
+                let index = first + index;
+                let (cpu, transform, file) = (cpu.clone(), transform.clone(), names.get(index).cloned());
+                async move {
+                    let ready = match (event, file) {
+                        (FileEvent::Batch(decoded), Some(file)) => {
+                            cpu.run(move || transform.apply(decoded, &file)).await.map(Ready::Rows)
+                        }
+                        (event, _) => Ok(Ready::Other(event)),
+                    };
+                    (index, ready)
+                }
+            })
+            .buffered(at_a_time)
+            .boxed()
+    }
+}
+
+/// An attempt ends without a verdict on a file; another one may come to one.
+pub(super) fn try_again(file: &FileState, error: Error) -> SliceFailure {
+    let failure = SliceFailure::from(error.context(format!("file '{}'", file.name())));
+    SliceFailure { permanent: false, ..failure }
+}
+
+/// The state of the file that an event is about.
+pub(super) fn state_of(states: &mut [FileState], index: usize) -> Result<&mut FileState> {
+    states.get_mut(index).ok_or_else(|| Error::internal("an event of a file that is not read"))
+}
+
+/// What the columns of a slice's files are.
+enum SourceColumns {
+    Known(Vec<(String, SqlType)>),
+    /// No file says; why, for each that has bytes.
+    Unreadable(Vec<(usize, Error)>),
 }
 
 impl SliceRunner {
@@ -38,95 +104,25 @@ impl SliceRunner {
         counters: &SliceCounters,
     ) -> Result<Vec<FileReport>, SliceFailure> {
         let scan = source.scan.as_ref().ok_or_else(|| missing("its files"))?;
-        let mut policy = ErrorPolicy::new(source.on_error.as_ref())?;
+        let mut policy = ErrorPolicy::new(source.on_error.as_ref());
         let access = scan.storage.as_ref().ok_or_else(|| missing("the store of its files"))?;
         let store = self.stores.get(&storage_spec(access)?)?;
-        let transform = Arc::new(self.compile(source, scan, target, table, settings).await?);
-
-        let mut states: Vec<FileState> = scan.files.iter().map(FileState::new).collect();
-        let names: Vec<Arc<StageFile>> = scan
-            .files
-            .iter()
-            .map(|task| {
-                Arc::new(StageFile { name: task.name.clone(), last_modified_ms: task.last_modified_ms })
-            })
-            .collect();
-        let spec = Arc::new(transform.spec().clone());
-        let layout = transform.is_identity().then(|| sink.stored_layout()).flatten();
-        let events = read_files_for(scan.files.clone(), store, spec, layout, self.resources.clone());
-        let mut ready = events
-            .map(|FileRead { index, event }| {
-                let (cpu, transform, file) =
-                    (self.resources.cpu.clone(), transform.clone(), names.get(index).cloned());
-                async move {
-                    let ready = match (event, file) {
-                        (FileEvent::Batch(decoded), Some(file)) => {
-                            cpu.run(move || transform.apply(decoded, &file)).await.map(Ready::Rows)
-                        }
-                        (event, _) => Ok(Ready::Other(event)),
-                    };
-                    (index, ready)
-                }
-            })
-            .buffered(self.resources.cpu.threads() + 1);
-        while let Some((index, event)) = ready.next().await {
-            let file = states
-                .get_mut(index)
-                .ok_or_else(|| Error::internal("an event of a file that is not read"))?;
-            match event? {
-                Ready::Rows(loaded) => {
-                    SliceCounters::add(&counters.bytes, loaded.input_bytes);
-                    SliceCounters::add(&counters.errors, loaded.errors.len() as u64);
-                    for error in &loaded.errors {
-                        policy.row(file, error)?;
-                    }
-                    let rows = loaded.batch.num_rows() as u64;
-                    file.rows += rows;
-                    sink.write(loaded.batch).await?;
-                    SliceCounters::add(&counters.rows, rows);
-                }
-                Ready::Other(FileEvent::Stored(group)) => {
-                    let rows = group.rows;
-                    SliceCounters::add(&counters.bytes, group.input_bytes);
-                    file.rows += rows;
-                    sink.write_stored(*group).await?;
-                    SliceCounters::add(&counters.rows, rows);
-                }
-                Ready::Other(FileEvent::Finished(totals)) => {
-                    (file.lines, file.records, file.whole) = (totals.lines, totals.rows, true);
-                    SliceCounters::add(&counters.files_done, 1);
-                }
-                Ready::Other(FileEvent::Failed(error)) => {
-                    if !is_fault_of_file(&error) {
-                        let retried =
-                            SliceFailure::from(error.context(format!("file '{}'", names[index].name)));
-                        return Err(SliceFailure { permanent: false, ..retried });
-                    }
-                    SliceCounters::add(&counters.errors, 1);
-                    policy.file(file, &error)?;
-                    SliceCounters::add(&counters.files_done, 1);
-                }
-                Ready::Other(FileEvent::Started | FileEvent::Batch(_)) => {}
-            }
-        }
-        Ok(states.iter().map(|file| policy.report(file)).collect())
-    }
-
-    async fn compile(
-        &self,
-        source: &CopySource,
-        scan: &StageScan,
-        target: &TableTarget,
-        table: &TableSchema,
-        settings: &HashMap<String, String>,
-    ) -> Result<Transform> {
         let format: FileFormat = serde_json::from_str(&scan.file_format)
             .map_err(|e| Error::internal(format!("the file format of a slice is not readable: {e}")))?;
-        // Expressions need the types of the columns they read; a plain load only their names.
-        let source_columns = match format.kind {
-            FormatKind::Csv | FormatKind::Tsv => Vec::new(),
-            _ if source.transform.is_empty() => Vec::new(),
-            _ => self.stages.infer(scan).await?,
+        let mut states: Vec<FileState> = scan.files.iter().map(FileState::new).collect();
+        let source_columns = match self.source_columns(source, scan, &store, &format).await? {
+            SourceColumns::Known(columns) => columns,
+            SourceColumns::Unreadable(errors) => {
+                states.iter_mut().for_each(|file| file.whole = true);
+                for (index, error) in errors {
+                    let file = state_of(&mut states, index)?;
+                    file.whole = false;
+                    SliceCounters::add(&counters.errors, 1);
+                    policy.file(file, &error)?;
+                }
+                SliceCounters::add(&counters.files_done, states.len() as u64);
+                return Ok(states.iter().map(FileState::report).collect());
+            }
         };
         let request = TransformRequest {
             format: &format,
@@ -139,6 +135,99 @@ impl SliceRunner {
             settings,
             disable_variant_check: source.disable_variant_check,
         };
-        Transform::compile(&self.engine, request).await
+        let input = self.input(scan, store, Transform::compile(&self.engine, request).await?);
+        match SkipRule::of(source.on_error.as_ref()) {
+            Some(rule) => whole_files::load(&input, rule, &mut states, sink, counters).await?,
+            None => load_rows(&input, &mut policy, &mut states, sink, counters).await?,
+        }
+        Ok(states.iter().map(FileState::report).collect())
     }
+
+    pub(super) fn input(&self, scan: &StageScan, store: Store, transform: Transform) -> Input {
+        let name = |task: &FileTask| {
+            Arc::new(StageFile { name: task.name.clone(), last_modified_ms: task.last_modified_ms })
+        };
+        Input {
+            names: scan.files.iter().map(name).collect(),
+            files: scan.files.clone(),
+            store,
+            transform: Arc::new(transform),
+            resources: self.resources.clone(),
+        }
+    }
+
+    /// Expressions need the types of the columns they read, and only some formats say them; a plain load
+    /// needs only names. The first file that can be read says them for all.
+    async fn source_columns(
+        &self,
+        source: &CopySource,
+        scan: &StageScan,
+        store: &Store,
+        format: &FileFormat,
+    ) -> Result<SourceColumns, SliceFailure> {
+        if source.transform.is_empty() || format.kind != FormatKind::Parquet {
+            return Ok(SourceColumns::Known(Vec::new()));
+        }
+        let mut errors = Vec::new();
+        for (index, task) in scan.files.iter().enumerate().filter(|(_, task)| task.size > 0) {
+            match parquet_columns(task, store, format, &self.resources).await {
+                Ok(columns) => {
+                    let columns = columns.into_iter().map(|(name, ty, _)| (name, ty)).collect();
+                    return Ok(SourceColumns::Known(columns));
+                }
+                Err(error) if is_fault_of_file(&error) => errors.push((index, error)),
+                Err(error) => return Err(error.context(format!("file '{}'", task.name)).into()),
+            }
+        }
+        Ok(SourceColumns::Unreadable(errors))
+    }
+}
+
+/// Loads files row by row: what is good goes to the writer at once.
+async fn load_rows(
+    input: &Input,
+    policy: &mut ErrorPolicy,
+    states: &mut [FileState],
+    sink: &mut dyn BatchSink,
+    counters: &SliceCounters,
+) -> Result<(), SliceFailure> {
+    let layout = input.transform.is_identity().then(|| sink.stored_layout()).flatten();
+    let mut ready = input.read(0..states.len(), Consumer { layout, ..Consumer::default() });
+    while let Some((index, event)) = ready.next().await {
+        let file = state_of(states, index)?;
+        match event? {
+            Ready::Rows(loaded) => {
+                SliceCounters::add(&counters.bytes, loaded.input_bytes);
+                SliceCounters::add(&counters.errors, loaded.errors.len() as u64);
+                for error in &loaded.errors {
+                    policy.row(file, error)?;
+                }
+                let rows = loaded.batch.num_rows() as u64;
+                file.rows += rows;
+                sink.write(loaded.batch).await?;
+                SliceCounters::add(&counters.rows, rows);
+            }
+            Ready::Other(FileEvent::Stored(group)) => {
+                let rows = group.rows;
+                SliceCounters::add(&counters.bytes, group.input_bytes);
+                file.rows += rows;
+                sink.write_stored(*group).await?;
+                SliceCounters::add(&counters.rows, rows);
+            }
+            Ready::Other(FileEvent::Finished(totals)) => {
+                file.finished(totals);
+                SliceCounters::add(&counters.files_done, 1);
+            }
+            Ready::Other(FileEvent::Failed(error)) => {
+                if !is_fault_of_file(&error) {
+                    return Err(try_again(file, error));
+                }
+                SliceCounters::add(&counters.errors, 1);
+                policy.file(file, &error)?;
+                SliceCounters::add(&counters.files_done, 1);
+            }
+            Ready::Other(FileEvent::Started | FileEvent::Batch(_)) => {}
+        }
+    }
+    Ok(())
 }

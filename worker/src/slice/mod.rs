@@ -15,6 +15,7 @@ mod report;
 mod stage_files;
 #[cfg(test)]
 mod tests;
+mod whole_files;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -204,7 +205,7 @@ impl SliceRunner {
             data_files: written.len() as u64,
             input_bytes: counters.bytes.load(Ordering::Relaxed),
             output_bytes: written.iter().map(|file| file.bytes).sum(),
-            errors: counters.errors.load(Ordering::Relaxed),
+            errors: files.iter().map(|file| file.errors).sum(),
         };
         SliceReport { files, data_files: written.into_iter().map(|file| file.json).collect(), totals }
     }

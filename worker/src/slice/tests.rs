@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 //! Slices end to end on a local folder: files and queries in, Parquet and reports out.
 
+mod skip_file;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -36,11 +38,15 @@ fn column(name: &str, ty: &str, default: Option<&str>) -> Column {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with_memory(64 << 20)
+    }
+
+    fn with_memory(bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("in")).unwrap();
         std::fs::create_dir_all(folder.path().join("table/data")).unwrap();
         let stores = Arc::new(Stores::default());
-        let resources = WorkerResources::new(2, 64 << 20).unwrap();
+        let resources = WorkerResources::new(2, bytes).unwrap();
         let stages = Arc::new(StageFiles::new(stores.clone(), resources.clone()));
         let engine = QueryEngine::new(EngineConfig {
             cores: 2,
@@ -88,7 +94,7 @@ impl Fixture {
         }
     }
 
-    fn file(&self, number: u32, name: &str, content: &str) -> FileTask {
+    fn file(&self, number: u32, name: &str, content: impl AsRef<[u8]>) -> FileTask {
         let path = self.path().join("in").join(name);
         std::fs::write(&path, content).unwrap();
         let metadata = std::fs::metadata(&path).unwrap();

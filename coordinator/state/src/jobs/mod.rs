@@ -78,6 +78,14 @@ pub enum ErrorMode {
     SkipFilePercent,
 }
 
+impl ErrorMode {
+    /// Whether a file is loaded whole or left out whole, so that all of it must be seen before any of it
+    /// is loaded.
+    pub fn takes_whole_files(self) -> bool {
+        matches!(self, Self::SkipFile | Self::SkipFileN | Self::SkipFilePercent)
+    }
+}
+
 /// ON_ERROR with its number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnError {
