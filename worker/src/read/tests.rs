@@ -319,11 +319,3 @@ async fn dropping_the_stream_stops_the_reads() {
     };
     tokio::time::timeout(Duration::from_secs(60), released).await.unwrap();
 }
-
-#[tokio::test]
-async fn formats_that_are_not_built_say_so() {
-    let store = Store::in_memory();
-    let task = put(&store, 0, "a.orc", "ORC").await;
-    let seen = read_all(vec![task], &store, spec(FormatKind::Orc), resources(64 << 20)).await;
-    assert!(seen[0].error().to_string().contains("not supported yet: reading ORC files"));
-}
