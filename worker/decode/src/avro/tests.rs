@@ -146,8 +146,9 @@ fn shown(batches: &[DecodedBatch]) -> (Vec<Vec<String>>, Vec<String>) {
                     return "NULL".into();
                 }
                 let field = Field::new("", array.data_type().clone(), true);
-                let text = crate::cast::try_cast(array, &field, &SqlType::String, &Default::default());
-                array_value_to_string(&text.unwrap(), row).unwrap()
+                let one = array.slice(row, 1);
+                let text = crate::cast::try_cast(&one, &field, &SqlType::String, &Default::default());
+                array_value_to_string(&text.unwrap(), 0).unwrap()
             };
             rows.push(decoded.batch.columns().iter().map(show).collect());
         }
