@@ -5,8 +5,10 @@ import datetime
 import decimal
 import json
 
+import fastavro
 import numpy
 import pyarrow as pa
+import pyarrow.orc
 import pyarrow.parquet
 
 UTC = datetime.timezone.utc
@@ -118,11 +120,67 @@ def write_parquet(path, rows):
     pa.parquet.write_table(pa.Table.from_pylist(rows, schema=SOURCE_SCHEMA), path, row_group_size=40)
 
 
-WRITERS = {"csv": write_csv, "ndjson": write_ndjson, "parquet": write_parquet}
+def without_unsigned(schema):
+    """The schema in the types that ORC has."""
+    wider = {pa.uint16(): pa.int32(), pa.uint64(): pa.decimal128(20, 0)}
+    return pa.schema([field.with_type(wider.get(field.type, field.type)) for field in schema])
+
+
+def write_orc(path, rows):
+    table = pa.Table.from_pylist(rows, schema=without_unsigned(SOURCE_SCHEMA))
+    pa.orc.write_table(table, str(path), compression="zstd", stripe_size=64 * 1024)
+
+
+def nullable(type):
+    return ["null", type]
+
+
+AVRO_SCHEMA = fastavro.parse_schema({
+    "type": "record",
+    "name": "Row",
+    "namespace": "samples",
+    "fields": [{"name": "id", "type": "long"}] + [
+        {"name": name, "type": nullable(type)} for name, type in [
+            ("flag", "boolean"), ("tiny", "int"), ("small", "int"), ("whole", "int"),
+            ("huge", {"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 0}),
+            ("single", "float"), ("real", "double"),
+            ("price", {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}),
+            ("day", {"type": "int", "logicalType": "date"}),
+            ("at", {"type": "long", "logicalType": "timestamp-micros"}),
+            ("name", "string"), ("raw", "bytes"), ("tags", {"type": "array", "items": "string"}),
+            ("counts", {"type": "map", "values": nullable("long")}),
+            ("place", {"type": "record", "name": "Place", "fields": [
+                {"name": "x", "type": "double"}, {"name": "label", "type": "string"}]}),
+            ("doc", "string"), ("vector", {"type": "array", "items": "float"}),
+        ]
+    ],
+})
+
+
+def avro_value(column, value):
+    if value is None:
+        return None
+    if column == "huge":
+        return decimal.Decimal(value)
+    return dict(value) if column == "counts" else value
+
+
+def write_avro(path, rows):
+    records = [{column: avro_value(column, value) for column, value in row.items()} for row in rows]
+    with open(path, "wb") as file:
+        # Small blocks, so that there are several.
+        fastavro.writer(file, AVRO_SCHEMA, records, codec="deflate", sync_interval=1000)
+
+
+WRITERS = {
+    "csv": write_csv, "ndjson": write_ndjson, "parquet": write_parquet, "orc": write_orc, "avro": write_avro,
+}
 FORMATS = {
     "csv": "(TYPE = CSV SKIP_HEADER = 1)",
     "ndjson": "(TYPE = NDJSON)",
     "parquet": "(TYPE = PARQUET)",
+    "orc": "(TYPE = ORC)",
+    "avro": "(TYPE = AVRO)",
 }
 
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema_from_iterator;
+use arrow_avro::writer::AvroWriter;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use orc_rust::ArrowWriterBuilder;
 use parquet::arrow::ArrowWriter;
 
 /// Writes a file, and the folders above it.
@@ -77,9 +79,9 @@ fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// JSON objects, one a line, as a Parquet file. A field's type is the one that its values have (BIGINT,
-/// DOUBLE, BOOLEAN, VARCHAR, lists and structs of them).
-pub fn parquet_of_json(lines: &str) -> Vec<u8> {
+/// JSON objects, one a line, as a batch. A field's type is the one that its values have (BIGINT, DOUBLE,
+/// BOOLEAN, VARCHAR, lists and structs of them).
+fn batch_of_json(lines: &str) -> RecordBatch {
     let values: Vec<serde_json::Value> = lines
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -88,7 +90,31 @@ pub fn parquet_of_json(lines: &str) -> Vec<u8> {
     let schema = Arc::new(infer_json_schema_from_iterator(values.iter().map(Ok)).unwrap());
     let mut decoder = ReaderBuilder::new(schema).build_decoder().unwrap();
     decoder.serialize(&values).unwrap();
-    parquet_of(&decoder.flush().unwrap().unwrap())
+    decoder.flush().unwrap().unwrap()
+}
+
+/// JSON objects, one a line, as a Parquet file.
+pub fn parquet_of_json(lines: &str) -> Vec<u8> {
+    parquet_of(&batch_of_json(lines))
+}
+
+/// JSON objects, one a line, as an Avro file.
+pub fn avro_of_json(lines: &str) -> Vec<u8> {
+    let batch = batch_of_json(lines);
+    let mut writer = AvroWriter::new(Vec::new(), batch.schema().as_ref().clone()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner()
+}
+
+/// JSON objects of scalars, one a line, as an ORC file.
+pub fn orc_of_json(lines: &str) -> Vec<u8> {
+    let batch = batch_of_json(lines);
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriterBuilder::new(&mut bytes, batch.schema()).try_build().unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
 }
 
 /// A batch as a Parquet file.

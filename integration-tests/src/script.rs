@@ -80,11 +80,11 @@ impl AsyncDB for Session {
 fn write_files(script: &str, folder: &Path) {
     let mut lines = script.lines().peekable();
     while let Some(line) = lines.next() {
-        let (parquet, words) = match (line.strip_prefix("#file "), line.strip_prefix("#parquet ")) {
-            (Some(words), _) => (false, words),
-            (_, Some(words)) => (true, words),
-            _ => continue,
-        };
+        let formats = ["file", "parquet", "avro", "orc"].into_iter();
+        let declared = formats.filter_map(|format| {
+            Some((format, line.strip_prefix('#')?.strip_prefix(format)?.strip_prefix(' ')?))
+        });
+        let Some((format, words)) = declared.last() else { continue };
         let (kind, name) = words.trim().rsplit_once(' ').unwrap_or(("", words.trim()));
         let mut content = String::new();
         while let Some(line) = lines.next_if(|line| line.starts_with("#|")) {
@@ -92,10 +92,10 @@ fn write_files(script: &str, folder: &Path) {
             content.push('\n');
         }
         let path = folder.join(name);
-        match (parquet, kind) {
-            (false, "") => files::write(&path, content),
-            (false, "unended") => files::write(&path, content.trim_end_matches('\n')),
-            (false, codec) => {
+        match (format, kind) {
+            ("file", "") => files::write(&path, content),
+            ("file", "unended") => files::write(&path, content.trim_end_matches('\n')),
+            ("file", codec) => {
                 let (truncated, codec) = match codec.strip_prefix("truncated-") {
                     Some(codec) => (true, codec),
                     None => (false, codec),
@@ -104,15 +104,25 @@ fn write_files(script: &str, folder: &Path) {
                 let packed = packed.unwrap_or_else(|| panic!("unknown kind of file '{kind}'"));
                 files::write(&path, &packed[..packed.len() - if truncated { 12 } else { 0 }]);
             }
-            (true, "") => files::write(&path, files::parquet_of_json(&content)),
-            (true, "corrupt") => {
+            ("parquet", "") => files::write(&path, files::parquet_of_json(&content)),
+            ("parquet", "corrupt") => {
                 let mut whole = files::parquet_of_json(&content);
                 let end = whole.len() - 8;
                 // The thrift bytes of the footer; its length and the magic stay.
                 whole[end - 60..end].fill(0xEE);
                 files::write(&path, &whole);
             }
-            (true, other) => panic!("unknown kind of Parquet file '{other}'"),
+            ("avro", "") => files::write(&path, files::avro_of_json(&content)),
+            ("orc", "") => files::write(&path, files::orc_of_json(&content)),
+            ("avro", "truncated") => {
+                let whole = files::avro_of_json(&content);
+                files::write(&path, &whole[..whole.len() - 20]);
+            }
+            ("orc", "truncated") => {
+                let whole = files::orc_of_json(&content);
+                files::write(&path, &whole[..whole.len() - 20]);
+            }
+            (format, other) => panic!("unknown kind of {format} file '{other}'"),
         }
     }
 }

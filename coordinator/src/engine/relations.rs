@@ -32,19 +32,13 @@ impl Engine {
         statement: Option<&FileFormatRef>,
         stage: Option<&Stage>,
     ) -> Result<FileFormat> {
-        let format = match (statement, stage.and_then(|stage| stage.file_format.as_ref())) {
+        Ok(match (statement, stage.and_then(|stage| stage.file_format.as_ref())) {
             (Some(FileFormatRef::Named(name)), _) => self.named_format(view, name)?,
             (Some(FileFormatRef::Inline(format)), _) => (**format).clone(),
             (None, Some(StageFormat::Named(name))) => self.named_format(view, name)?,
             (None, Some(StageFormat::Inline(format))) => (**format).clone(),
             (None, None) => FileFormat::defaults(FormatKind::Parquet),
-        };
-        match format.kind {
-            FormatKind::Orc | FormatKind::Avro => {
-                Err(Error::not_supported_yet(format!("{} files", format.kind)))
-            }
-            _ => Ok(format),
-        }
+        })
     }
 
     /// What the query's relations are, tables pinned as the handle says, else to now.

@@ -6,17 +6,20 @@
 //! the rows that were rejected. Everything here is synchronous CPU work that the caller schedules; it
 //! does no I/O of its own, holds no task and never panics on input.
 
+pub mod avro;
 pub(crate) mod batches;
 pub(crate) mod bits;
 pub mod blocks;
 pub mod cast;
 pub mod charset;
+pub mod columnar;
 pub(crate) mod csv;
 pub mod decompress;
 pub mod errors;
 pub(crate) mod json;
 pub mod limits;
 pub(crate) mod ndjson;
+pub mod orc;
 pub mod parquet;
 pub mod parse;
 pub mod spec;

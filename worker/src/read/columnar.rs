@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use parquet::file::metadata::ParquetMetaData;
 use stevedore_common::file_format::FileFormat;
 use stevedore_common::storage::{PinnedFile, Store};
@@ -14,30 +15,24 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{Footer, ParquetFile, RowGroupTask, TAIL_BYTES, file_schema, read_footer};
 use stevedore_proto::v1::FileTask;
-use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::open::{open, part_of, version_of};
-use super::resources::{CpuPool, Reservation};
-use super::{FileJob, FileTotals, Item, WorkerResources};
+use super::pieces::{Content, Piece, batches_of, run_pieces};
+use super::resources::CpuPool;
+use super::{FileJob, FileTotals, WorkerResources};
 
 /// The largest file that is held in memory because its store cannot pin ranges.
 const MAX_WHOLE: u64 = 1 << 30;
-/// Batches decoded in one go on a thread.
-const BATCHES_AT_ONCE: usize = 4;
-/// Decoded batches of a row group that may wait.
-const BATCHES_AHEAD: u64 = 256;
-
 /// Where ranges come from.
 #[derive(Debug, Clone)]
-enum Ranges {
+pub(super) enum Ranges {
     Pinned(PinnedFile),
     Memory(Bytes),
 }
 
 impl Ranges {
     /// Ranges of a file; all of it is read now where its store cannot pin them.
-    async fn of(file: PinnedFile) -> Result<Self> {
+    pub(super) async fn of(file: PinnedFile) -> Result<Self> {
         if file.can_split() {
             Ok(Self::Pinned(file))
         } else {
@@ -45,7 +40,7 @@ impl Ranges {
         }
     }
 
-    async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    pub(super) async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         match self {
             Self::Pinned(file) => file.read_ranges(ranges).await,
             Self::Memory(whole) => ranges
@@ -93,12 +88,6 @@ pub async fn parquet_columns(
     resources.cpu.run(move || file_schema(&metadata, &format)).await
 }
 
-/// A row group under way.
-struct UnderWay {
-    pieces: mpsc::Receiver<Result<Item>>,
-    _task: AbortOnDropHandle<()>,
-}
-
 pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let cpu = job.resources.cpu.clone();
     let _base = job.resources.memory.reserve_base(2 * TAIL_BYTES.min(job.task.size), &job.turn).await;
@@ -106,53 +95,28 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let metadata = ranges.footer(job.task.size, &cpu).await?;
     let spec = Arc::clone(&job.spec);
     let file = cpu.run(move || ParquetFile::open(metadata, &spec).map(Arc::new)).await?;
-    let part = part_of(&job.task).map(|(start, end)| start..end);
-    let plan = file.plan(part.clone());
-
-    let (sender, mut groups) = mpsc::channel::<UnderWay>(cpu.threads().max(1));
-    let starting = start_groups(job.clone(), Arc::clone(&file), ranges, plan, sender);
-    let starting = AbortOnDropHandle::new(tokio::spawn(starting));
-    let mut totals = FileTotals::default();
-    while let Some(mut group) = groups.recv().await {
-        while let Some(piece) = group.pieces.recv().await {
-            let piece = piece?;
-            totals.rows += match &piece {
-                Item::Batch(batch, _) => (batch.batch.num_rows() + batch.errors.len()) as u64,
-                Item::Stored(group, _) => group.rows,
-                Item::Finished(_) | Item::Failed(_) => 0,
-            };
-            job.send(piece).await?;
-        }
-    }
-    starting.await.map_err(|e| Error::internal(format!("reading row groups failed: {e}")))?;
-    totals.lines = totals.rows;
-    totals.bytes = part.map_or(job.task.size, |part| part.end.min(job.task.size).saturating_sub(part.start));
-    Ok(totals)
-}
-
-/// Starts row groups in order, as many ahead as threads and memory allow.
-async fn start_groups(
-    job: FileJob,
-    file: Arc<ParquetFile>,
-    ranges: Ranges,
-    plan: Vec<RowGroupTask>,
-    sender: mpsc::Sender<UnderWay>,
-) {
-    for task in plan {
-        let held = job.resources.memory.reserve(memory_of(&file, &task), &job.turn).await;
-        let batches = task.rows / job.spec.batch_rows.max(1) as u64 + 2;
-        let (out, pieces) = mpsc::channel(usize::try_from(batches.min(BATCHES_AHEAD)).unwrap_or(1));
-        let (file, ranges, job) = (Arc::clone(&file), ranges.clone(), job.clone());
-        let run = async move {
-            if let Err(e) = read_group(&job, &file, &ranges, task, Arc::new(held), &out).await {
-                let _ = out.send(Err(e)).await;
-            }
-        };
-        let task = AbortOnDropHandle::new(tokio::spawn(run));
-        if sender.send(UnderWay { pieces, _task: task }).await.is_err() {
-            return;
-        }
-    }
+    let plan = file.plan(part_of(&job.task).map(|(start, end)| start..end));
+    let (spec, layout) = (Arc::clone(&job.spec), job.layout.clone());
+    let pieces = plan.into_iter().map(move |task| {
+        let (file, ranges, cpu) = (Arc::clone(&file), ranges.clone(), cpu.clone());
+        let layout = layout.clone().filter(|layout| file.may_store(task.row_group, layout));
+        Ok(Piece {
+            memory: memory_of(&file, &task),
+            batches: batches_of(task.rows, &spec),
+            content: Box::pin(async move {
+                let fetched = ranges.read(&task.byte_ranges).await?;
+                cpu.run(move || {
+                    let stored = layout.and_then(|layout| file.verify_row_group(&task, &fetched, &layout));
+                    Ok(match stored {
+                        Some(group) => Content::Stored(Box::new(group)),
+                        None => Content::Batches(Box::new(file.decode_row_group(&task, fetched)?)),
+                    })
+                })
+                .await
+            }),
+        })
+    });
+    run_pieces(job, stream::iter(pieces).boxed()).await
 }
 
 /// What a row group takes while it is under way: its bytes, and they decoded.
@@ -161,50 +125,4 @@ fn memory_of(file: &ParquetFile, task: &RowGroupTask) -> u64 {
     let stored = group.compressed_size().unsigned_abs().max(1);
     let grows = group.total_byte_size().unsigned_abs().div_ceil(stored).clamp(1, 20);
     task.input_bytes().saturating_mul(grows + 1)
-}
-
-async fn read_group(
-    job: &FileJob,
-    file: &Arc<ParquetFile>,
-    ranges: &Ranges,
-    task: RowGroupTask,
-    held: Arc<Reservation>,
-    out: &mpsc::Sender<Result<Item>>,
-) -> Result<()> {
-    let cpu = &job.resources.cpu;
-    let fetched = ranges.read(&task.byte_ranges).await?;
-    if let Some(layout) = job.layout.clone().filter(|layout| file.may_store(task.row_group, layout)) {
-        let (file, task, fetched) = (Arc::clone(file), task.clone(), fetched.clone());
-        if let Some(group) = cpu.run(move || Ok(file.verify_row_group(&task, &fetched, &layout))).await? {
-            // A reader that has gone wants nothing more.
-            let _ = out.send(Ok(Item::Stored(Box::new(group), held))).await;
-            return Ok(());
-        }
-    }
-    let file = Arc::clone(file);
-    let mut decoder = cpu.run(move || file.decode_row_group(&task, fetched)).await?;
-    loop {
-        let (back, batches, ended) = cpu
-            .run(move || {
-                let mut batches = Vec::with_capacity(BATCHES_AT_ONCE);
-                let mut ended = false;
-                while batches.len() < BATCHES_AT_ONCE && !ended {
-                    match decoder.next() {
-                        Some(batch) => batches.push(batch?),
-                        None => ended = true,
-                    }
-                }
-                Ok((decoder, batches, ended))
-            })
-            .await?;
-        decoder = back;
-        for batch in batches {
-            if out.send(Ok(Item::Batch(batch, Arc::clone(&held)))).await.is_err() {
-                return Ok(());
-            }
-        }
-        if ended {
-            return Ok(());
-        }
-    }
 }

@@ -6,12 +6,15 @@
 //! cost; a large one is fetched ahead in pieces and decoded on all threads. Everything is bounded: files
 //! ahead, blocks in flight, memory. Dropping the stream stops all of it.
 //!
-//! Must never: yield rows of two versions of a file, hold more than a block or a row group of a file per
-//! thread, decode on tokio's threads. Fails per file; what kinds of failure are the file's own fault is
+//! Must never: yield rows of two versions of a file, hold more than a block, a row group or a stripe of a
+//! file per thread, decode on tokio's threads. Fails per file; what kinds of failure are the file's own fault is
 //! told by [`is_fault_of_file`].
 
+mod avro;
 mod columnar;
 mod open;
+mod orc;
+mod pieces;
 mod resources;
 #[cfg(test)]
 mod tests;
@@ -22,8 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream::{BoxStream, StreamExt};
-use stevedore_common::file_format::FormatKind;
+use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::storage::Store;
+use stevedore_common::types::SqlType;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
@@ -40,6 +44,26 @@ use resources::Turn;
 
 /// Batches of a file that may wait for the consumer.
 const BATCHES_READY: usize = 4;
+
+/// The columns of a file whose format says them (Parquet, ORC, Avro): name, type, whether they may be NULL.
+///
+/// # Errors
+/// The file cannot be read, or is not of the format, or has a column that SQL has no type for.
+pub async fn file_columns(
+    task: &FileTask,
+    store: &Store,
+    format: &FileFormat,
+    resources: &WorkerResources,
+) -> Result<Vec<(String, SqlType, bool)>> {
+    match format.kind {
+        FormatKind::Parquet => parquet_columns(task, store, format, resources).await,
+        FormatKind::Orc => orc::columns(task, store, resources).await,
+        FormatKind::Avro => avro::columns(task, store, format, resources).await,
+        FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson => {
+            Err(Error::internal(format!("{} files do not say their columns", format.kind)))
+        }
+    }
+}
 
 /// Something about one file.
 #[derive(Debug)]
@@ -127,7 +151,8 @@ impl FileJob {
         match self.spec.format.kind {
             FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson => text::read(self).await,
             FormatKind::Parquet => columnar::read(self).await,
-            other => Err(Error::not_supported_yet(format!("reading {other} files"))),
+            FormatKind::Orc => orc::read(self).await,
+            FormatKind::Avro => avro::read(self).await,
         }
     }
 

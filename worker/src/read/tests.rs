@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow_avro::writer::AvroWriter;
 use bytes::Bytes;
+use orc_rust::ArrowWriterBuilder;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use stevedore_common::file_format::FileFormat;
@@ -355,10 +357,84 @@ async fn a_file_that_is_given_up_is_not_read_on_and_the_next_one_follows() {
     tokio::time::timeout(Duration::from_secs(60), released).await.unwrap();
 }
 
+fn avro_file(blocks: i64, rows: i64) -> Vec<u8> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("b", DataType::Int64, true),
+        Field::new("a", DataType::Int64, true),
+    ]));
+    let mut writer = AvroWriter::new(Vec::new(), schema.as_ref().clone()).unwrap();
+    for block in 0..blocks {
+        let a = Arc::new(Int64Array::from_iter_values(block * rows..(block + 1) * rows));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(&a) as _, a]).unwrap();
+        writer.write(&batch).unwrap();
+    }
+    writer.finish().unwrap();
+    writer.into_inner()
+}
+
+fn orc_file(rows: i64, stripe_bytes: usize) -> Vec<u8> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("a", DataType::Int64, true),
+        Field::new("b", DataType::Int64, true),
+    ]));
+    let a = Arc::new(Int64Array::from_iter_values(0..rows));
+    // Noise, so that stripes fill.
+    let b = Arc::new(Int64Array::from_iter_values((0..rows).map(|n| n.wrapping_mul(0x1E37_79B9_7F4A_7C15))));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![a, b]).unwrap();
+    let mut out = Vec::new();
+    let builder = ArrowWriterBuilder::new(&mut out, schema).with_stripe_byte_size(stripe_bytes);
+    let mut writer = builder.try_build().unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    out
+}
+
 #[tokio::test]
-async fn formats_that_are_not_built_say_so() {
+async fn avro_blocks_come_in_order_also_within_a_small_budget() {
     let store = Store::in_memory();
-    let task = put(&store, 0, "a.orc", "ORC").await;
-    let seen = read_all(vec![task], &store, spec(FormatKind::Orc), resources(64 << 20)).await;
-    assert!(seen[0].error().to_string().contains("not supported yet: reading ORC files"));
+    let content = avro_file(40, 3_000);
+    assert!(content.len() > 8 * (64 << 10));
+    let whole = put(&store, 0, "a.avro", content.clone()).await;
+    let format = FileFormat::defaults(FormatKind::Avro);
+    let columns = file_columns(&whole, &store, &format, &resources(64 << 20)).await;
+    assert_eq!(columns.unwrap().iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    let cut = put(&store, 1, "cut.avro", content[..content.len() - 9].to_vec()).await;
+    let tasks = vec![whole.clone(), cut, put(&store, 2, "text.avro", "a,b\n").await, whole];
+    let resources = resources(1 << 20);
+    let seen = read_all(tasks, &store, spec(FormatKind::Avro), resources.clone()).await;
+    for good in [0, 3] {
+        assert!(seen[good].values.iter().copied().eq(0..120_000));
+        assert!(seen[good].row_numbers.iter().copied().eq(0..120_000));
+        assert_eq!(seen[good].totals().rows, 120_000);
+        assert_eq!(seen[good].totals().bytes, content.len() as u64);
+    }
+    // The rows before the damage are given.
+    assert_eq!(seen[1].values.len(), 117_000);
+    assert!(seen[1].error().to_string().contains("the Avro file is cut off within block 40"));
+    assert!(seen[2].error().to_string().contains("not an Avro file"));
+    assert!(seen[1..3].iter().all(|file| is_fault_of_file(&file.error())));
+    assert_eq!(resources.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn orc_stripes_come_in_order_and_parts_share_them() {
+    let store = Store::in_memory();
+    let content = orc_file(200_000, 700_000);
+    let whole = put(&store, 0, "a.orc", content.clone()).await;
+    let format = FileFormat::defaults(FormatKind::Orc);
+    let columns = file_columns(&whole, &store, &format, &resources(64 << 20)).await;
+    assert_eq!(columns.unwrap().iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let halves = [(0, whole.size / 2), (whole.size / 2, whole.size)];
+    let mut tasks = vec![whole.clone()];
+    tasks.extend(halves.map(|(start, end)| FileTask { range_start: start, range_end: end, ..whole.clone() }));
+    tasks.push(put(&store, 3, "cut.orc", content[..content.len() - 9].to_vec()).await);
+    let resources = resources(1 << 20);
+    let seen = read_all(tasks, &store, spec(FormatKind::Orc), resources.clone()).await;
+    assert!(seen[0].values.iter().copied().eq(0..200_000));
+    assert!(seen[0].row_numbers.iter().copied().eq(0..200_000));
+    assert_eq!(seen[0].totals().rows, 200_000);
+    let both: Vec<i64> = seen[1].values.iter().chain(&seen[2].values).copied().collect();
+    assert!(both.into_iter().eq(0..200_000) && !seen[1].values.is_empty() && !seen[2].values.is_empty());
+    assert!(seen[3].error().to_string().contains("not an ORC file"));
+    assert_eq!(resources.memory.used(), 0);
 }

@@ -21,7 +21,7 @@ use super::errors::{ErrorPolicy, FileState, SkipRule};
 use super::{SliceCounters, SliceFailure, SliceRunner, missing, whole_files};
 use crate::query::stage_scan::StageFile;
 use crate::read::{
-    Consumer, FileEvent, FileRead, WorkerResources, is_fault_of_file, parquet_columns, read_files_for,
+    Consumer, FileEvent, FileRead, WorkerResources, file_columns, is_fault_of_file, read_files_for,
 };
 use crate::storage_access::storage_spec;
 use crate::transform::{LoadedBatch, Transform, TransformRequest};
@@ -165,12 +165,13 @@ impl SliceRunner {
         store: &Store,
         format: &FileFormat,
     ) -> Result<SourceColumns, SliceFailure> {
-        if source.transform.is_empty() || format.kind != FormatKind::Parquet {
+        let says_columns = matches!(format.kind, FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro);
+        if source.transform.is_empty() || !says_columns {
             return Ok(SourceColumns::Known(Vec::new()));
         }
         let mut errors = Vec::new();
         for (index, task) in scan.files.iter().enumerate().filter(|(_, task)| task.size > 0) {
-            match parquet_columns(task, store, format, &self.resources).await {
+            match file_columns(task, store, format, &self.resources).await {
                 Ok(columns) => {
                     let columns = columns.into_iter().map(|(name, ty, _)| (name, ty)).collect();
                     return Ok(SourceColumns::Known(columns));

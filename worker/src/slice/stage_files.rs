@@ -1,6 +1,6 @@
 //! Stage files as queries see them: [`StageReader`] over the reading of slices.
 //!
-//! Columns of Parquet come from the footer of the first file; those of NDJSON from the first records of
+//! Columns of Parquet, ORC and Avro come from the schema in the first file; those of NDJSON from the first records of
 //! the first files: BIGINT, DOUBLE where a number has a fraction, BOOLEAN, VARCHAR where scalars differ,
 //! VARIANT where a value is nested.
 
@@ -20,7 +20,7 @@ use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 use stevedore_proto::v1::StageScan;
 
 use crate::query::stage_scan::{StageBatch, StageFile, StageReader};
-use crate::read::{FileEvent, FileRead, WorkerResources, parquet_columns, read_file, read_files};
+use crate::read::{FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files};
 use crate::storage_access::storage_spec;
 
 /// NDJSON records that are looked at, of a file and of all.
@@ -95,16 +95,18 @@ impl StageReader for StageFiles {
             .map_err(|e| Error::internal(format!("the file format of a stage is not readable: {e}")))?;
         match format.kind {
             FormatKind::Ndjson => self.infer_ndjson(scan, &format).await,
-            FormatKind::Parquet => {
+            FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro => {
                 let Some(first) = scan.files.iter().find(|file| file.size > 0) else {
                     return Ok(Vec::new());
                 };
-                let columns = parquet_columns(first, &self.store(scan)?, &format, &self.resources)
+                let columns = file_columns(first, &self.store(scan)?, &format, &self.resources)
                     .await
                     .map_err(|e| e.context(format!("file '{}'", first.name)))?;
                 Ok(columns.into_iter().map(|(name, ty, _)| (name, ty)).collect())
             }
-            other => Err(Error::not_supported_yet(format!("the columns of {other} files"))),
+            FormatKind::Csv | FormatKind::Tsv => {
+                Err(Error::internal(format!("{} files do not say their columns", format.kind)))
+            }
         }
     }
 

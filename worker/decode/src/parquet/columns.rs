@@ -12,36 +12,8 @@ use stevedore_common::error::{Error, Result};
 use stevedore_common::file_format::FileFormat;
 use stevedore_common::types::{EXTENSION_NAME, JSON_EXTENSION, SqlType};
 
-use super::guarded;
 use crate::cast;
-
-/// A top-level column of a file.
-#[derive(Debug, Clone)]
-pub struct FileColumn {
-    /// Its name.
-    pub name: String,
-    /// What the file says it is, in Arrow, JSON marked by the extension `arrow.json`.
-    pub field: Field,
-    /// The leaf columns that it consists of.
-    pub(super) leaves: Range<usize>,
-    /// The type that its arrays are cast to first, where USE_LOGIC_TYPE = false asks for another.
-    pub(super) physical: Option<DataType>,
-}
-
-impl FileColumn {
-    /// The type that the column has in SQL when nobody asks for another.
-    ///
-    /// # Errors
-    /// Names the column, where the dialect has no type for it.
-    pub fn natural_type(&self) -> Result<SqlType> {
-        cast::natural_type(&self.field).map_err(|error| error.context(format!("column '{}'", self.name)))
-    }
-
-    /// The field as a source of casts: what claims to be JSON is text until it is parsed.
-    pub(super) fn source_field(&self) -> Field {
-        without_json(&self.field)
-    }
-}
+use crate::columnar::{FileColumn, columns_in_sql, guarded};
 
 /// The columns of a file, their types and whether they may be NULL.
 ///
@@ -52,17 +24,15 @@ pub fn file_schema(
     format: &FileFormat,
 ) -> Result<Vec<(String, SqlType, bool)>> {
     let (_, columns) = resolve(metadata, format)?;
-    columns
-        .iter()
-        .map(|column| Ok((column.name.clone(), column.natural_type()?, column.field.is_nullable())))
-        .collect()
+    let columns: Vec<FileColumn> = columns.into_iter().map(|(column, _)| column).collect();
+    columns_in_sql(&columns)
 }
 
-/// The library's reading plan for a whole file, and its columns.
+/// The library's reading plan for a whole file, and its columns with the leaves that they consist of.
 pub(super) fn resolve(
     metadata: &Arc<ParquetMetaData>,
     format: &FileFormat,
-) -> Result<(ArrowReaderMetadata, Vec<FileColumn>)> {
+) -> Result<(ArrowReaderMetadata, Vec<(FileColumn, Range<usize>)>)> {
     guarded(
         || "the schema of the Parquet file".into(),
         || {
@@ -95,20 +65,16 @@ pub(super) fn resolve(
                 .map(|field| {
                     let first = leaf;
                     let marked = map_leaves(field, &mut leaf, parquet, &mark);
-                    let mut column = FileColumn {
-                        name: field.name().clone(),
-                        field: marked.as_ref().clone(),
-                        leaves: first..leaf,
-                        physical: None,
-                    };
+                    let mut field = marked.as_ref().clone();
+                    let mut physical = None;
                     if !format.use_logic_type {
-                        let physical = physical_type(column.field.data_type());
-                        if physical != *column.field.data_type() {
-                            column.field.set_data_type(physical.clone());
-                            column.physical = Some(physical);
+                        let ty = physical_type(field.data_type());
+                        if ty != *field.data_type() {
+                            field.set_data_type(ty.clone());
+                            physical = Some(ty);
                         }
                     }
-                    column
+                    (FileColumn::unchecked(field, physical), first..leaf)
                 })
                 .collect();
             Ok((reader, columns))
@@ -172,25 +138,6 @@ fn mark(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.insert(EXTENSION_NAME.into(), extension.into());
     field.with_metadata(metadata)
-}
-
-fn without_json(field: &Field) -> Field {
-    let walk = |field: &FieldRef| Arc::new(without_json(field));
-    let data_type = match field.data_type() {
-        DataType::List(item) => DataType::List(walk(item)),
-        DataType::LargeList(item) => DataType::LargeList(walk(item)),
-        DataType::ListView(item) => DataType::ListView(walk(item)),
-        DataType::LargeListView(item) => DataType::LargeListView(walk(item)),
-        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(walk(item), *n),
-        DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
-        other => other.clone(),
-    };
-    let mut metadata = field.metadata().clone();
-    if metadata.get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION) {
-        metadata.remove(EXTENSION_NAME);
-    }
-    field.clone().with_data_type(data_type).with_metadata(metadata)
 }
 
 /// Dates, times and timestamps as the integers that they are stored as.

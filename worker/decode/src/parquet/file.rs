@@ -6,43 +6,22 @@ use std::sync::Arc;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use ::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
-use stevedore_common::file_format::MissingFieldAs;
-use stevedore_common::types::SqlType;
 
-use super::columns::{FileColumn, resolve};
+use super::columns::resolve;
 use super::row_group::RowGroupDecoder;
-use crate::cast;
-use crate::spec::{ColumnSource, DecodeSpec, OutputColumn};
+use crate::columnar::{ColumnPlan, FileColumn};
+use crate::spec::DecodeSpec;
 
 /// A file that is about to be decoded. Cheap to share: everything in it is immutable.
 pub struct ParquetFile {
     pub(super) metadata: Arc<ParquetMetaData>,
     pub(super) reader: ArrowReaderMetadata,
-    pub(super) spec: DecodeSpec,
-    pub(super) columns: Vec<FileColumn>,
-    pub(super) outputs: Vec<Output>,
-    /// The file's columns that are read, in order.
-    pub(super) read: Vec<usize>,
-    schema: SchemaRef,
-}
-
-/// An output column and where it comes from in this file.
-pub(super) struct Output {
-    pub(super) column: OutputColumn,
-    pub(super) ty: SqlType,
-    pub(super) source: Source,
-}
-
-pub(super) enum Source {
-    /// The n-th column of the file.
-    Column(usize),
-    /// All of them.
-    WholeRow,
-    /// None: NULL, or the column's default.
-    Missing,
+    pub(super) columns: ColumnPlan,
+    /// The leaf columns that each column consists of.
+    pub(super) leaves: Vec<Range<usize>>,
 }
 
 /// One row group to decode.
@@ -76,51 +55,18 @@ impl ParquetFile {
     /// does not know, or never casts to the type wanted; a damaged schema.
     pub fn open(metadata: Arc<ParquetMetaData>, spec: &DecodeSpec) -> Result<Self> {
         let (reader, columns) = resolve(&metadata, &spec.format)?;
-        let mut outputs = Vec::with_capacity(spec.columns.len());
-        for column in &spec.columns {
-            let source = source_of(column, &columns, spec)?;
-            let ty = match (&column.ty, &source) {
-                (Some(ty), _) => ty.clone(),
-                (None, Source::Column(index)) => columns[*index].natural_type()?,
-                (None, Source::WholeRow) => SqlType::Variant,
-                (None, Source::Missing) => SqlType::String,
-            };
-            let describe = || format!("column '{}'", column.name);
-            match &source {
-                Source::Column(index) => {
-                    cast::check_field(&columns[*index].source_field(), &ty)
-                        .map_err(|error| error.context(describe()))?;
-                }
-                Source::WholeRow => {
-                    for column in &columns {
-                        column.natural_type()?;
-                    }
-                    cast::check(&SqlType::Variant, &ty).map_err(|error| error.context(describe()))?;
-                }
-                Source::Missing => {}
-            }
-            outputs.push(Output { column: column.clone(), ty, source });
-        }
-        let whole = outputs.iter().any(|output| matches!(output.source, Source::WholeRow));
-        let read = (0..columns.len())
-            .filter(|i| {
-                whole || outputs.iter().any(|o| matches!(o.source, Source::Column(column) if column == *i))
-            })
-            .collect();
-        let fields: Vec<Field> =
-            outputs.iter().map(|output| output.ty.to_field(&output.column.name, true)).collect();
-        let schema = Arc::new(Schema::new(fields));
-        Ok(Self { metadata, reader, spec: spec.clone(), columns, outputs, read, schema })
+        let (columns, leaves) = columns.into_iter().unzip();
+        Ok(Self { metadata, reader, columns: ColumnPlan::new(columns, spec)?, leaves })
     }
 
     /// The schema of the batches.
     pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+        &self.columns.schema
     }
 
     /// The columns of the file.
     pub fn columns(&self) -> &[FileColumn] {
-        &self.columns
+        &self.columns.columns
     }
 
     /// The file's metadata.
@@ -140,7 +86,7 @@ impl ParquetFile {
         range: Option<Range<u64>>,
         keep: impl Fn(usize, &RowGroupMetaData) -> bool,
     ) -> Vec<RowGroupTask> {
-        let leaves: Vec<usize> = self.read.iter().flat_map(|i| self.columns[*i].leaves.clone()).collect();
+        let leaves: Vec<usize> = self.columns.read.iter().flat_map(|i| self.leaves[*i].clone()).collect();
         let mut tasks = Vec::new();
         let mut first_row = 0;
         for (number, group) in self.metadata.row_groups().iter().enumerate() {
@@ -201,7 +147,7 @@ impl ParquetFile {
 
     /// The leaf columns to read.
     pub(super) fn projection(&self) -> ProjectionMask {
-        let leaves = self.read.iter().flat_map(|i| self.columns[*i].leaves.clone());
+        let leaves = self.columns.read.iter().flat_map(|i| self.leaves[*i].clone());
         ProjectionMask::leaves(self.reader.parquet_schema(), leaves)
     }
 }
@@ -215,55 +161,4 @@ fn join(ranges: &mut Vec<Range<u64>>) {
         }
         close
     });
-}
-
-fn source_of(column: &OutputColumn, columns: &[FileColumn], spec: &DecodeSpec) -> Result<Source> {
-    let name = match &column.source {
-        ColumnSource::WholeRow => return Ok(Source::WholeRow),
-        ColumnSource::Position(index) if *index < columns.len() => return Ok(Source::Column(*index)),
-        ColumnSource::Position(index) => {
-            return Err(Error::bad_data(format!(
-                "column {} is wanted, the file has {}",
-                index + 1,
-                columns.len()
-            )));
-        }
-        ColumnSource::Name(name) => name,
-    };
-    let matches = |same: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        columns.iter().enumerate().filter(|(_, column)| same(&column.name)).map(|(i, _)| i).collect()
-    };
-    let mut found = matches(&|other| other == name);
-    if found.is_empty() && !spec.case_sensitive {
-        let lower = name.to_lowercase();
-        found = matches(&|other| other.to_lowercase() == lower);
-    }
-    let list = |columns: &mut dyn Iterator<Item = &FileColumn>| {
-        let names: Vec<&str> = columns.map(|column| column.name.as_str()).collect();
-        let shown = names[..names.len().min(50)].join(", ");
-        if names.len() > 50 { format!("{shown}, … ({} in all)", names.len()) } else { shown }
-    };
-    match found.as_slice() {
-        [one] => Ok(Source::Column(*one)),
-        [] if spec.format.missing_field_as == MissingFieldAs::Error => Err(Error::bad_data(format!(
-            "column '{name}' is not in the file, which has: {}",
-            list(&mut columns.iter())
-        ))
-        .hint("MISSING_FIELD_AS = FIELD_DEFAULT fills missing columns in")),
-        [] => Ok(Source::Missing),
-        several => Err(Error::bad_data(format!(
-            "column '{name}' is ambiguous in the file, which has: {}",
-            list(&mut several.iter().map(|i| &columns[*i]))
-        ))
-        .hint("COLUMN_MATCH_MODE = CASE_SENSITIVE tells names apart by case")),
-    }
-}
-
-/// Whether NULL_IF applies to values of this type.
-pub(super) fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        DataType::Dictionary(_, value) => is_text(value),
-        _ => false,
-    }
 }

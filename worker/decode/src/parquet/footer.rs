@@ -6,7 +6,7 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
-use super::guarded;
+use crate::columnar::guarded;
 
 /// How many bytes of the end to fetch at first: enough for the footers of most files.
 pub const TAIL_BYTES: u64 = 64 * 1024;

@@ -22,28 +22,12 @@ mod footer;
 mod row_group;
 mod stored;
 
-pub use columns::{FileColumn, file_schema};
+pub use crate::columnar::FileColumn;
+pub use columns::file_schema;
 pub use file::{ParquetFile, RowGroupTask};
 pub use footer::{Footer, TAIL_BYTES, read_footer};
 pub use row_group::RowGroupDecoder;
 pub use stored::{StoredChunk, StoredGroup, StoredLayout};
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use stevedore_common::error::{Error, Result};
-
-/// Runs library code that may panic on damaged input; `what` is the part of the file that it reads.
-fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What a panic leaves half done is dropped by every caller.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("unknown failure");
-        Err(Error::bad_data(format!("{} is damaged ({text})", what())))
-    })
-}
 
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,8 @@ use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
 use super::chunks::Chunks;
-use super::file::{ParquetFile, RowGroupTask, Source};
+use super::file::{ParquetFile, RowGroupTask};
+use crate::columnar::Source;
 
 /// A row group below both of these is merged with others by encoding it again.
 const LEAST_ROWS: u64 = 64 * 1024;
@@ -94,22 +95,20 @@ impl ParquetFile {
     pub fn may_store(&self, row_group: usize, layout: &StoredLayout) -> bool {
         let Some(group) = self.metadata.row_groups().get(row_group) else { return false };
         let bytes = group.compressed_size().unsigned_abs();
-        if self.outputs.len() != layout.columns.len()
-            || !self.spec.format.null_if.is_empty()
+        if self.columns.outputs.len() != layout.columns.len()
+            || !self.columns.spec.format.null_if.is_empty()
             || (group.num_rows().unsigned_abs() < LEAST_ROWS && bytes < LEAST_BYTES)
         {
             return false;
         }
-        self.outputs.iter().zip(&layout.columns).all(|(output, target)| {
+        self.columns.outputs.iter().zip(&layout.columns).all(|(output, target)| {
             let Source::Column(index) = output.source else { return false };
-            let column = &self.columns[index];
-            column.leaves.len() == 1
+            let (column, leaves) = (&self.columns.columns[index], &self.leaves[index]);
+            leaves.len() == 1
                 && column.physical.is_none()
+                && column.raw.is_none()
                 && column.natural_type().is_ok_and(|ty| ty == output.ty)
-                && group
-                    .columns()
-                    .get(column.leaves.start)
-                    .is_some_and(|chunk| is_stored_alike(chunk, target))
+                && group.columns().get(leaves.start).is_some_and(|chunk| is_stored_alike(chunk, target))
         })
     }
 
@@ -120,7 +119,7 @@ impl ParquetFile {
         fetched: &[Bytes],
         layout: &StoredLayout,
     ) -> Option<StoredGroup> {
-        let mut facts: Vec<Facts> = self.outputs.iter().map(|_| Facts::default()).collect();
+        let mut facts: Vec<Facts> = self.columns.outputs.iter().map(|_| Facts::default()).collect();
         let mut rows = 0;
         for batch in self.decode_row_group(task, fetched.to_vec()).ok()? {
             let batch = batch.ok()?;
@@ -137,10 +136,10 @@ impl ParquetFile {
         }
         let group = self.metadata.row_groups().get(task.row_group)?;
         let bytes = Chunks::new(task.byte_ranges.iter().cloned().zip(fetched.iter().cloned()).collect());
-        let mut columns = Vec::with_capacity(self.outputs.len());
-        for ((output, target), facts) in self.outputs.iter().zip(&layout.columns).zip(facts) {
+        let mut columns = Vec::with_capacity(self.columns.outputs.len());
+        for ((output, target), facts) in self.columns.outputs.iter().zip(&layout.columns).zip(facts) {
             let Source::Column(index) = output.source else { return None };
-            let chunk = group.columns().get(self.columns.get(index)?.leaves.start)?;
+            let chunk = group.columns().get(self.leaves.get(index)?.start)?;
             let mut metadata = ColumnChunkMetaData::builder(target.clone())
                 .set_compression(chunk.compression())
                 .set_encodings_mask(*chunk.encodings_mask())

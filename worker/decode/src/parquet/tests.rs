@@ -14,6 +14,7 @@ use arrow::datatypes::*;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use proptest::prelude::*;
+use stevedore_common::error::Result;
 use stevedore_common::file_format::{FileFormat, FormatKind, OptionValue};
 
 use super::*;

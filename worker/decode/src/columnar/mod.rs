@@ -1,0 +1,35 @@
+//! What the formats with named, typed columns share: Parquet, ORC, Avro.
+//!
+//! Comes in: the columns of a file as its library shows them, what is wanted of them, and batches of the
+//! columns that are read. Goes out: [`DecodedBatch`]es whose columns are cast to the types wanted, with a
+//! reject per row whose value does not fit. Knows nothing of bytes. A damaged file is an error that says
+//! what is damaged, also where a library panics on it ([`guarded`]).
+//!
+//! [`DecodedBatch`]: crate::spec::DecodedBatch
+
+mod columns;
+mod layout;
+mod plan;
+mod rows;
+
+pub use columns::FileColumn;
+pub(crate) use columns::columns_in_sql;
+pub(crate) use layout::{NANOSECONDS_AS, settled_field};
+pub(crate) use plan::{ColumnPlan, Source};
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use stevedore_common::error::{Error, Result};
+
+/// Runs library code that may panic on damaged input; `what` is the part of the file that it reads.
+pub(crate) fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic leaves half done is dropped by every caller.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("unknown failure");
+        Err(Error::bad_data(format!("{} is damaged ({text})", what())))
+    })
+}

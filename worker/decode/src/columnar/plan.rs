@@ -1,0 +1,135 @@
+//! What is wanted of a file: output columns matched to the file's.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use stevedore_common::error::{Error, Result};
+use stevedore_common::file_format::MissingFieldAs;
+use stevedore_common::types::SqlType;
+
+use super::columns::FileColumn;
+use crate::cast;
+use crate::spec::{ColumnSource, DecodeSpec, OutputColumn};
+
+/// The columns of a file and those wanted, matched. Immutable.
+pub(crate) struct ColumnPlan {
+    pub(crate) spec: DecodeSpec,
+    pub(crate) columns: Vec<FileColumn>,
+    pub(crate) outputs: Vec<Output>,
+    /// The file's columns that are read, in order.
+    pub(crate) read: Vec<usize>,
+    /// The schema of the batches.
+    pub(crate) schema: SchemaRef,
+}
+
+/// An output column and where it comes from in this file.
+pub(crate) struct Output {
+    pub(super) column: OutputColumn,
+    pub(crate) ty: SqlType,
+    pub(crate) source: Source,
+}
+
+pub(crate) enum Source {
+    /// The n-th column of the file.
+    Column(usize),
+    /// All of them.
+    WholeRow,
+    /// None: NULL, or the column's default.
+    Missing,
+}
+
+impl ColumnPlan {
+    /// Matches the columns of a spec to a file's.
+    ///
+    /// # Errors
+    /// A wanted column is missing (MISSING_FIELD_AS = ERROR), ambiguous, of a type that the dialect
+    /// does not know, or never casts to the type wanted.
+    pub(crate) fn new(columns: Vec<FileColumn>, spec: &DecodeSpec) -> Result<Self> {
+        let mut outputs = Vec::with_capacity(spec.columns.len());
+        for column in &spec.columns {
+            let source = source_of(column, &columns, spec)?;
+            let ty = match (&column.ty, &source) {
+                (Some(ty), _) => ty.clone(),
+                (None, Source::Column(index)) => columns[*index].natural_type()?,
+                (None, Source::WholeRow) => SqlType::Variant,
+                (None, Source::Missing) => SqlType::String,
+            };
+            let describe = || format!("column '{}'", column.name);
+            match &source {
+                Source::Column(index) => {
+                    cast::check_field(&columns[*index].source, &ty)
+                        .map_err(|error| error.context(describe()))?;
+                }
+                Source::WholeRow => {
+                    for column in &columns {
+                        column.natural_type()?;
+                    }
+                    cast::check(&SqlType::Variant, &ty).map_err(|error| error.context(describe()))?;
+                }
+                Source::Missing => {}
+            }
+            outputs.push(Output { column: column.clone(), ty, source });
+        }
+        let whole = outputs.iter().any(|output| matches!(output.source, Source::WholeRow));
+        let read = (0..columns.len())
+            .filter(|i| {
+                whole || outputs.iter().any(|o| matches!(o.source, Source::Column(column) if column == *i))
+            })
+            .collect();
+        let fields: Vec<Field> =
+            outputs.iter().map(|output| output.ty.to_field(&output.column.name, true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        Ok(Self { spec: spec.clone(), columns, outputs, read, schema })
+    }
+}
+
+fn source_of(column: &OutputColumn, columns: &[FileColumn], spec: &DecodeSpec) -> Result<Source> {
+    let name = match &column.source {
+        ColumnSource::WholeRow => return Ok(Source::WholeRow),
+        ColumnSource::Position(index) if *index < columns.len() => return Ok(Source::Column(*index)),
+        ColumnSource::Position(index) => {
+            return Err(Error::bad_data(format!(
+                "column {} is wanted, the file has {}",
+                index + 1,
+                columns.len()
+            )));
+        }
+        ColumnSource::Name(name) => name,
+    };
+    let matches = |same: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        columns.iter().enumerate().filter(|(_, column)| same(&column.name)).map(|(i, _)| i).collect()
+    };
+    let mut found = matches(&|other| other == name);
+    if found.is_empty() && !spec.case_sensitive {
+        let lower = name.to_lowercase();
+        found = matches(&|other| other.to_lowercase() == lower);
+    }
+    let list = |columns: &mut dyn Iterator<Item = &FileColumn>| {
+        let names: Vec<&str> = columns.map(|column| column.name.as_str()).collect();
+        let shown = names[..names.len().min(50)].join(", ");
+        if names.len() > 50 { format!("{shown}, … ({} in all)", names.len()) } else { shown }
+    };
+    match found.as_slice() {
+        [one] => Ok(Source::Column(*one)),
+        [] if spec.format.missing_field_as == MissingFieldAs::Error => Err(Error::bad_data(format!(
+            "column '{name}' is not in the file, which has: {}",
+            list(&mut columns.iter())
+        ))
+        .hint("MISSING_FIELD_AS = FIELD_DEFAULT fills missing columns in")),
+        [] => Ok(Source::Missing),
+        several => Err(Error::bad_data(format!(
+            "column '{name}' is ambiguous in the file, which has: {}",
+            list(&mut several.iter().map(|i| &columns[*i]))
+        ))
+        .hint("COLUMN_MATCH_MODE = CASE_SENSITIVE tells names apart by case")),
+    }
+}
+
+/// Whether NULL_IF applies to values of this type.
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, value) => is_text(value),
+        _ => false,
+    }
+}

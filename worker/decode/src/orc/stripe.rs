@@ -1,0 +1,122 @@
+//! Decodes the stripes: batches from the library, columns cast, rows rejected.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::Schema;
+use orc_rust::array_decoder::NaiveStripeDecoder;
+use orc_rust::stripe::Stripe;
+use stevedore_common::error::{Error, Result};
+
+use super::file::{OrcFile, StripeTask, damaged, part};
+use super::ranges::Fetched;
+use crate::columnar::guarded;
+use crate::spec::DecodedBatch;
+
+/// Entries of a dictionary that a stripe may claim: memory is taken for them before they are read.
+const MAX_DICTIONARY: usize = 1 << 26;
+
+/// The batches of one stripe, in order. After an error it yields nothing more.
+pub struct StripeDecoder {
+    file: Arc<OrcFile>,
+    task: StripeTask,
+    /// `None` where no column is read: rows are only counted.
+    reader: Option<NaiveStripeDecoder>,
+    /// Rows yielded so far, rejected ones included.
+    done: u64,
+    failed: bool,
+}
+
+impl StripeDecoder {
+    pub(super) fn new(file: Arc<OrcFile>, task: StripeTask, mut bytes: Fetched) -> Result<Self> {
+        let reader = if file.columns.read.is_empty() {
+            None
+        } else {
+            let stripe = file.stripe(&task, &mut bytes)?;
+            let rows = file.columns.spec.batch_rows.max(1);
+            let reader = guarded(
+                || part(&task),
+                || {
+                    check(&stripe).map_err(|error| damaged(&task, &error))?;
+                    NaiveStripeDecoder::new(stripe, file.raw.clone(), rows)
+                        .map_err(|error| damaged(&task, &error))
+                },
+            )?;
+            Some(reader)
+        };
+        Ok(Self { file, task, reader, done: 0, failed: false })
+    }
+
+    fn next_columns(&mut self) -> Result<Option<RecordBatch>> {
+        let left = self.task.rows - self.done;
+        match &mut self.reader {
+            _ if left == 0 => Ok(None),
+            None => {
+                let rows = left.min(self.file.columns.spec.batch_rows.max(1) as u64) as usize;
+                let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
+                empty.map(Some).map_err(|error| Error::internal(error.to_string()))
+            }
+            Some(reader) => {
+                let task = &self.task;
+                let batch = guarded(
+                    || part(task),
+                    || reader.next().transpose().map_err(|error| damaged(task, &error)),
+                )?;
+                match batch {
+                    Some(batch)
+                        if (1..=left).contains(&(batch.num_rows() as u64))
+                            && batch.num_columns() == self.file.columns.read.len() =>
+                    {
+                        Ok(Some(batch))
+                    }
+                    _ => {
+                        Err(damaged(task, &format!("it ends after {} of its {} rows", self.done, task.rows)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn decode(&mut self, batch: &RecordBatch) -> Result<DecodedBatch> {
+        let rows = batch.num_rows() as u64;
+        let total = u128::from(self.task.input_bytes);
+        let upto = |row: u64| (total * u128::from(row) / u128::from(self.task.rows.max(1))) as u64;
+        let bytes = upto(self.done + rows) - upto(self.done);
+        let first_row = self.task.first_row + self.done;
+        let task = &self.task;
+        let decoded = guarded(|| part(task), || self.file.columns.decode(batch, first_row, bytes))?;
+        self.done += rows;
+        Ok(decoded)
+    }
+}
+
+impl Iterator for StripeDecoder {
+    type Item = Result<DecodedBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let result = match self.next_columns() {
+            Ok(None) => return None,
+            Ok(Some(batch)) => self.decode(&batch),
+            Err(error) => Err(error),
+        };
+        self.failed = result.is_err();
+        Some(result)
+    }
+}
+
+/// Refuses dictionaries of sizes that no stripe has.
+fn check(stripe: &Stripe) -> Result<(), String> {
+    let mut columns = stripe.columns().to_vec();
+    while let Some(column) = columns.pop() {
+        let entries = column.dictionary_size();
+        if entries > MAX_DICTIONARY {
+            return Err(format!("column '{}' claims a dictionary of {entries} entries", column.name()));
+        }
+        columns.extend(column.children());
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The tail: from the last bytes of a file to its metadata.
+//!
+//! The postscript is read here before the library sees it: sizes in it decide how much memory is asked
+//! for, and a file of another format should be told as such.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use orc_rust::reader::metadata::{FileMetadata, read_metadata};
+use stevedore_common::error::{Error, Result};
+
+use super::ranges::Fetched;
+use crate::columnar::guarded;
+
+/// How many bytes of the end to fetch at first: enough for the tails of most files.
+pub const TAIL_BYTES: u64 = 64 * 1024;
+/// The largest tail accepted; larger ones would not fit beside the data anyway.
+const MAX_TAIL_BYTES: u64 = 512 << 20;
+/// The largest compression block: its length has to fit into 23 bits.
+const MAX_COMPRESSION_BLOCK: u64 = 1 << 23;
+
+/// A file's metadata.
+#[derive(Debug, Clone)]
+pub struct OrcMetadata {
+    pub(super) file: Arc<FileMetadata>,
+    pub(super) file_size: u64,
+}
+
+/// What the end of a file tells.
+#[derive(Debug, Clone)]
+pub enum Tail {
+    /// The metadata.
+    Ready(OrcMetadata),
+    /// The tail is larger: call again with this many bytes from the end.
+    Need(u64),
+}
+
+/// Reads the tail from the last bytes of a file of `file_size` bytes ([`TAIL_BYTES`] of them, or the
+/// whole file where it is smaller).
+///
+/// # Errors
+/// Bad data that says why this is not an ORC file.
+pub fn read_tail(file_size: u64, tail: &Bytes) -> Result<Tail> {
+    let not_orc = |why: &str| Error::bad_data(format!("not an ORC file: {why}"));
+    let (length, head) = tail.split_last().ok_or_else(|| not_orc("it is empty"))?;
+    let length = u64::from(*length);
+    if length + 1 > file_size {
+        return Err(not_orc("it is too short"));
+    }
+    let Some(start) = head.len().checked_sub(length as usize) else {
+        return Ok(Tail::Need(TAIL_BYTES.min(file_size)));
+    };
+    let postscript =
+        Postscript::parse(&head[start..]).filter(|postscript| postscript.has_magic).ok_or_else(|| {
+            not_orc("it does not end with an ORC postscript; it is of another format, or cut off")
+        })?;
+    let sections = postscript.footer_length.checked_add(postscript.metadata_length);
+    let needed = sections.and_then(|sections| sections.checked_add(length + 1));
+    let needed = needed.filter(|needed| *needed <= file_size).ok_or_else(|| {
+        not_orc(&format!(
+            "the postscript is damaged (it claims a footer of {} bytes, the file has {file_size})",
+            postscript.footer_length
+        ))
+    })?;
+    if needed > MAX_TAIL_BYTES {
+        return Err(Error::exhausted(format!(
+            "the tail of the ORC file has {needed} bytes; at most {MAX_TAIL_BYTES} are read"
+        )));
+    }
+    if postscript.compression_block > MAX_COMPRESSION_BLOCK {
+        return Err(not_orc(&format!(
+            "the postscript is damaged (compression blocks of {} bytes)",
+            postscript.compression_block
+        )));
+    }
+    if (tail.len() as u64) < needed {
+        return Ok(Tail::Need(needed));
+    }
+    let mut reader = Fetched::new(file_size, vec![(file_size - tail.len() as u64, tail.clone())], 0..0);
+    let file = guarded(
+        || "not an ORC file: the footer".into(),
+        || read_metadata(&mut reader).map_err(|error| not_orc(&format!("the footer is damaged ({error})"))),
+    )?;
+    check(&file, file_size)?;
+    Ok(Tail::Ready(OrcMetadata { file: Arc::new(file), file_size }))
+}
+
+/// Places that later steps rely on.
+fn check(file: &FileMetadata, file_size: u64) -> Result<()> {
+    let mut rows = 0u64;
+    for (number, stripe) in file.stripe_metadatas().iter().enumerate() {
+        let end = [stripe.offset(), stripe.index_length(), stripe.data_length(), stripe.footer_length()]
+            .iter()
+            .try_fold(0u64, |sum, part| sum.checked_add(*part));
+        if end.is_none_or(|end| end > file_size) {
+            return Err(Error::bad_data(format!(
+                "stripe {} of the ORC file is damaged (it lies outside of the file's {file_size} bytes; the file may be cut off)",
+                number + 1
+            )));
+        }
+        rows = rows.saturating_add(stripe.number_of_rows());
+    }
+    if rows != file.number_of_rows() {
+        return Err(Error::bad_data(format!(
+            "the footer of the ORC file is damaged (it claims {} rows, its stripes {rows})",
+            file.number_of_rows()
+        )));
+    }
+    Ok(())
+}
+
+/// What matters of the postscript.
+#[derive(Debug, Default)]
+struct Postscript {
+    footer_length: u64,
+    metadata_length: u64,
+    compression_block: u64,
+    has_magic: bool,
+}
+
+impl Postscript {
+    /// Reads the message (protocol buffers); `None` where it is none.
+    fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let mut postscript = Self::default();
+        while !bytes.is_empty() {
+            let key = varint(&mut bytes)?;
+            match key & 7 {
+                0 => {
+                    let value = varint(&mut bytes)?;
+                    match key >> 3 {
+                        1 => postscript.footer_length = value,
+                        3 => postscript.compression_block = value,
+                        5 => postscript.metadata_length = value,
+                        _ => {}
+                    }
+                }
+                2 => {
+                    let length = usize::try_from(varint(&mut bytes)?).ok()?;
+                    let (value, rest) = bytes.split_at_checked(length)?;
+                    postscript.has_magic |= key >> 3 == 8000 && value == b"ORC";
+                    bytes = rest;
+                }
+                1 => bytes = bytes.split_at_checked(8)?.1,
+                5 => bytes = bytes.split_at_checked(4)?.1,
+                _ => return None,
+            }
+        }
+        Some(postscript)
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for place in 0..10 {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f).checked_shl(7 * place).unwrap_or(0);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
