@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema_from_iterator;
 use arrow_avro::writer::AvroWriter;
@@ -107,9 +108,15 @@ pub fn avro_of_json(lines: &str) -> Vec<u8> {
     writer.into_inner()
 }
 
-/// JSON objects of scalars, one a line, as an ORC file.
+/// JSON objects of scalars, one a line, as an ORC file. Columns without a value are VARCHAR.
 pub fn orc_of_json(lines: &str) -> Vec<u8> {
     let batch = batch_of_json(lines);
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        let known = if field.data_type().is_null() { &DataType::Utf8 } else { field.data_type() };
+        (field.name(), arrow::compute::cast(column, known).unwrap(), true)
+    });
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriterBuilder::new(&mut bytes, batch.schema()).try_build().unwrap();
     writer.write(&batch).unwrap();

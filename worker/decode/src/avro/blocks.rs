@@ -107,7 +107,7 @@ impl BlockCutter {
                 usize::try_from(value).map(Some).map_err(|_| damaged("a size below 0"))
             }
             Long::More => Ok(None),
-            Long::TooLong => Err(damaged("a size")),
+            Long::Endless => Err(damaged("a size")),
         };
         let Some(records) = long(&self.buffer)? else { return Ok(false) };
         let Some(size) = long(&self.buffer)? else { return Ok(false) };

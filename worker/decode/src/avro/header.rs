@@ -107,7 +107,7 @@ impl<'a> Bytes<'a> {
                 Ok(value)
             }
             Long::More => Err(Stop::More),
-            Long::TooLong => Err(damaged("a number")),
+            Long::Endless => Err(damaged("a number")),
         }
     }
 
@@ -123,7 +123,7 @@ pub(super) enum Long {
     /// The number, and the bytes that it takes.
     Value(i64, usize),
     More,
-    TooLong,
+    Endless,
 }
 
 /// Reads the number that bytes begin with: zigzag, seven bits a byte.
@@ -135,7 +135,7 @@ pub(super) fn read_long(bytes: &[u8]) -> Long {
             return Long::Value((value >> 1) as i64 ^ -((value & 1) as i64), place + 1);
         }
     }
-    if bytes.len() < 10 { Long::More } else { Long::TooLong }
+    if bytes.len() < 10 { Long::More } else { Long::Endless }
 }
 
 /// A number as Avro writes it.

@@ -52,10 +52,13 @@ impl Plain {
     }
 }
 
+/// A named type, and the namespace around it.
+type Definition<'a> = (&'a Map<String, Value>, String);
+
 struct Walk<'a> {
     logical: bool,
-    /// Definitions by full name, with the namespace around them; `None` while we are within one.
-    named: HashMap<String, Option<(&'a Map<String, Value>, String)>>,
+    /// Definitions by full name; `None` while we are within one.
+    named: HashMap<String, Option<Definition<'a>>>,
     types: usize,
     largest_fixed: u64,
 }

@@ -15,6 +15,7 @@
 //! [`DecodedBatch`]: crate::spec::DecodedBatch
 
 mod file;
+mod lengths;
 mod ranges;
 mod stripe;
 mod tail;

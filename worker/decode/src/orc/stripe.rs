@@ -1,20 +1,29 @@
 //! Decodes the stripes: batches from the library, columns cast, rows rejected.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use orc_rust::array_decoder::NaiveStripeDecoder;
+use orc_rust::proto::column_encoding::Kind as Encoding;
+use orc_rust::proto::stream::Kind as StreamKind;
+use orc_rust::schema::DataType as OrcType;
 use orc_rust::stripe::Stripe;
 use stevedore_common::error::{Error, Result};
 
 use super::file::{OrcFile, StripeTask, damaged, part};
+use super::lengths::sum_within;
 use super::ranges::Fetched;
 use crate::columnar::guarded;
 use crate::spec::DecodedBatch;
 
 /// Entries of a dictionary that a stripe may claim: memory is taken for them before they are read.
 const MAX_DICTIONARY: usize = 1 << 26;
+/// Items of lists that a stripe may claim, for the same reason.
+const MAX_ITEMS: u128 = 1 << 27;
+/// Bytes of lengths that are looked at.
+const MAX_LENGTHS: u64 = 256 << 20;
 
 /// The batches of one stripe, in order. After an error it yields nothing more.
 pub struct StripeDecoder {
@@ -108,13 +117,23 @@ impl Iterator for StripeDecoder {
     }
 }
 
-/// Refuses dictionaries of sizes that no stripe has.
+/// Refuses sizes that no stripe has, and that memory would be taken for before anything is read.
 fn check(stripe: &Stripe) -> Result<(), String> {
     let mut columns = stripe.columns().to_vec();
     while let Some(column) = columns.pop() {
         let entries = column.dictionary_size();
         if entries > MAX_DICTIONARY {
             return Err(format!("column '{}' claims a dictionary of {entries} entries", column.name()));
+        }
+        if matches!(column.data_type(), OrcType::List { .. } | OrcType::Map { .. })
+            && let Some(lengths) = stripe.stream_map().get_opt(&column, StreamKind::Length)
+        {
+            let mut bytes = Vec::new();
+            lengths.take(MAX_LENGTHS).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            let version_2 = matches!(column.encoding().kind(), Encoding::DirectV2 | Encoding::DictionaryV2);
+            if sum_within(&bytes, version_2, MAX_ITEMS).is_none() {
+                return Err(format!("column '{}' claims more than {MAX_ITEMS} items", column.name()));
+            }
         }
         columns.extend(column.children());
     }

@@ -28,11 +28,14 @@ pub fn file_schema(
     columns_in_sql(&columns)
 }
 
+/// A column and the leaves that it consists of.
+type ColumnLeaves = (FileColumn, Range<usize>);
+
 /// The library's reading plan for a whole file, and its columns with the leaves that they consist of.
 pub(super) fn resolve(
     metadata: &Arc<ParquetMetaData>,
     format: &FileFormat,
-) -> Result<(ArrowReaderMetadata, Vec<(FileColumn, Range<usize>)>)> {
+) -> Result<(ArrowReaderMetadata, Vec<ColumnLeaves>)> {
     guarded(
         || "the schema of the Parquet file".into(),
         || {

@@ -48,3 +48,9 @@ union = pa.UnionArray.from_dense(
     [pa.array([7, None], pa.int64()), pa.array(["t", "u"])],
 )
 orc.write_table(pa.table({"u": union, "n": pa.array([1, 2, 3, 4])}), folder / "union.orc")
+
+# Lists whose lengths fill every kind of run: repeated, counting, random, with outliers.
+lengths = [3] * 50 + list(range(100)) + [i * 7919 % 13 for i in range(300)]
+lengths += [2000 if i % 60 == 7 else i % 5 for i in range(300)]
+lists = pa.array([list(range(n)) for n in lengths], pa.list_(pa.int16()))
+orc.write_table(pa.table({"l": lists}), folder / "lists.orc", compression="uncompressed")
