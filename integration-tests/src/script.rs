@@ -81,10 +81,10 @@ fn write_files(script: &str, folder: &Path) {
     let mut lines = script.lines().peekable();
     while let Some(line) = lines.next() {
         let formats = ["file", "parquet", "avro", "orc"].into_iter();
-        let declared = formats.filter_map(|format| {
+        let mut declared = formats.filter_map(|format| {
             Some((format, line.strip_prefix('#')?.strip_prefix(format)?.strip_prefix(' ')?))
         });
-        let Some((format, words)) = declared.last() else { continue };
+        let Some((format, words)) = declared.next() else { continue };
         let (kind, name) = words.trim().rsplit_once(' ').unwrap_or(("", words.trim()));
         let mut content = String::new();
         while let Some(line) = lines.next_if(|line| line.starts_with("#|")) {

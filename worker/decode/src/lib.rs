@@ -12,7 +12,7 @@ pub(crate) mod bits;
 pub mod blocks;
 pub mod cast;
 pub mod charset;
-pub mod columnar;
+pub(crate) mod columnar;
 pub(crate) mod csv;
 pub mod decompress;
 pub mod errors;

@@ -19,6 +19,7 @@ mod file;
 mod header;
 mod schema;
 
+pub use crate::columnar::FileColumn;
 pub use blocks::{BlockCutter, BlockGroup};
 pub use file::{AvroFile, GroupDecoder, file_schema};
 pub use header::{AvroHeader, HEADER_BYTES, read_header};

@@ -20,6 +20,7 @@ mod ranges;
 mod stripe;
 mod tail;
 
+pub use crate::columnar::FileColumn;
 pub use file::{OrcFile, StripeTask, file_schema};
 pub use stripe::StripeDecoder;
 pub use tail::{OrcMetadata, TAIL_BYTES, Tail, read_tail};
