@@ -12,6 +12,7 @@ pub(crate) mod names;
 mod relations;
 pub mod session;
 pub(crate) mod spelling;
+pub(crate) mod schema_scan;
 pub mod stage_scan;
 mod storage_types;
 mod table_files;
