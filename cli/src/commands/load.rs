@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use stevedore_common::file_format::FormatKind;
 use stevedore_common::Result;
+use stevedore_common::file_format::FormatKind;
 
 use crate::client::Client;
 use crate::instance::{Instance, InstanceConfig, no_metrics};

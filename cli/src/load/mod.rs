@@ -98,12 +98,20 @@ pub fn local_folder(source: &str, current: &Path) -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// What is wrong with the request, the files or their rows.
-pub async fn run(client: &Client, load: &Load, options: &Options, out: &mut (dyn Write + Send)) -> Result<()> {
+pub async fn run(
+    client: &Client,
+    load: &Load,
+    options: &Options,
+    out: &mut (dyn Write + Send),
+) -> Result<()> {
     let current = std::env::current_dir().context(|| "the current folder".to_owned())?;
     let source = Source::parse(&load.source, &current)?;
     let Some(kind) = load.format.or_else(|| format_of(&load.source)) else {
-        return Err(Error::invalid(format!("the format of '{}' cannot be told by its extension", load.source))
-            .hint("name it with --format csv, tsv, ndjson or parquet"));
+        return Err(Error::invalid(format!(
+            "the format of '{}' cannot be told by its extension",
+            load.source
+        ))
+        .hint("name it with --format csv, tsv, ndjson or parquet"));
     };
     if load.header != Header::Auto && !has_header_option(kind) {
         return Err(Error::invalid(format!("{kind} files have no header; --header is for CSV and TSV")));
@@ -130,7 +138,7 @@ pub async fn run(client: &Client, load: &Load, options: &Options, out: &mut (dyn
     let result = tokio::select! {
         result = work.run(known, options, out) => result,
         _ = tokio::signal::ctrl_c() => Err(Error::cancelled("interrupted")
-            .hint("a load that had begun goes on in the server: SHOW JOBS has it")),
+            .hint("a load that had begun goes on in the server")),
     };
     let dropped = client.query(&format!("DROP STAGE IF EXISTS {stage}")).await.map_err(unplaced);
     // The first failure is the one to tell.
@@ -154,7 +162,9 @@ fn format_options(kind: FormatKind, header: bool) -> String {
 /// The columns of a table; `None` if it does not exist.
 async fn known_columns(client: &Client, table: &str) -> Result<Option<Vec<String>>> {
     match client.query(&format!("DESC TABLE {table}")).await {
-        Ok(batches) => Ok(Some(rows_of(&batches)?.into_iter().filter_map(|row| row.into_iter().next()).collect())),
+        Ok(batches) => {
+            Ok(Some(rows_of(&batches)?.into_iter().filter_map(|row| row.into_iter().next()).collect()))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unplaced(error)),
     }
@@ -271,11 +281,10 @@ impl Work<'_> {
         }
         let sql = format!("SELECT column_name, type FROM infer_schema({arguments}) ORDER BY order_id");
         let batches = self.client.query(&sql).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::not_found(format!(
-                "no file that holds anything matches '{}'",
-                self.load.source
-            ))
-            .hint("the path is looked for by the server"),
+            ErrorKind::NotFound => {
+                Error::not_found(format!("no file that holds anything matches '{}'", self.load.source))
+                    .hint("the path is looked for by the server")
+            }
             _ => unplaced(error),
         })?;
         let column = |row: Vec<String>| {

@@ -53,7 +53,9 @@ impl Source {
 /// A local path from the root on, a folder with its slash.
 fn absolute(text: &str, current: &Path) -> Result<String> {
     if text.is_empty() {
-        return Err(Error::invalid("no file is named").hint("write stevedore load 'orders/*.csv' --into orders"));
+        return Err(
+            Error::invalid("no file is named").hint("write stevedore load 'orders/*.csv' --into orders")
+        );
     }
     let joined = current.join(text);
     let mut parts: Vec<&str> = Vec::new();
@@ -141,7 +143,7 @@ fn class(chars: &mut impl Iterator<Item = char>, glob: &str) -> Result<String> {
 
 /// A character that stands for itself.
 fn literal(c: char, expression: &mut String) {
-    if !c.is_alphanumeric() && c.is_ascii() && c != '/' && c != '_' {
+    if r"\.+*?()|[]{}^$#&-~".contains(c) {
         expression.push('\\');
     }
     expression.push(c);
@@ -150,7 +152,9 @@ fn literal(c: char, expression: &mut String) {
 /// The format of files by their extension, an extension of compression left out.
 pub(super) fn format_of(text: &str) -> Option<FormatKind> {
     let name = text.split(['?', '#']).next().unwrap_or(text).rsplit('/').next()?.to_ascii_lowercase();
-    let mut extensions = name.rsplit('.').map(|part| part.trim_end_matches(['}', '*', ']']));
+    // Of `{csv,csv.gz}` and `csv*` the last extension counts.
+    let mut extensions =
+        name.rsplit('.').filter_map(|part| part.trim_end_matches(['}', '*', ']']).rsplit([',', '{']).next());
     let mut extension = extensions.next()?;
     if COMPRESSED.contains(&extension) {
         extension = extensions.next()?;
@@ -210,6 +214,7 @@ mod tests {
             ("a.jsonl.zst", Some(FormatKind::Ndjson)),
             ("https://h/a.tsv?x=1", Some(FormatKind::Tsv)),
             ("s3://b/p/*.parquet", Some(FormatKind::Parquet)),
+            ("in/o*.{csv,csv.gz}", Some(FormatKind::Csv)),
             ("s3://b/p/", None),
             ("a.gz", None),
             ("a.txt", None),

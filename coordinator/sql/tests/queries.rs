@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use stevedore_sql::ast::{
-    AnalyzedQuery, ColumnRef, CopySource, FileFormatRef, FunctionArg, LocationRef, ObjectRef, RelationTarget, Statement,
+    AnalyzedQuery, ColumnRef, CopySource, FileFormatRef, FunctionArg, LocationRef, ObjectRef, RelationTarget,
+    Statement,
 };
 use stevedore_sql::parse;
 
@@ -201,9 +202,8 @@ fn table_functions_keep_their_arguments() {
     let RelationTarget::Function(function) = &listed.relations[0].target else { panic!("{listed:?}") };
     assert_eq!(function.named("location").unwrap().text(), Some("@s/p"));
     assert_eq!(function.named("pattern").unwrap().text(), Some(".*"));
-    let inferred = query(
-        "SELECT * FROM infer_schema(location => 's3://b/p/', connection => 'c', max_file_count => 3)",
-    );
+    let inferred =
+        query("SELECT * FROM infer_schema(location => 's3://b/p/', connection => 'c', max_file_count => 3)");
     let RelationTarget::Function(function) = &inferred.relations[0].target else { panic!("{inferred:?}") };
     assert_eq!(function.named("max_file_count").and_then(FunctionArg::count), Some(3));
     assert!(query("SELECT * FROM inspect_parquet('@s/a b.parquet') p").relations.len() == 1);

@@ -58,11 +58,8 @@ impl Merge {
         self.files += 1;
         for (place, column) in columns.into_iter().enumerate() {
             let next = self.columns.len();
-            let known = if self.by_place {
-                place
-            } else {
-                *self.places.entry(column.name.clone()).or_insert(next)
-            };
+            let known =
+                if self.by_place { place } else { *self.places.entry(column.name.clone()).or_insert(next) };
             match self.columns.get_mut(known) {
                 Some(merged_column) => {
                     let ty = merged_column.column.ty.take();
@@ -108,11 +105,7 @@ pub(crate) fn merged(a: Option<SqlType>, b: Option<SqlType>) -> Option<SqlType> 
     let is_nested = |ty: &SqlType| {
         matches!(
             ty,
-            SqlType::Variant
-                | SqlType::Array(_)
-                | SqlType::Map(..)
-                | SqlType::Tuple(_)
-                | SqlType::Vector(_)
+            SqlType::Variant | SqlType::Array(_) | SqlType::Map(..) | SqlType::Tuple(_) | SqlType::Vector(_)
         )
     };
     let is_time = |ty: &SqlType| matches!(ty, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz);
@@ -184,7 +177,10 @@ mod tests {
     fn files_merge_by_name_and_a_missing_column_is_nullable() {
         let mut merge = Merge::new(false);
         merge.add("a", vec![column("x", Some(SqlType::Int64), false), column("y", None, false)]);
-        merge.add("b", vec![column("z", Some(SqlType::Date), false), column("x", Some(SqlType::Int64), false)]);
+        merge.add(
+            "b",
+            vec![column("z", Some(SqlType::Date), false), column("x", Some(SqlType::Int64), false)],
+        );
         let columns = merge.finish();
         let shown: Vec<_> = columns
             .iter()

@@ -6,8 +6,12 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use stevedore_common::types::SqlType;
+use stevedore_common::{Error, Result as AnyResult};
 
 use super::columns::{FileColumn, merged};
+
+/// The most columns of a file.
+const MOST_COLUMNS: usize = 10_000;
 
 /// The columns of the objects so far.
 #[derive(Debug, Default)]
@@ -24,6 +28,9 @@ impl Objects {
     pub(super) fn add(&mut self, record: &str) -> Result<(), String> {
         let Members(members) = serde_json::from_str(record).map_err(|e| format!("invalid JSON: {e}"))?;
         for (name, ty) in members {
+            if self.columns.len() > MOST_COLUMNS {
+                break;
+            }
             let next = self.columns.len();
             let place = *self.places.entry(name.clone()).or_insert(next);
             match self.columns.get_mut(place) {
@@ -34,9 +41,19 @@ impl Objects {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Vec<FileColumn> {
+    /// The columns.
+    ///
+    /// # Errors
+    /// Resource exhausted for names that are data rather than columns.
+    pub(super) fn finish(self) -> AnyResult<Vec<FileColumn>> {
+        if self.columns.len() > MOST_COLUMNS {
+            return Err(Error::exhausted(format!(
+                "the records have more than {MOST_COLUMNS} fields of different names"
+            ))
+            .hint("load them as one VARIANT column: COPY INTO t FROM (SELECT $1 FROM …)"));
+        }
         let column = |(name, ty)| FileColumn { name, ty, nullable: true };
-        self.columns.into_iter().map(column).collect()
+        Ok(self.columns.into_iter().map(column).collect())
     }
 }
 
@@ -109,6 +126,20 @@ impl<'de> Deserialize<'de> for Kind {
 mod tests {
     use super::*;
 
+    fn finish(objects: Objects) -> Vec<FileColumn> {
+        objects.finish().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn names_without_end_are_refused() -> Result<(), String> {
+        let mut objects = Objects::default();
+        for n in 0..=MOST_COLUMNS {
+            objects.add(&format!("{{\"{n}\": 1}}"))?;
+        }
+        assert!(objects.finish().is_err_and(|error| error.to_string().contains("more than 10000 fields")));
+        Ok(())
+    }
+
     #[test]
     fn columns_of_records_merge_as_the_dialect_says() -> Result<(), String> {
         let mut objects = Objects::default();
@@ -117,7 +148,7 @@ mod tests {
         assert!(objects.add("[1]").is_err_and(|reason| reason.contains("an object")));
         assert!(objects.add("{\"a\":").is_err_and(|reason| reason.contains("invalid JSON")));
         let columns: Vec<(String, Option<String>)> =
-            objects.finish().into_iter().map(|c| (c.name, c.ty.map(|ty| ty.to_string()))).collect();
+            finish(objects).into_iter().map(|c| (c.name, c.ty.map(|ty| ty.to_string()))).collect();
         let expected = [
             ("v", Some("VARIANT")),
             ("a", Some("DOUBLE")),

@@ -191,13 +191,14 @@ async fn text_columns(
         }
     }
     drop(batches);
-    let columns = if is_json { objects.finish() } else { text::columns(&names, &fields) };
+    let columns = if is_json { objects.finish()? } else { text::columns(&names, &fields) };
     match unread {
-        Some(reason) if columns.is_empty() => Err(Error::bad_data(format!("no record can be read; {reason}"))),
+        Some(reason) if columns.is_empty() => {
+            Err(Error::bad_data(format!("no record can be read; {reason}")))
+        }
         _ => Ok(columns),
     }
 }
-
 
 #[cfg(test)]
 mod tests;

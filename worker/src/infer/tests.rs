@@ -40,8 +40,7 @@ impl Files {
     }
 
     async fn infer(&self, files: &[FileTask], format: &FileFormat, records: usize) -> Result<Vec<String>> {
-        let columns =
-            infer_columns(files, self.warehouse.store(), format, records, &self.resources).await?;
+        let columns = infer_columns(files, self.warehouse.store(), format, records, &self.resources).await?;
         let shown = |c: &InferredColumn| {
             let null = if c.nullable { "" } else { " NOT NULL" };
             format!("{} {}{null} [{}]", c.name, c.ty, c.filenames)
@@ -63,10 +62,10 @@ async fn csv_has_the_names_of_its_header_or_numbers() {
     let task = files.put("a.csv", b"id,at,note\n1,2024-05-01 10:00:00,x\n2.5,,\"1,2\"\n".to_vec()).await;
     let mut format = FileFormat::defaults(FormatKind::Csv);
     format.skip_header = 1;
-    let found = files.infer(&[task.clone()], &format, 1000).await.unwrap();
+    let found = files.infer(std::slice::from_ref(&task), &format, 1000).await.unwrap();
     assert_eq!(found, ["id DOUBLE [a.csv]", "at TIMESTAMP [a.csv]", "note VARCHAR [a.csv]"]);
     format.skip_header = 0;
-    let found = files.infer(&[task.clone()], &format, 1000).await.unwrap();
+    let found = files.infer(std::slice::from_ref(&task), &format, 1000).await.unwrap();
     assert_eq!(found, ["c1 VARCHAR [a.csv]", "c2 VARCHAR [a.csv]", "c3 VARCHAR [a.csv]"]);
     format.skip_header = 2;
     assert_eq!(files.infer(&[task], &format, 1000).await.unwrap()[0], "c1 DOUBLE [a.csv]");
@@ -78,7 +77,7 @@ async fn only_the_first_records_of_a_file_count() {
     let text: String = (0..3000).map(|n| format!("{n}\n")).chain(["x\n".to_owned()]).collect();
     let task = files.put("a.csv", text.into_bytes()).await;
     let format = FileFormat::defaults(FormatKind::Csv);
-    assert_eq!(files.infer(&[task.clone()], &format, 3000).await.unwrap(), ["c1 BIGINT [a.csv]"]);
+    assert_eq!(files.infer(std::slice::from_ref(&task), &format, 3000).await.unwrap(), ["c1 BIGINT [a.csv]"]);
     assert_eq!(files.infer(&[task], &format, 3001).await.unwrap(), ["c1 VARCHAR [a.csv]"]);
 }
 
@@ -91,11 +90,8 @@ async fn compressed_ndjson_merges_over_files() {
     let b = files.put("b.ndjson", b"{\"z\":1.5,\"k\":\"x\"}\nbroken\n".to_vec()).await;
     let format = FileFormat::defaults(FormatKind::Ndjson);
     let found = files.infer(&[a, b], &format, 1000).await.unwrap();
-    let expected = [
-        "z DOUBLE [a.ndjson.gz, b.ndjson]",
-        "a VARIANT [a.ndjson.gz]",
-        "k VARCHAR [a.ndjson.gz, b.ndjson]",
-    ];
+    let expected =
+        ["z DOUBLE [a.ndjson.gz, b.ndjson]", "a VARIANT [a.ndjson.gz]", "k VARCHAR [a.ndjson.gz, b.ndjson]"];
     assert_eq!(found, expected);
     let c = files.put("c.ndjson", b"broken\n".to_vec()).await;
     let error = files.infer(&[c], &format, 1000).await.unwrap_err().to_string();

@@ -36,7 +36,7 @@ fn type_of(text: &str, nan: &str) -> SqlType {
     }
     let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
     match digits {
-        [b'0', b'0'..=b'9', ..] => return SqlType::String,
+        [b'0', b'0'..=b'9', ..] => SqlType::String,
         [first, ..] if first.is_ascii_digit() || *first == b'.' => {
             if digits.iter().all(u8::is_ascii_digit) {
                 return match parse_integer::<i64>(bytes, false) {

@@ -69,12 +69,10 @@ pub(crate) fn provider(
         }
     };
     let max_records = usize::try_from(scan.max_records_per_file).unwrap_or(usize::MAX).max(1);
-    let files =
-        scan.scan.ok_or_else(|| Error::internal("a question about files came without the files"))?;
+    let files = scan.scan.ok_or_else(|| Error::internal("a question about files came without the files"))?;
     let answer =
         Answer { files: Arc::new(files), question, max_records, schema: Arc::clone(&schema), reader, io };
-    let table =
-        StreamingTable::try_new(schema, vec![Arc::new(answer)]).map_err(|e| from_datafusion(&e))?;
+    let table = StreamingTable::try_new(schema, vec![Arc::new(answer)]).map_err(|e| from_datafusion(&e))?;
     Ok(Arc::new(table))
 }
 
