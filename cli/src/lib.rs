@@ -6,5 +6,6 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod instance;
+pub mod load;
 pub mod quickstart;
 pub mod shell;

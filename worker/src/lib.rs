@@ -6,6 +6,7 @@
 //! configuration, and nothing here knows the catalog.
 
 pub mod flight;
+pub mod infer;
 pub mod query;
 pub mod read;
 pub mod session;

@@ -1,6 +1,7 @@
 //! The command line: what each verb and flag means.
 
 mod coordinator;
+mod load;
 mod local;
 mod sql;
 mod worker;
@@ -36,6 +37,8 @@ enum Command {
     Worker(worker::WorkerArgs),
     /// Run SQL: a statement, a file, or a shell.
     Sql(sql::SqlArgs),
+    /// Load files into a table, which is created to fit them if need be.
+    Load(load::LoadArgs),
     /// Take the tour: generate files, load them, look at the tables.
     Quickstart {
         /// Where to put files, tables and the catalog. A second run starts clean.
@@ -92,7 +95,7 @@ impl Cli {
             Command::Coordinator(_) => ("stevedore-coordinator", "info"),
             Command::Worker(_) => ("stevedore-worker", "info"),
             // A client's own output is what counts.
-            Command::Sql(_) | Command::Quickstart { .. } => ("stevedore-sql", "error"),
+            Command::Sql(_) | Command::Load(_) | Command::Quickstart { .. } => ("stevedore-sql", "error"),
         };
         let telemetry =
             runtime.block_on(async { self.log.init(service, &std::process::id().to_string(), default) })?;
@@ -102,6 +105,7 @@ impl Cli {
                 Command::Coordinator(args) => coordinator::run(args).await,
                 Command::Worker(args) => worker::run(args).await,
                 Command::Sql(args) => sql::run(args).await,
+                Command::Load(args) => load::run(args).await,
                 Command::Quickstart { data_dir } => crate::quickstart::run(data_dir).await,
             }
         });

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use stevedore_sql::ast::{
-    AnalyzedQuery, ColumnRef, CopySource, FileFormatRef, LocationRef, ObjectRef, RelationTarget, Statement,
+    AnalyzedQuery, ColumnRef, CopySource, FileFormatRef, FunctionArg, LocationRef, ObjectRef, RelationTarget,
+    Statement,
 };
 use stevedore_sql::parse;
 
@@ -201,19 +202,30 @@ fn table_functions_keep_their_arguments() {
     let RelationTarget::Function(function) = &listed.relations[0].target else { panic!("{listed:?}") };
     assert_eq!(function.named("location").unwrap().text(), Some("@s/p"));
     assert_eq!(function.named("pattern").unwrap().text(), Some(".*"));
+    let inferred =
+        query("SELECT * FROM infer_schema(location => 's3://b/p/', connection => 'c', max_file_count => 3)");
+    let RelationTarget::Function(function) = &inferred.relations[0].target else { panic!("{inferred:?}") };
+    assert_eq!(function.named("max_file_count").and_then(FunctionArg::count), Some(3));
+    assert!(query("SELECT * FROM inspect_parquet('@s/a b.parquet') p").relations.len() == 1);
     assert!(query("SELECT * FROM TABLE(list_stage(location => '@s'))").relations.len() == 1);
     assert!(!query("SELECT * FROM range(1, 3)").is_constant);
     assert!(query("SELECT 1").is_constant);
     for (sql, message) in [
-        (
-            "SELECT * FROM infer_schema(location => '@s')",
-            "not supported yet: the table function infer_schema",
-        ),
         ("SELECT * FROM copy_history('t')", "not supported yet: the table function copy_history"),
         ("SELECT * FROM t, LATERAL FLATTEN(input => a) f", "not supported yet: LATERAL FLATTEN"),
         ("SELECT * FROM foo(1)", "unknown table function 'foo'"),
         ("SELECT * FROM list_stage('@s')", "by name"),
         ("SELECT * FROM list_stage(location => 's')", "list_stage needs location"),
+        ("SELECT * FROM list_stage(location => 's3://b/p/')", "list_stage needs location"),
+        ("SELECT * FROM infer_schema(pattern => '.*')", "infer_schema needs location"),
+        ("SELECT * FROM infer_schema(location => '@s', files => 'a')", "infer_schema has no argument files"),
+        ("SELECT * FROM infer_schema(location => '@s', max_file_count => 0)", "an integer from 1"),
+        ("SELECT * FROM infer_schema(location => '@s', max_file_count => 'a')", "an integer from 1"),
+        ("SELECT * FROM infer_schema(location => '@s', file_format => 1)", "must be a string"),
+        ("SELECT * FROM infer_schema(location => 'nope://b/')", "nope"),
+        ("SELECT * FROM inspect_parquet()", "inspect_parquet needs location"),
+        ("SELECT * FROM inspect_parquet('@s/a', '@s/b')", "takes one file"),
+        ("SELECT * FROM inspect_parquet('@s/a', location => '@s/b')", "given twice"),
     ] {
         assert!(parse(sql).unwrap_err().to_string().contains(message), "{sql}: {:?}", parse(sql));
     }

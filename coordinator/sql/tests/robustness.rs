@@ -121,6 +121,7 @@ const WORDS: &[&str] = &[
     "IS",
     "DISTINCT",
     "list_stage",
+    "infer_schema",
     "MATCH_RECOGNIZE",
     "PIVOT",
     "fs:///tmp/*",

@@ -11,18 +11,16 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{
-    AnalyzedQuery, FileFormatRef, ListFiles, LocationRef, RelationTarget as SqlTarget, TableFunction,
+    AnalyzedQuery, ConnectionRef, FileFormatRef, FunctionArg, ListFiles, LocationRef,
+    RelationTarget as SqlTarget, TableFunction,
 };
+use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
 use super::{Engine, StatementHandle};
-use crate::planner::plan::{RelationPlan, RelationTarget};
+use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
-
-/// Table functions that are in the dialect and not built yet.
-const LATER_FUNCTIONS: &[&str] =
-    &["infer_schema", "inspect_parquet", "copy_history", "stream_status", "task_history"];
 
 impl Engine {
     /// The format of files: the statement's, then the stage's, then Parquet.
@@ -70,38 +68,49 @@ impl Engine {
                     let format = self.resolve_format(&*view, stage.file_format.as_ref(), record.as_ref())?;
                     RelationTarget::Stage { source, format: Box::new(format) }
                 }
-                SqlTarget::Function(function) => RelationTarget::Rows(self.function_rows(function).await?),
+                SqlTarget::Function(function) => self.plan_function(&*view, function).await?,
             };
             plans.push(RelationPlan { name: relation.name.clone(), target });
         }
         Ok(plans)
     }
 
-    async fn function_rows(&self, function: &TableFunction) -> Result<String> {
-        if function.name != "list_stage" {
-            return Err(if LATER_FUNCTIONS.contains(&function.name.as_str()) {
-                Error::not_supported_yet(format!("the table function {}", function.name))
-            } else {
-                Error::not_found(format!("the table function '{}' does not exist", function.name))
-                    .about(&function.name)
-            });
-        }
-        let text = |name: &str| function.named(name).and_then(|arg| arg.text()).map(str::to_owned);
-        let location =
-            text("location").ok_or_else(|| Error::invalid("list_stage needs location => '@stage[/path]'"))?;
-        let (name, path) = match location.strip_prefix('@') {
-            Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
-            None => {
-                return Err(Error::invalid(format!(
-                    "the location '{location}' is no stage; write '@name/path'"
-                )));
+    async fn plan_function(&self, view: &dyn ReadView, function: &TableFunction) -> Result<RelationTarget> {
+        let text = |name: &str| function.named(name).and_then(FunctionArg::text).map(str::to_owned);
+        let count = |name: &str| function.named(name).and_then(FunctionArg::count);
+        let first = || function.arguments.first().and_then(|(_, value)| value.text()).map(str::to_owned);
+        let location = text("location")
+            .or_else(first)
+            .ok_or_else(|| Error::invalid(format!("{} needs location => '@stage[/path]'", function.name)))?;
+        let location = location_of(&location, text("connection"))?;
+        let (format, question) = match function.name.as_str() {
+            "list_stage" => {
+                return Ok(RelationTarget::Rows(self.listed_rows(location, text("pattern")).await?));
+            }
+            "infer_schema" => {
+                let question = SchemaQuestion::InferSchema {
+                    max_files: count("max_file_count"),
+                    max_records: count("max_records_per_file"),
+                };
+                (text("file_format").map(|name| FileFormatRef::Named(name.to_lowercase())), question)
+            }
+            "inspect_parquet" => {
+                let parquet = FileFormat::defaults(FormatKind::Parquet);
+                (Some(FileFormatRef::Inline(Box::new(parquet))), SchemaQuestion::InspectParquet)
+            }
+            name => {
+                return Err(
+                    Error::not_found(format!("the table function '{name}' does not exist")).about(name)
+                );
             }
         };
-        let location = match name {
-            "~" => LocationRef::UserStage { path: path.to_owned() },
-            name => LocationRef::Stage { name: name.to_ascii_lowercase(), path: path.to_owned() },
-        };
-        let mut listed = self.list_files(&ListFiles { location, pattern: text("pattern") }).await?;
+        let (source, stage) = self.stores.plan(view, &location, None, text("pattern"))?;
+        let format = self.resolve_format(view, format.as_ref(), stage.as_ref())?;
+        Ok(RelationTarget::Schema { source, format: Box::new(format), question })
+    }
+
+    async fn listed_rows(&self, location: LocationRef, pattern: Option<String>) -> Result<String> {
+        let mut listed = self.list_files(&ListFiles { location, pattern }).await?;
         let mut batches = vec![RecordBatch::new_empty(listed.schema.clone())];
         while let Some(batch) = listed.batches.next().await {
             batches.push(batch?);
@@ -142,6 +151,25 @@ impl Engine {
             parameters: handle.parameter_bytes()?.into_iter().collect(),
         })
     }
+}
+
+/// The location that the argument of a table function names.
+fn location_of(text: &str, connection: Option<String>) -> Result<LocationRef> {
+    let Some(stage) = text.strip_prefix('@') else {
+        let storage_type = StorageType::of_uri(text)?;
+        let connection = connection.map(|name| ConnectionRef::Named { name, storage_type });
+        return Ok(LocationRef::Uri { url: text.to_owned(), connection });
+    };
+    if connection.is_some() {
+        return Err(Error::invalid(
+            "a stage has its own connection; connection goes with a 'scheme://…' location",
+        ));
+    }
+    let (name, path) = stage.split_once('/').unwrap_or((stage, ""));
+    Ok(match name {
+        "~" => LocationRef::UserStage { path: path.to_owned() },
+        name => LocationRef::Stage { name: name.to_lowercase(), path: path.to_owned() },
+    })
 }
 
 fn ipc_stream(batches: &[RecordBatch]) -> Result<Vec<u8>> {

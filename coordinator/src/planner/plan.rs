@@ -146,8 +146,32 @@ pub enum RelationTarget {
         /// Its format.
         format: Box<FileFormat>,
     },
+    /// What files are like: `infer_schema` and `inspect_parquet`.
+    Schema {
+        /// The files.
+        source: SourcePlan,
+        /// Their format.
+        format: Box<FileFormat>,
+        /// What is asked.
+        question: SchemaQuestion,
+    },
     /// Rows that the coordinator has (a table function): base64 of an Arrow IPC stream.
     Rows(String),
+}
+
+/// A question about files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaQuestion {
+    /// Their columns.
+    InferSchema {
+        /// The most files that are looked at; `None`: what the format needs.
+        max_files: Option<u64>,
+        /// The most records of a text file that are looked at.
+        max_records: Option<u64>,
+    },
+    /// What the footer of one Parquet file says.
+    InspectParquet,
 }
 
 /// The table of a CREATE TABLE AS; its empty metadata is written before the job begins.

@@ -4,22 +4,30 @@
 //! secrets.
 
 use futures::StreamExt;
+use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::file_identity::FileVersion;
 use stevedore_common::ids::{AttemptKey, SliceKey};
 use stevedore_common::schema::TableSchema;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_state::catalog;
 use stevedore_state::jobs::{self, ErrorMode, JobSpec, OnError};
 use stevedore_state::view::ReadView;
 
-use super::plan::{CopyPlan, JobPlan, QueryPlan, RelationPlan, RelationTarget};
+use super::plan::{
+    CopyPlan, JobPlan, PlacePlan, QueryPlan, RelationPlan, RelationTarget, SchemaQuestion, SourcePlan,
+};
 use crate::committer::Committer;
 use crate::config::Scheduling;
 use crate::stores::{ResolvedSource, Stores, access_of};
 
 /// Most files that one query may read from stages.
 const MOST_QUERY_FILES: usize = 100_000;
+
+/// Text files that infer_schema looks at when it is not told how many.
+const INFERRED_TEXT_FILES: usize = 64;
+/// Records of a text file that infer_schema looks at when it is not told how many.
+const INFERRED_RECORDS: u64 = 1_000;
 
 /// What slices are built from.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +175,7 @@ fn copy_source(
     })
 }
 
-fn format_json(format: &stevedore_common::file_format::FileFormat) -> Result<String> {
+fn format_json(format: &FileFormat) -> Result<String> {
     serde_json::to_string(format)
         .map_err(|e| Error::internal(format!("a file format cannot be encoded: {e}")))
 }
@@ -244,24 +252,91 @@ pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan)
                 case_sensitive: false,
             })
         }
+        RelationTarget::Schema { source, format, question } => v1::relation::Relation::Schema(
+            schema_scan(&stores.resolve(view, source)?, source, format, question).await?,
+        ),
         RelationTarget::Rows(base64) => v1::relation::Relation::Rows(decode_base64(base64)?),
     };
     Ok(v1::Relation { name: plan.name.clone(), relation: Some(relation) })
 }
 
 async fn list_for_query(source: &ResolvedSource) -> Result<Vec<v1::FileTask>> {
-    let mut listing = source.list()?;
-    let mut files = Vec::new();
-    while let Some(file) = listing.next().await {
-        let file = file?;
-        if file.version.size == 0 {
-            continue;
-        }
-        if files.len() == MOST_QUERY_FILES {
-            return Err(Error::exhausted(format!("more than {MOST_QUERY_FILES} files match"))
-                .hint("narrow the path, or add PATTERN or FILES"));
-        }
-        files.push(file_task(files.len() as u32, &file.path, source.name_of(&file.path), &file.version));
+    let files = list_first(source, MOST_QUERY_FILES + 1).await?;
+    if files.len() > MOST_QUERY_FILES {
+        return Err(Error::exhausted(format!("more than {MOST_QUERY_FILES} files match"))
+            .hint("narrow the path, or add PATTERN or FILES"));
     }
     Ok(files)
+}
+
+/// The first files that hold something.
+async fn list_first(source: &ResolvedSource, most: usize) -> Result<Vec<v1::FileTask>> {
+    let mut listing = source.list()?;
+    let mut files = Vec::new();
+    while files.len() < most
+        && let Some(file) = listing.next().await
+    {
+        let file = file?;
+        if file.version.size > 0 {
+            files.push(file_task(files.len() as u32, &file.path, source.name_of(&file.path), &file.version));
+        }
+    }
+    Ok(files)
+}
+
+/// The files of a question about them; there must be some.
+async fn schema_scan(
+    source: &ResolvedSource,
+    plan: &SourcePlan,
+    format: &FileFormat,
+    question: &SchemaQuestion,
+) -> Result<v1::SchemaScan> {
+    let mut max_records_per_file = INFERRED_RECORDS;
+    let (files, question) = match question {
+        SchemaQuestion::InferSchema { max_files, max_records } => {
+            max_records_per_file = max_records.unwrap_or(INFERRED_RECORDS);
+            let is_text = matches!(format.kind, FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson);
+            let files = match max_files {
+                Some(most) => {
+                    let most = usize::try_from(*most).unwrap_or(usize::MAX);
+                    list_first(source, most.min(MOST_QUERY_FILES)).await?
+                }
+                None if is_text => list_first(source, INFERRED_TEXT_FILES).await?,
+                None => list_for_query(source).await?,
+            };
+            (files, v1::SchemaQuestion::InferSchema)
+        }
+        SchemaQuestion::InspectParquet => {
+            let path = &source.prefix;
+            let files = match source.store.head(path).await {
+                Ok(file) => vec![file_task(0, &file.path, source.name_of(&file.path), &file.version)],
+                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            (files, v1::SchemaQuestion::InspectParquet)
+        }
+    };
+    if files.is_empty() {
+        return Err(no_files(plan));
+    }
+    Ok(v1::SchemaScan {
+        scan: Some(v1::StageScan {
+            storage: Some(source.access()),
+            file_format: format_json(format)?,
+            files,
+            case_sensitive: false,
+        }),
+        question: question.into(),
+        max_records_per_file,
+    })
+}
+
+fn no_files(plan: &SourcePlan) -> Error {
+    let url = match &plan.place {
+        PlacePlan::Internal(_) => "the stage's ",
+        PlacePlan::Connection { url, .. } | PlacePlan::Inline { url, .. } => url,
+    };
+    let pattern = plan.pattern.as_ref().map(|text| format!(" with PATTERN '{text}'")).unwrap_or_default();
+    Error::not_found(format!("no file that holds anything matches '{url}{}'{pattern}", plan.path))
+        .hint("LIST shows the files of a stage")
 }

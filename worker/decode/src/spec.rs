@@ -62,6 +62,9 @@ pub struct DecodeSpec {
     pub columns: Vec<OutputColumn>,
     /// CSV and TSV: the number of fields a record must have (ERROR_ON_COLUMN_COUNT_MISMATCH); `None`: any.
     pub record_fields: Option<usize>,
+    /// Text formats: one column with the list of each record's fields as they are (of NDJSON the record)
+    /// instead of `columns`; what inference looks at.
+    pub raw_records: bool,
     /// COLUMN_MATCH_MODE = CASE_SENSITIVE.
     pub case_sensitive: bool,
     /// Settings of casts.
@@ -81,6 +84,7 @@ impl DecodeSpec {
             format,
             columns,
             record_fields: None,
+            raw_records: false,
             case_sensitive: false,
             cast: CastOptions::default(),
             batch_rows: 8192,

@@ -10,6 +10,7 @@ mod error;
 pub mod functions;
 pub(crate) mod names;
 mod relations;
+pub(crate) mod schema_scan;
 pub mod session;
 pub(crate) mod spelling;
 pub mod stage_scan;

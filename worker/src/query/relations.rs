@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use super::error::from_datafusion;
 use super::manifests::MetadataCache;
 use super::names::RelationColumns;
+use super::schema_scan;
 use super::spelling::planned_names;
 use super::stage_scan::{StageReader, StageTable};
 use super::table_scan::IcebergTable;
@@ -99,6 +100,12 @@ impl Sources {
                     StageTable::open(scan, cast, mentions, Arc::clone(&self.stages), self.io.clone()).await?;
                 let spelling = table.spelling();
                 Ok(Provided { columns, provider: Arc::new(table), name, spelling })
+            }
+            Some(relation::Relation::Schema(scan)) => {
+                let provider = schema_scan::provider(scan, Arc::clone(&self.stages), self.io.clone())?;
+                let columns = all_columns(&provider.schema());
+                let spelling = columns.columns.iter().map(|name| (name.clone(), name.clone())).collect();
+                Ok(Provided { columns, provider, name, spelling })
             }
             None => Err(Error::internal(format!("relation {name} of the query is of an unknown kind"))),
         }

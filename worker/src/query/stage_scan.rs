@@ -39,6 +39,7 @@ use super::error::to_datafusion;
 use super::names::RelationColumns;
 use super::relations::Mentions;
 use super::spelling::planned_names;
+use crate::infer::{InferredColumn, ParquetFacts};
 
 /// The largest `$n` of a CSV or TSV file.
 const MAX_POSITION: usize = 10_000;
@@ -71,6 +72,18 @@ pub trait StageReader: Send + Sync + 'static {
     /// # Errors
     /// Where no file can be read, or their schemas do not go together.
     async fn infer(&self, scan: &StageScan) -> Result<Vec<(String, SqlType)>>;
+
+    /// The columns of the files, merged; of text files from the first `max_records` of each.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    async fn describe(&self, scan: &StageScan, max_records: usize) -> Result<Vec<InferredColumn>>;
+
+    /// What the footers of Parquet files say.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or is no Parquet file.
+    async fn inspect_parquet(&self, scan: &StageScan) -> Result<Vec<ParquetFacts>>;
 
     /// The rows of the files, in their order. Dropping the stream stops the reads.
     fn read(&self, scan: StageScan, spec: DecodeSpec) -> BoxStream<'static, Result<StageBatch>>;

@@ -88,6 +88,26 @@ pub async fn parquet_columns(
     resources.cpu.run(move || file_schema(&metadata, &format)).await
 }
 
+/// The metadata of a Parquet file, and the bytes that it takes in the file.
+///
+/// # Errors
+/// The file cannot be read, or is no Parquet file.
+pub async fn parquet_footer(
+    task: &FileTask,
+    store: &Store,
+    resources: &WorkerResources,
+) -> Result<(Arc<ParquetMetaData>, u64)> {
+    let file = store.open(&task.path, &version_of(task)).await?;
+    let ranges = Ranges::of(file).await?;
+    let metadata = ranges.footer(task.size, &resources.cpu).await?;
+    // The file ends with the footer's length and the magic.
+    let end = task.size.saturating_sub(8)..task.size.saturating_sub(4);
+    let length = ranges.read(std::slice::from_ref(&end)).await?.pop().unwrap_or_default();
+    let length = <[u8; 4]>::try_from(length.as_ref())
+        .map_err(|_| Error::bad_data("not a Parquet file: the footer's size cannot be told"))?;
+    Ok((metadata, u64::from(u32::from_le_bytes(length))))
+}
+
 pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let cpu = job.resources.cpu.clone();
     let _base = job.resources.memory.reserve_base(2 * TAIL_BYTES.min(job.task.size), &job.turn).await;

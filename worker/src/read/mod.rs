@@ -35,7 +35,7 @@ use stevedore_proto::v1::FileTask;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use columnar::parquet_columns;
+pub use columnar::{parquet_columns, parquet_footer};
 pub use open::version_of;
 pub use resources::{CpuPool, MemoryBudget, ReadSettings, WorkerResources};
 

@@ -19,7 +19,8 @@ use stevedore_common::{Error, Result};
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 use stevedore_proto::v1::StageScan;
 
-use crate::query::stage_scan::{StageBatch, StageFile, StageReader};
+use crate::infer::{InferredColumn, ParquetFacts, infer_columns, inspect_parquet, merged};
+use crate::query::stage_scan::{StageBatch, StageFile, StageReader, file_format};
 use crate::read::{FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files};
 use crate::storage_access::storage_spec;
 
@@ -91,8 +92,7 @@ impl StageFiles {
 #[async_trait]
 impl StageReader for StageFiles {
     async fn infer(&self, scan: &StageScan) -> Result<Vec<(String, SqlType)>> {
-        let format: FileFormat = serde_json::from_str(&scan.file_format)
-            .map_err(|e| Error::internal(format!("the file format of a stage is not readable: {e}")))?;
+        let format = file_format(scan)?;
         match format.kind {
             FormatKind::Ndjson => self.infer_ndjson(scan, &format).await,
             FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro => {
@@ -108,6 +108,20 @@ impl StageReader for StageFiles {
                 Err(Error::internal(format!("{} files do not say their columns", format.kind)))
             }
         }
+    }
+
+    async fn describe(&self, scan: &StageScan, max_records: usize) -> Result<Vec<InferredColumn>> {
+        let format = file_format(scan)?;
+        infer_columns(&scan.files, &self.store(scan)?, &format, max_records, &self.resources).await
+    }
+
+    async fn inspect_parquet(&self, scan: &StageScan) -> Result<Vec<ParquetFacts>> {
+        let store = self.store(scan)?;
+        let mut facts = Vec::with_capacity(scan.files.len());
+        for task in &scan.files {
+            facts.push(inspect_parquet(task, &store, &self.resources).await?);
+        }
+        Ok(facts)
     }
 
     fn read(&self, scan: StageScan, spec: DecodeSpec) -> BoxStream<'static, Result<StageBatch>> {
@@ -171,20 +185,6 @@ fn type_of(value: &Value) -> Option<SqlType> {
         Value::Number(_) => SqlType::Float64,
         Value::String(_) => SqlType::String,
         Value::Array(_) | Value::Object(_) => SqlType::Variant,
-    })
-}
-
-fn merged(a: Option<SqlType>, b: Option<SqlType>) -> Option<SqlType> {
-    let (a, b) = match (a, b) {
-        (a, None) => return a,
-        (None, b) => return b,
-        (Some(a), Some(b)) => (a, b),
-    };
-    Some(match (a, b) {
-        (a, b) if a == b => a,
-        (SqlType::Variant, _) | (_, SqlType::Variant) => SqlType::Variant,
-        (a, b) if a.is_numeric() && b.is_numeric() => SqlType::Float64,
-        _ => SqlType::String,
     })
 }
 

@@ -92,6 +92,14 @@ impl FunctionArg {
             _ => None,
         }
     }
+
+    /// The value of an argument that is an integer and not negative.
+    pub fn count(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => number.parse().ok(),
+            _ => None,
+        }
+    }
 }
 
 /// The `(SELECT … FROM location [alias] [WHERE …])` of COPY INTO.

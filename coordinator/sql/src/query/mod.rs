@@ -8,6 +8,7 @@ mod metered;
 mod names;
 mod prepare;
 mod rewrite;
+mod table_functions;
 mod transform;
 
 pub(crate) use transform::{TransformOutcome, analyze_transform};

@@ -18,12 +18,10 @@ use super::names::{fold, is_rendered, quoted};
 use super::prepare::{PATH, Prepared, STAGE, TYPE};
 use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSource, TableFunction};
 
-/// Table functions that the coordinator answers.
-const OWN_FUNCTIONS: &[&str] = &["list_stage"];
+/// Table functions of the dialect.
+const OWN_FUNCTIONS: &[&str] = &["list_stage", "infer_schema", "inspect_parquet"];
 /// Table functions that the dialect has and nobody answers yet.
 const LATER_FUNCTIONS: &[&str] = &[
-    "infer_schema",
-    "inspect_parquet",
     "copy_history",
     "stream_status",
     "task_history",
@@ -234,7 +232,7 @@ impl Rewriter {
         }
         if !OWN_FUNCTIONS.contains(&function.as_str()) {
             return Err(Error::invalid(format!("unknown table function '{function}'"))
-                .hint("known are list_stage, range, generate_series, unnest")
+                .hint("known are list_stage, infer_schema, inspect_parquet, range, generate_series, unnest")
                 .at(line, column));
         }
         let mut arguments: Vec<(Option<String>, FunctionArg)> = Vec::new();
@@ -267,7 +265,7 @@ impl Rewriter {
             }
             arguments.push((key, value));
         }
-        check_list_stage(&arguments).map_err(|e| e.at(line, column))?;
+        super::table_functions::check(&function, &arguments).map_err(|e| e.at(line, column))?;
         let index = self.add_relation(RelationTarget::Function(TableFunction { name: function, arguments }));
         *name = relation_name(index);
         Ok(())
@@ -660,33 +658,6 @@ impl Visitor for Qualifiers<'_> {
             self.names.insert(alias.name.value.to_lowercase());
         }
         ControlFlow::Continue(())
-    }
-}
-
-/// `location` is needed, `pattern` may be there.
-fn check_list_stage(arguments: &[(Option<String>, FunctionArg)]) -> Result<()> {
-    let mut location = None;
-    for (name, value) in arguments {
-        match name.as_deref() {
-            Some("location") => location = Some(value),
-            Some("pattern") => {
-                let pattern =
-                    value.text().ok_or_else(|| Error::invalid("pattern of list_stage must be a string"))?;
-                crate::pattern::compile(pattern)?;
-            }
-            Some(other) => {
-                return Err(Error::invalid(format!("list_stage has no argument {other}"))
-                    .hint("allowed: location => '@stage/path', pattern => '…'"));
-            }
-            None => {
-                return Err(Error::invalid("list_stage takes its arguments by name")
-                    .hint("write list_stage(location => '@stage/path')"));
-            }
-        }
-    }
-    match location.and_then(FunctionArg::text).and_then(crate::lexer::at_of_string) {
-        Some(_) => Ok(()),
-        None => Err(Error::invalid("list_stage needs location => '@stage/path'")),
     }
 }
 

@@ -3,10 +3,11 @@
 //! Comes in: a block of whole records. Goes out: batches. [`dialect`] says what the bytes mean and walks
 //! one record at a time, exactly and slowly; [`tokens`] does the same for many records with bit masks and
 //! falls back to it wherever quoting is unusual; [`cells`] reads the fields of one column from the offsets
-//! that the tokeniser wrote. A bad field costs its row only.
+//! that the tokeniser wrote; [`records`] gives all fields of a record, for inference. A bad field costs its row only.
 
 pub(crate) mod cells;
 pub(crate) mod dialect;
+pub(crate) mod records;
 pub(crate) mod tokens;
 
 use std::sync::Arc;

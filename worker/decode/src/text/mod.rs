@@ -13,6 +13,7 @@ use stevedore_common::{Error, Result};
 use crate::blocks::{BlockCutter, TextBlock};
 use crate::charset::Transcoder;
 use crate::csv::CsvDecoder;
+use crate::csv::records::RecordDecoder;
 use crate::decompress::Decompressor;
 use crate::limits::{DecompressLimits, TextLimits};
 use crate::ndjson::NdjsonDecoder;
@@ -48,6 +49,9 @@ pub trait BlockDecoder: Send + Sync {
 /// Invalid input for a specification that the format cannot serve, unsupported for other formats.
 pub fn text_decoder(spec: Arc<DecodeSpec>) -> Result<Box<dyn BlockDecoder>> {
     Ok(match spec.format.kind {
+        FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson if spec.raw_records => {
+            Box::new(RecordDecoder::new(&spec))
+        }
         FormatKind::Csv | FormatKind::Tsv => Box::new(CsvDecoder::new(spec)?),
         FormatKind::Ndjson => Box::new(NdjsonDecoder::new(spec)?),
         kind => return Err(Error::not_supported(format!("decoding {kind} files as text"))),

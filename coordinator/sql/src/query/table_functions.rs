@@ -1,0 +1,125 @@
+//! The arguments of the table functions: which there are, what they may hold.
+//!
+//! Comes in: a call with constant arguments. Goes out: nothing, or what is wrong with it; who answers the
+//! call finds its arguments as they should be.
+
+use stevedore_common::{Error, Result};
+
+use crate::ast::FunctionArg;
+use crate::connection::StorageType;
+
+type Arguments = [(Option<String>, FunctionArg)];
+
+/// What an argument holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Text,
+    /// `@stage/path`.
+    Stage,
+    /// `@stage/path` or a URL.
+    Location,
+    Pattern,
+    /// An integer from 1.
+    Count,
+}
+
+struct Signature {
+    /// Names and what they hold; the first is needed.
+    arguments: &'static [(&'static str, Holds)],
+    /// Whether the first may be given without its name.
+    by_place: bool,
+    /// How it is called.
+    example: &'static str,
+}
+
+fn signature(function: &str) -> Signature {
+    match function {
+        "infer_schema" => Signature {
+            arguments: &[
+                ("location", Holds::Location),
+                ("pattern", Holds::Pattern),
+                ("file_format", Holds::Text),
+                ("connection", Holds::Text),
+                ("max_records_per_file", Holds::Count),
+                ("max_file_count", Holds::Count),
+            ],
+            by_place: false,
+            example: "infer_schema(location => '@stage/path', pattern => '…', file_format => '…', \
+                      max_records_per_file => 1000, max_file_count => 10)",
+        },
+        "inspect_parquet" => Signature {
+            arguments: &[("location", Holds::Location), ("connection", Holds::Text)],
+            by_place: true,
+            example: "inspect_parquet('@stage/file.parquet')",
+        },
+        _ => Signature {
+            arguments: &[("location", Holds::Stage), ("pattern", Holds::Pattern)],
+            by_place: false,
+            example: "list_stage(location => '@stage/path', pattern => '…')",
+        },
+    }
+}
+
+/// Checks the arguments of a call.
+///
+/// # Errors
+/// Invalid input that names the function, the argument and what is allowed.
+pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
+    let signature = signature(function);
+    let first = signature.arguments.first().map_or("location", |(name, _)| *name);
+    let mut has_first = false;
+    for (place, (name, value)) in arguments.iter().enumerate() {
+        let name = match name.as_deref() {
+            Some(name) => name,
+            None if signature.by_place && place == 0 => first,
+            None if signature.by_place => {
+                return Err(Error::invalid(format!("{function} takes one file"))
+                    .hint(format!("write {}", signature.example)));
+            }
+            None => {
+                return Err(Error::invalid(format!("{function} takes its arguments by name"))
+                    .hint(format!("write {}", signature.example)));
+            }
+        };
+        let Some((_, holds)) = signature.arguments.iter().find(|(known, _)| *known == name) else {
+            return Err(Error::invalid(format!("{function} has no argument {name}"))
+                .hint(format!("allowed: {}", signature.example)));
+        };
+        if name == first && std::mem::replace(&mut has_first, true) {
+            return Err(Error::invalid(format!("argument {name} of {function} is given twice")));
+        }
+        check_value(function, name, value, *holds, &signature)?;
+    }
+    if has_first {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{function} needs location => '@stage/path'"))
+        .hint(format!("write {}", signature.example)))
+}
+
+fn check_value(
+    function: &str,
+    name: &str,
+    value: &FunctionArg,
+    holds: Holds,
+    signature: &Signature,
+) -> Result<()> {
+    if holds == Holds::Count {
+        return match value.count() {
+            Some(1..) => Ok(()),
+            _ => Err(Error::invalid(format!("{name} of {function} must be an integer from 1"))),
+        };
+    }
+    let text =
+        value.text().ok_or_else(|| Error::invalid(format!("{name} of {function} must be a string")))?;
+    match holds {
+        Holds::Pattern => crate::pattern::compile(text).map(|_| ()),
+        Holds::Stage | Holds::Location if crate::lexer::at_of_string(text).is_some() => Ok(()),
+        Holds::Location if text.contains("://") => StorageType::of_uri(text).map(|_| ()),
+        Holds::Stage | Holds::Location => {
+            Err(Error::invalid(format!("{function} needs location => '@stage/path', not '{text}'"))
+                .hint(format!("write {}", signature.example)))
+        }
+        Holds::Text | Holds::Count => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! What files are like: the columns of files, and the facts of a Parquet file.
+//!
+//! Comes in: a stage scan. Goes out: columns with their types, merged over the files, and who has them;
+//! or what a Parquet footer says. Parquet is told by footers, text by the first records of each file, read
+//! as a load would read them (decompressed, in their charset). [`columns`] merges, [`text`] says which type a
+//! field's text has, [`json`] which one a JSON value has.
+//!
+//! Must never: read more of a text file than its first records need, guess a type that would change a
+//! value (`007` is text). Fails with the name of the file that cannot be read.
+
+mod columns;
+mod json;
+mod text;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use futures::{StreamExt, TryStreamExt};
+use stevedore_common::error::ResultExt;
+use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::storage::Store;
+use stevedore_common::types::SqlType;
+use stevedore_common::{Error, Result};
+use stevedore_decode::spec::DecodeSpec;
+use stevedore_proto::v1::FileTask;
+
+use crate::read::{WorkerResources, file_columns, parquet_footer, read_file};
+pub use columns::InferredColumn;
+pub(crate) use columns::merged;
+use columns::{FileColumn, Merge};
+use text::FieldTypes;
+
+/// Files that are looked at at once.
+const FILES_AT_ONCE: usize = 8;
+/// Records that are decoded at once, at most.
+const BATCH_RECORDS: usize = 1000;
+
+/// The facts of a Parquet file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParquetFacts {
+    /// Who wrote it, where it says so.
+    pub created_by: Option<String>,
+    /// Leaf columns.
+    pub num_columns: u64,
+    /// Rows.
+    pub num_rows: u64,
+    /// Row groups.
+    pub num_row_groups: u64,
+    /// Bytes of the footer.
+    pub serialized_size: u64,
+    /// Bytes of the largest row group as stored.
+    pub max_row_groups_size_compressed: u64,
+    /// Bytes of the largest row group once decompressed.
+    pub max_row_groups_size_uncompressed: u64,
+}
+
+/// The columns of files in order of appearance, merged over all of them; of text files from the first
+/// `max_records` of each.
+///
+/// # Errors
+/// A file that cannot be read, by its name.
+pub async fn infer_columns(
+    files: &[FileTask],
+    store: &Store,
+    format: &FileFormat,
+    max_records: usize,
+    resources: &WorkerResources,
+) -> Result<Vec<InferredColumn>> {
+    let by_place = match format.kind {
+        FormatKind::Csv | FormatKind::Tsv => true,
+        FormatKind::Ndjson | FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro => false,
+    };
+    let mut merge = Merge::new(by_place);
+    let jobs: Vec<_> = files
+        .iter()
+        .cloned()
+        .map(|task| {
+            let (store, format, resources) = (store.clone(), format.clone(), resources.clone());
+            async move {
+                let columns = columns_of(&task, &store, &format, max_records, &resources).await;
+                Ok::<_, Error>((columns.context(|| format!("file '{}'", task.name))?, task.name))
+            }
+        })
+        .collect();
+    let mut found = futures::stream::iter(jobs).buffered(FILES_AT_ONCE);
+    while let Some((columns, name)) = found.try_next().await? {
+        merge.add(&name, columns);
+    }
+    Ok(merge.finish())
+}
+
+async fn columns_of(
+    task: &FileTask,
+    store: &Store,
+    format: &FileFormat,
+    max_records: usize,
+    resources: &WorkerResources,
+) -> Result<Vec<FileColumn>> {
+    if !matches!(format.kind, FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro) {
+        return text_columns(task, store, format, max_records, resources).await;
+    }
+    let columns = file_columns(task, store, format, resources).await?;
+    let column = |(name, ty, nullable): (String, SqlType, bool)| FileColumn { name, ty: Some(ty), nullable };
+    Ok(columns.into_iter().map(column).collect())
+}
+
+/// What the footer of a Parquet file says.
+///
+/// # Errors
+/// The file cannot be read, or is no Parquet file.
+pub async fn inspect_parquet(
+    task: &FileTask,
+    store: &Store,
+    resources: &WorkerResources,
+) -> Result<ParquetFacts> {
+    let (metadata, serialized_size) =
+        parquet_footer(task, store, resources).await.context(|| format!("file '{}'", task.name))?;
+    let file = metadata.file_metadata();
+    let largest = |size: &dyn Fn(usize) -> i64| {
+        (0..metadata.num_row_groups()).map(size).max().unwrap_or_default().unsigned_abs()
+    };
+    Ok(ParquetFacts {
+        created_by: file.created_by().map(str::to_owned),
+        num_columns: file.schema_descr().num_columns() as u64,
+        num_rows: file.num_rows().unsigned_abs(),
+        num_row_groups: metadata.num_row_groups() as u64,
+        serialized_size,
+        max_row_groups_size_compressed: largest(&|group| metadata.row_group(group).compressed_size()),
+        max_row_groups_size_uncompressed: largest(&|group| metadata.row_group(group).total_byte_size()),
+    })
+}
+
+/// The columns that the first records of a text file show.
+async fn text_columns(
+    task: &FileTask,
+    store: &Store,
+    format: &FileFormat,
+    max_records: usize,
+    resources: &WorkerResources,
+) -> Result<Vec<FileColumn>> {
+    let is_json = format.kind == FormatKind::Ndjson;
+    // The header is a record here: its names are wanted.
+    let has_header = !is_json && format.skip_header == 1;
+    let mut format = format.clone();
+    if has_header {
+        format.skip_header = 0;
+    }
+    let nan = format.nan_display.clone();
+    let mut spec = DecodeSpec::new(format, Vec::new());
+    spec.raw_records = true;
+    spec.batch_rows = max_records.saturating_add(1).min(BATCH_RECORDS);
+    let mut names: Vec<Option<String>> = Vec::new();
+    let mut fields: Vec<FieldTypes> = Vec::new();
+    let mut objects = json::Objects::default();
+    let mut left = max_records;
+    let mut is_header = has_header;
+    let mut unread = None;
+    let mut batches = read_file(task.clone(), store.clone(), Arc::new(spec), resources.clone());
+    // Dropping the batches stops the reading of the file.
+    while left > 0
+        && let Some(batch) = batches.try_next().await?
+    {
+        if unread.is_none() {
+            unread = batch.errors.first().map(|error| format!("line {}: {}", error.line, error.message));
+        }
+        for record in batch.batch.column(0).as_list::<i32>().iter().flatten() {
+            let texts = record.as_string::<i32>();
+            if std::mem::take(&mut is_header) {
+                names = texts.iter().map(|name| name.map(|name| name.trim().to_owned())).collect();
+                continue;
+            }
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            if is_json {
+                let line = texts.iter().flatten().next().unwrap_or_default();
+                if let Err(reason) = objects.add(line) {
+                    unread.get_or_insert(reason);
+                }
+                continue;
+            }
+            if fields.len() < texts.len() {
+                fields.resize_with(texts.len(), FieldTypes::default);
+            }
+            for (field, text) in fields.iter_mut().zip(texts) {
+                field.add(text.unwrap_or_default(), &nan);
+            }
+        }
+    }
+    drop(batches);
+    let columns = if is_json { objects.finish()? } else { text::columns(&names, &fields) };
+    match unread {
+        Some(reason) if columns.is_empty() => {
+            Err(Error::bad_data(format!("no record can be read; {reason}")))
+        }
+        _ => Ok(columns),
+    }
+}
+
+#[cfg(test)]
+mod tests;
