@@ -2,8 +2,8 @@
 //!
 //! Comes in: a stage scan. Goes out: columns with their types, merged over the files, and who has them;
 //! or what a Parquet footer says. Parquet is told by footers, text by the first records of each file, read
-//! as a load would read them (decompressed, in their charset). [`columns`] merges, [`text`] says which type a
-//! field's text has, [`json`] which one a JSON value has.
+//! as a load would read them (decompressed, in their charset). `columns` merges, `text` says which type a
+//! field's text has, `json` which one a JSON value has.
 //!
 //! Must never: read more of a text file than its first records need, guess a type that would change a
 //! value (`007` is text). Fails with the name of the file that cannot be read.
