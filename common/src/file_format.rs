@@ -22,7 +22,11 @@ pub enum OptionValue {
 }
 
 impl OptionValue {
-    fn as_text(&self, option: &str) -> Result<&str> {
+    /// The value as text.
+    ///
+    /// # Errors
+    /// Names the option.
+    pub fn as_text(&self, option: &str) -> Result<&str> {
         match self {
             Self::Text(text) | Self::Word(text) => Ok(text),
             Self::List(_) => Err(Error::invalid(format!("option {option} takes one value, not a list"))),

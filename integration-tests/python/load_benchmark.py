@@ -4,17 +4,27 @@
     STEVEDORE_BIN=target/release/stevedore python integration-tests/python/load_benchmark.py [SET …]
 
 Run it with the Python of the tests' virtual environment (integration-tests/python/run makes it). The sets
-(csv, ndjson, parquet, small; big, many only when named) are made once, in STEVEDORE_BENCHMARK_DIR (default: ~/.cache/stevedore-benchmark).
-Each set is loaded three times into a new table of a new server; printed are the medians of the seconds, rows
-and input megabytes per second, of the seconds that the same COPY takes again (it finds every file loaded), and
-the server's largest resident memory (VmHWM). It is no test: nothing is asserted but the number of rows.
+(csv, ndjson, parquet, small; others only when named) are made once, in STEVEDORE_BENCHMARK_DIR (default:
+~/.cache/stevedore-benchmark). Each set is loaded three times into a new table of a new server; printed are the medians
+of the seconds, rows and input megabytes per second, of the seconds that the same COPY takes again (it finds every file
+loaded), and the server's largest resident memory (VmHWM).
+
+    python -m venv peers && peers/bin/pip install chdb databend duckdb polars
+    python integration-tests/python/load_benchmark.py --peers chdb databend duckdb polars --peers-python peers/bin/python
+
+loads the same files by other engines too (load_peers.py says how), each run in a process of its own, in turn with ours.
+It is no test: nothing is asserted but the number of rows.
 """
 
 import argparse
+import gzip
 import json
 import os
+import re
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -93,6 +103,25 @@ def write_parquet(path, table):
     pyarrow.parquet.write_table(table, path, compression="zstd")
 
 
+def write_repeated(path, write, times, compress=lambda data: data):
+    """A piece of text over and over: what counts is the size."""
+    write(path, rows(0, ROWS, 0))
+    piece = compress(path.read_bytes())
+    with open(path, "wb") as whole:
+        for _ in range(times):
+            whole.write(piece)
+
+
+def write_huge_parquet(path, _):
+    table = pa.concat_tables([rows(n * ROWS, ROWS, n) for n in range(5)])
+    with pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        for _ in range(HUGE["parquet"] // 5):
+            writer.write_table(table)
+
+
+# Pieces of 200,000 rows that make 4 GB of text, or of compressed Parquet.
+HUGE = {"csv": 150, "ndjson": 82, "parquet": 570}
+
 # name: (files, rows a file, writer, FILE_FORMAT)
 SETS = {
     "csv": (8, ROWS, write_csv, "(TYPE = CSV)"),
@@ -101,8 +130,25 @@ SETS = {
     "small": (1_000, 100, write_csv, "(TYPE = CSV)"),
     "big": (1, BIG, write_big_csv, "(TYPE = CSV)"),
     "many": (20_000, 1, write_csv, "(TYPE = CSV)"),
+    "huge-csv": (
+        1, HUGE["csv"] * ROWS, lambda path, _: write_repeated(path, write_csv, HUGE["csv"]), "(TYPE = CSV)",
+    ),
+    "huge-ndjson": (
+        1, HUGE["ndjson"] * ROWS, lambda path, _: write_repeated(path, write_ndjson, HUGE["ndjson"]),
+        "(TYPE = NDJSON)",
+    ),
+    "huge-gzip": (
+        1, HUGE["ndjson"] * ROWS,
+        lambda path, _: write_repeated(path, write_ndjson, HUGE["ndjson"], gzip.compress),
+        "(TYPE = NDJSON COMPRESSION = GZIP)",
+    ),
+    "huge-parquet": (1, HUGE["parquet"] * ROWS, write_huge_parquet, "(TYPE = PARQUET)"),
 }
 DEFAULT = ["csv", "ndjson", "parquet", "small"]
+
+
+def extension_of(name):
+    return re.search(r"TYPE = (\w+)", SETS[name][3])[1].lower()
 
 
 def prepare(folder, name):
@@ -115,8 +161,7 @@ def prepare(folder, name):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for n in range(count):
-            extension = name if name in ("ndjson", "parquet") else "csv"
-            write(partial / f"{name}-{n:05}.{extension}", rows(n * size, min(size, ROWS), n))
+            write(partial / f"{name}-{n:05}.{extension_of(name)}", rows(n * size, min(size, ROWS), n))
         partial.rename(target)
     return target
 
@@ -146,27 +191,49 @@ def load(folder, name):
             return elapsed, expected, peak_memory(server), time.monotonic() - started
 
 
+def load_by_peer(python, peer, folder, name):
+    """Seconds that another engine takes."""
+    extension = extension_of(name)
+    command = [python, str(Path(__file__).with_name("load_peers.py")), peer, str(folder), extension]
+    try:
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{peer} failed to load {name}: {error.stderr.strip()[-500:]}") from None
+    seconds, count = ran.stdout.split()[-2:]
+    if int(count) != SETS[name][0] * SETS[name][1]:
+        raise SystemExit(f"{peer} loaded {count} rows of {name}")
+    return float(seconds)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; {', '.join(DEFAULT)} by default")
-    chosen = parser.parse_args().sets or DEFAULT
+    parser.add_argument("--peers", nargs="+", choices=["chdb", "databend", "duckdb", "polars"], default=[])
+    parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the peers; this one by default")
+    arguments = parser.parse_args()
+    chosen = arguments.sets or DEFAULT
     if unknown := set(chosen) - set(SETS):
         parser.error(f"unknown sets: {', '.join(sorted(unknown))}")
     cache = Path(os.environ.get("STEVEDORE_BENCHMARK_DIR", Path.home() / ".cache" / "stevedore-benchmark"))
-    print(f"{'set':<9} {'files':>6} {'MB':>7} {'rows':>9} {'seconds':>8} {'MB/s':>7} {'rows/s':>10} {'again s':>8} {'peak MB':>8}")
+    print(f"{'set':<9} {'engine':<9} {'seconds':>8} {'MB/s':>7} {'rows/s':>10} {'again s':>8} {'peak MB':>8}")
     for name in chosen:
         folder = prepare(cache, name).resolve()
         megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        runs = [load(folder, name) for _ in range(RUNS)]
-        seconds = statistics.median(run[0] for run in runs)
-        again = statistics.median(run[3] for run in runs)
-        peak = max(run[2] for run in runs) / 1e6
+        runs, peers = [], {peer: [] for peer in arguments.peers}
+        for _ in range(RUNS):
+            runs.append(load(folder, name))
+            for peer, times in peers.items():
+                times.append(load_by_peer(arguments.peers_python, peer, folder, name))
         count = runs[0][1]
-        print(
-            f"{name:<9} {SETS[name][0]:>6} {megabytes:>7.1f} {count:>9} {seconds:>8.2f} {megabytes / seconds:>7.1f} "
-            f"{count / seconds:>10.0f} {again:>8.2f} {peak:>8.0f}",
-            flush=True,
-        )
+
+        def line(engine, seconds, rest=""):
+            figures = f"{seconds:>8.2f} {megabytes / seconds:>7.1f} {count / seconds:>10.0f}"
+            print(f"{name:<9} {engine:<9} {figures}{rest}", flush=True)
+
+        again, peak = statistics.median(run[3] for run in runs), max(run[2] for run in runs) / 1e6
+        line("stevedore", statistics.median(run[0] for run in runs), f" {again:>8.2f} {peak:>8.0f}")
+        for peer, times in peers.items():
+            line(peer, statistics.median(times))
 
 
 if __name__ == "__main__":

@@ -1,27 +1,17 @@
-"""How fast other engines load the sets of load_benchmark.py on this machine, each run in a process of its own.
+"""One load of files by another engine, for load_benchmark.py, in a process of its own:
 
-    pip install chdb duckdb polars        # into an environment of their own
-    python integration-tests/python/load_peers.py [--peers NAME …] [SET …]
+    python integration-tests/python/load_peers.py PEER FOLDER EXTENSION
 
-Run load_benchmark.py first: it makes the sets. DuckDB and Polars write one zstd Parquet file, chDB a MergeTree table;
-starting the engine is not counted. Printed are medians of three runs. Nothing is asserted but the number of rows.
+DuckDB and Polars write one zstd Parquet file, chDB a MergeTree table, Databend a table of its own. Starting the
+engine is not counted. Printed are the seconds and the number of rows that it then has.
 """
 
-import argparse
 import os
-import statistics
-import subprocess
+import re
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-RUNS = 3
-# set: (extension, rows)
-SETS = {
-    "csv": ("csv", 1_600_000), "ndjson": ("ndjson", 800_000), "parquet": ("parquet", 1_600_000),
-    "small": ("csv", 100_000), "big": ("csv", 15_000_000),
-}
 COLUMNS = {
     "id": "BIGINT", "vehicle": "VARCHAR", "sensor": "VARCHAR", "at": "TIMESTAMP", "latitude": "DOUBLE",
     "longitude": "DOUBLE", "speed": "INTEGER", "braking": "BOOLEAN", "note": "VARCHAR", "day": "DATE",
@@ -32,14 +22,14 @@ CLICKHOUSE = {
 }
 
 
-def duckdb(pattern, extension, target):
+def duckdb(folder, extension, target):
     import duckdb
 
     columns = str(COLUMNS)
     source = {
-        "csv": f"read_csv('{pattern}', header = false, columns = {columns})",
-        "ndjson": f"read_json('{pattern}', format = 'newline_delimited', columns = {columns})",
-        "parquet": f"read_parquet('{pattern}')",
+        "csv": f"read_csv('{folder}/*.{extension}', header = false, columns = {columns})",
+        "ndjson": f"read_json('{folder}/*.{extension}', format = 'newline_delimited', columns = {columns})",
+        "parquet": f"read_parquet('{folder}/*.{extension}')",
     }[extension]
     connection = duckdb.connect()
     started = time.monotonic()
@@ -48,7 +38,7 @@ def duckdb(pattern, extension, target):
     return elapsed, connection.execute(f"SELECT count(*) FROM '{target}/t.parquet'").fetchone()[0]
 
 
-def chdb(pattern, extension, target):
+def chdb(folder, extension, target):
     from chdb import session
 
     columns = ", ".join(f"`{name}` Nullable({CLICKHOUSE[type]})" for name, type in COLUMNS.items())
@@ -57,13 +47,13 @@ def chdb(pattern, extension, target):
     engine.query("CREATE DATABASE d ENGINE = Atomic")
     engine.query(f"CREATE TABLE d.t ({columns}) ENGINE = MergeTree ORDER BY tuple()")
     started = time.monotonic()
-    engine.query(f"""INSERT INTO d.t SELECT * FROM file('{pattern}', '{format}', '{columns.replace("'", "")}')
+    engine.query(f"""INSERT INTO d.t SELECT * FROM file('{folder}/*.{extension}', '{format}', '{columns.replace("'", "")}')
         SETTINGS date_time_input_format = 'best_effort'""")
     elapsed = time.monotonic() - started
     return elapsed, int(str(engine.query("SELECT count() FROM d.t")).strip())
 
 
-def polars(pattern, extension, target):
+def polars(folder, extension, target):
     import polars as pl
 
     types = {
@@ -71,6 +61,7 @@ def polars(pattern, extension, target):
         "INTEGER": pl.Int32, "BOOLEAN": pl.Boolean, "DATE": pl.Date,
     }
     schema = {name: types[type] for name, type in COLUMNS.items()}
+    pattern = f"{folder}/*.{extension}"
     started = time.monotonic()
     frame = {
         "csv": lambda: pl.scan_csv(pattern, has_header=False, schema=schema),
@@ -82,40 +73,30 @@ def polars(pattern, extension, target):
     return elapsed, pl.scan_parquet(f"{target}/t.parquet").select(pl.len()).collect().item()
 
 
-PEERS = {"duckdb": duckdb, "chdb": chdb, "polars": polars}
+def databend(folder, extension, target):
+    from databend import SessionContext
+
+    # The engine keeps its data under the working directory.
+    os.chdir(target)
+    engine = SessionContext()
+    columns = ", ".join(f"`{name}` {type}" for name, type in COLUMNS.items())
+    engine.sql(f"CREATE TABLE t ({columns})").collect()
+    started = time.monotonic()
+    engine.sql(f"COPY INTO t FROM 'fs://{folder}/' FILE_FORMAT = (TYPE = {extension.upper()})").collect()
+    elapsed = time.monotonic() - started
+    count = str(engine.sql("SELECT count(*) FROM t").collect())
+    return elapsed, int("".join(re.findall(r"│ *(\d+) │", count)))
 
 
-def run(peer, folder, name):
-    extension, expected = SETS[name]
-    with tempfile.TemporaryDirectory(prefix="stevedore-peers-") as target:
-        command = [sys.executable, __file__, "--child", peer, f"{folder}/*.{extension}", extension, target]
-        seconds, rows = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-2:]
-    if int(rows) != expected:
-        raise SystemExit(f"{peer} loaded {rows} rows of {name}, expected {expected}")
-    return float(seconds)
+PEERS = {"duckdb": duckdb, "chdb": chdb, "polars": polars, "databend": databend}
 
 
 def main():
-    if sys.argv[1:2] == ["--child"]:
-        _, _, peer, pattern, extension, target = sys.argv
-        print(*PEERS[peer](pattern, extension, target))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", metavar="SET", default=["csv", "ndjson", "parquet", "small"])
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
-    arguments = parser.parse_args()
-    cache = Path(os.environ.get("STEVEDORE_BENCHMARK_DIR", Path.home() / ".cache" / "stevedore-benchmark"))
-    print(f"{'set':<9} {'peer':<8} {'seconds':>8} {'MB/s':>7}")
-    for name in arguments.sets:
-        folder = (cache / name).resolve()
-        megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        for peer in arguments.peers:
-            try:
-                seconds = statistics.median(run(peer, folder, name) for _ in range(RUNS))
-            except subprocess.CalledProcessError as error:
-                print(f"{name:<9} {peer:<8} failed: {error}", flush=True)
-                continue
-            print(f"{name:<9} {peer:<8} {seconds:>8.2f} {megabytes / seconds:>7.1f}", flush=True)
+    peer, folder, extension = sys.argv[1:]
+    with tempfile.TemporaryDirectory(prefix="stevedore-peers-") as target:
+        print(*PEERS[peer](folder, extension, target))
+        # Engines that are still tidying up would only complain that their folder has gone.
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ use crate::worker_directory::WorkerDirectory;
 pub use handle::{Description, StatementHandle, StatementKind};
 pub use load::{JobProgress, SubmittedJob};
 pub use tables::TableListing;
-pub(crate) use tables::{TARGET_FILE_SIZE, contents_of};
+pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
 
 /// A change of the client's session that a statement asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

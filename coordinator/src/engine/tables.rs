@@ -21,6 +21,10 @@ use crate::committer::{self, Committer, Created, Prepared};
 const MOST_REBASES: usize = 50;
 /// The option that sets the size data files aim at.
 pub(crate) const TARGET_FILE_SIZE: &str = "target_file_size";
+/// The table option that says how new an encoding its files may use.
+pub(crate) const SERIALIZATION_POLICY: &str = "storage_serialization_policy";
+/// Its value for encodings that every reader knows.
+pub(crate) const COMPATIBLE: &str = "compatible";
 
 /// A table for Flight SQL's GetTables.
 #[derive(Debug, Clone)]
@@ -65,6 +69,12 @@ fn check_options(options: &[(String, String)]) -> Result<BTreeMap<String, String
                     return Err(Error::invalid(format!("option {name} is {bytes}; allowed: 1 MiB to 8 GiB")));
                 }
             }
+            SERIALIZATION_POLICY if value == COMPATIBLE || value == "optimized" => {}
+            SERIALIZATION_POLICY => {
+                return Err(Error::invalid(format!(
+                    "option {name} is '{value}'; allowed: OPTIMIZED, COMPATIBLE"
+                )));
+            }
             "enable_schema_evolution" => match value.to_ascii_lowercase().as_str() {
                 "false" => {}
                 "true" => return Err(Error::not_supported_yet("the table option enable_schema_evolution")),
@@ -73,8 +83,9 @@ fn check_options(options: &[(String, String)]) -> Result<BTreeMap<String, String
                 }
             },
             _ => {
-                return Err(Error::invalid(format!("unknown table option '{name}'"))
-                    .hint(format!("options are enable_schema_evolution, {TARGET_FILE_SIZE}")));
+                return Err(Error::invalid(format!("unknown table option '{name}'")).hint(format!(
+                    "options are enable_schema_evolution, {SERIALIZATION_POLICY}, {TARGET_FILE_SIZE}"
+                )));
             }
         }
         checked.insert(name.clone(), value.clone());

@@ -3,6 +3,8 @@
 //! Built anew at every lease, from the state as it is then. Nothing here is kept: the messages hold
 //! secrets.
 
+use std::collections::BTreeMap;
+
 use futures::StreamExt;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::file_identity::FileVersion;
@@ -19,6 +21,7 @@ use super::plan::{
 };
 use crate::committer::Committer;
 use crate::config::Scheduling;
+use crate::engine::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE};
 use crate::stores::{ResolvedSource, Stores, access_of};
 
 /// Most files that one query may read from stages.
@@ -51,7 +54,7 @@ pub async fn slice(
     job: &JobSpec,
     plan: &JobPlan,
 ) -> Result<v1::SliceSpec> {
-    let (target, target_file_bytes) = target(view, context, job, plan).await?;
+    let (target, options) = target(view, context, job, plan).await?;
     let (source, traceparent) = match plan {
         JobPlan::Copy(plan) => {
             let copy = copy_source(view, context.stores, attempt.slice, plan)?;
@@ -69,7 +72,11 @@ pub async fn slice(
         settings: plan.settings().clone().into_iter().collect(),
         traceparent: traceparent.clone().unwrap_or_default(),
         lease_ms: context.scheduling.lease_ms.max(0) as u64,
-        target_file_bytes,
+        target_file_bytes: options
+            .get(TARGET_FILE_SIZE)
+            .and_then(|bytes| bytes.parse().ok())
+            .unwrap_or(context.scheduling.target_file_bytes),
+        compatible_encodings: options.get(SERIALIZATION_POLICY).is_some_and(|policy| policy == COMPATIBLE),
     })
 }
 
@@ -82,20 +89,25 @@ pub fn slice_ref(attempt: AttemptKey) -> v1::SliceRef {
     }
 }
 
+/// The table that a job writes to, and its options.
 async fn target(
     view: &dyn ReadView,
     context: SpecContext<'_>,
     job: &JobSpec,
     plan: &JobPlan,
-) -> Result<(v1::TableTarget, u64)> {
-    let mut target_file_bytes = context.scheduling.target_file_bytes;
+) -> Result<(v1::TableTarget, BTreeMap<String, String>)> {
     let (new_table, field_ids) = match plan {
         JobPlan::Copy(plan) => (None, &plan.field_ids),
         JobPlan::Query(plan) => (plan.new_table.as_ref(), &plan.field_ids),
     };
-    let metadata_location = match (new_table, job.table) {
-        (Some(new), _) => new.metadata_location.clone(),
-        (None, Some(table)) => location_of(view, table, &mut target_file_bytes)?,
+    let (metadata_location, options) = match (new_table, job.table) {
+        (Some(new), _) => (new.metadata_location.clone(), new.options.clone()),
+        (None, Some(table)) => {
+            let table = catalog::table_by_id(view, table)?
+                .filter(|table| table.dropped_on_ms.is_none())
+                .ok_or_else(|| Error::not_found("the table was dropped while the statement was running"))?;
+            (table.metadata_location, table.options)
+        }
         (None, None) => return Err(Error::internal("a job without a table has no target")),
     };
     let metadata = context.committer.load(&metadata_location).await?;
@@ -121,23 +133,8 @@ async fn target(
             warehouse: Some(access_of(context.stores.warehouse().spec())),
             field_ids: field_ids.clone(),
         },
-        target_file_bytes,
+        options,
     ))
-}
-
-fn location_of(
-    view: &dyn ReadView,
-    table: stevedore_common::ids::TableId,
-    target_file_bytes: &mut u64,
-) -> Result<String> {
-    let table = catalog::table_by_id(view, table)?
-        .filter(|table| table.dropped_on_ms.is_none())
-        .ok_or_else(|| Error::not_found("the table was dropped while the statement was running"))?;
-    if let Some(bytes) = table.options.get(crate::engine::TARGET_FILE_SIZE).and_then(|text| text.parse().ok())
-    {
-        *target_file_bytes = bytes;
-    }
-    Ok(table.metadata_location)
 }
 
 fn copy_source(

@@ -27,6 +27,8 @@ pub struct TextBlock {
     pub bytes: Vec<u8>,
     /// The physical line of the first record, from 1 within the file (or part).
     pub first_line: u64,
+    /// The physical line that its last byte is in.
+    pub last_line: u64,
     /// Bytes of input as stored that the block stands for, as counted by [`BlockCutter::count_input`].
     pub input_bytes: u64,
 }
@@ -190,13 +192,15 @@ impl BlockCutter {
         bytes.truncate(self.last_end);
         let first_line = self.line;
         self.line += self.dialect.count_lines(&bytes);
+        let ends_within = bytes.last().is_some_and(|byte| *byte != self.dialect.record_end);
+        let last_line = self.line - 1 + u64::from(ends_within);
         if let Some(part) = &mut self.part {
             part.buffer_at += self.last_end as u64;
         }
         self.scanned = self.scanned.saturating_sub(self.last_end);
         self.walk_at = 0;
         self.last_end = 0;
-        TextBlock { bytes, first_line, input_bytes: std::mem::take(&mut self.input_bytes) }
+        TextBlock { bytes, first_line, last_line, input_bytes: std::mem::take(&mut self.input_bytes) }
     }
 
     fn check_record(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use stevedore_common::file_format::{Compression, FormatKind};
+use stevedore_common::file_format::Compression;
 use stevedore_common::storage::ReadAhead;
 use stevedore_common::{Error, Result};
 use stevedore_decode::blocks::{BlockCutter, TextBlock};
@@ -98,13 +98,6 @@ fn without_mark(mut block: TextBlock, at_start: &mut bool) -> TextBlock {
     block
 }
 
-/// Lines up to the end of a block.
-fn lines_through(block: &TextBlock, record_end: u8) -> u64 {
-    let ends = block.bytes.iter().filter(|byte| **byte == record_end).count() as u64;
-    let cut_off = block.bytes.last().is_some_and(|byte| *byte != record_end);
-    block.first_line - 1 + ends + u64::from(cut_off)
-}
-
 pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let settings = &job.resources.settings;
     // The decoder is made first: a specification that cannot be served needs no file.
@@ -137,13 +130,6 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     Ok(totals)
 }
 
-fn record_end(job: &FileJob) -> u8 {
-    match job.spec.format.kind {
-        FormatKind::Ndjson => b'\n',
-        _ => job.spec.format.record_delimiter.bytes().last().unwrap_or(b'\n'),
-    }
-}
-
 /// A whole file in one piece of CPU work; `None` where it becomes too large for that.
 async fn small(
     job: &FileJob,
@@ -152,7 +138,6 @@ async fn small(
     bytes: Bytes,
 ) -> Result<Option<FileTotals>> {
     let held = job.resources.memory.reserve(bytes.len() as u64 * DECODED_FACTOR, &job.turn).await;
-    let record_end = record_end(job);
     let decoded = job
         .resources
         .cpu
@@ -165,7 +150,7 @@ async fn small(
                 if text > SMALL_TEXT {
                     return Err(too_large());
                 }
-                lines = lines_through(&block, record_end);
+                lines = block.last_line;
                 let mut decoded = decoder.decode(block)?;
                 numbering.number_block(&mut decoded);
                 batches.append(&mut decoded);
@@ -242,7 +227,7 @@ async fn decode_blocks(
     blocks: mpsc::Receiver<TextBlock>,
 ) -> Result<FileTotals> {
     let WorkerResources { cpu, memory, .. } = job.resources.clone();
-    let (record_end, threads, turn) = (record_end(job), cpu.threads(), Arc::clone(&job.turn));
+    let (threads, turn) = (cpu.threads(), Arc::clone(&job.turn));
     let reserved = futures::stream::unfold((blocks, memory, turn), |(mut blocks, memory, turn)| async move {
         let block: TextBlock = blocks.recv().await?;
         // In order, so that a block never waits for memory that a later one holds.
@@ -253,7 +238,7 @@ async fn decode_blocks(
         .map(move |(block, held)| {
             let (decoder, cpu) = (Arc::clone(&decoder), cpu.clone());
             let work = move || {
-                let lines = lines_through(&block, record_end);
+                let lines = block.last_line;
                 Ok((decoder.decode(block)?, lines))
             };
             async move {

@@ -188,6 +188,7 @@ impl SliceRunner {
             folder: store.object_path(&path)?,
             store: objects,
             target_file_bytes: spec.target_file_bytes,
+            compatible_encodings: spec.compatible_encodings,
         };
         let slice = spec.slice.as_ref().ok_or_else(|| missing("its number"))?;
         TableWriter::new(write, attempt_key(slice)?, self.encoders.clone())

@@ -7,19 +7,18 @@ use iceberg::spec::Struct;
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriterOptions};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding as ParquetEncoding, Type as PhysicalType, ZstdLevel};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::ColumnPath;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::StoredGroup;
 
 use super::WrittenFile;
 use super::encode::{Encoding, RowGroup};
-use super::sample::dictionaries_pay;
+use super::sample::{LeafEncoding, leaf_encodings};
 use super::stats::{Finished, NanCounts, data_file_json};
 use super::table_writer::WriteContext;
 use super::upload::{self, PartSink, Upload};
@@ -28,6 +27,8 @@ use super::upload::{self, PartSink, Upload};
 /// encoding it.
 const CHUNK_ROWS: usize = 64 << 10;
 const CHUNK_BYTES: usize = 8 << 20;
+/// Higher levels cost more time than the space is worth.
+pub(super) const ZSTD_LEVEL: i32 = 1;
 
 /// A file that is being written. Dropping it gives the file up.
 pub(super) struct FileWriter {
@@ -139,20 +140,14 @@ impl FileWriter {
     async fn start(&self, chunk: &[RecordBatch]) -> Result<OpenFile> {
         let context = self.context.clone();
         let sample = chunk.to_vec();
-        let pays = context
+        let encodings: Vec<LeafEncoding> = context
             .encoders
             .run(move || {
-                Ok(match sample.first() {
-                    Some(first) => (0..first.num_columns()).map(|i| dictionaries_pay(&sample, i)).collect(),
-                    None => Vec::new(),
-                })
+                let columns = sample.first().map_or(0, RecordBatch::num_columns);
+                Ok((0..columns).flat_map(|index| leaf_encodings(&sample, index)).collect())
             })
             .await?;
-        let pays: Vec<Vec<bool>> = match pays.is_empty() {
-            true => context.leaves_per_column.iter().map(|leaves| vec![true; *leaves]).collect(),
-            false => pays,
-        };
-        let properties = properties(&self.context, &pays)?;
+        let properties = properties(&self.context, &encodings)?;
         let (sink, upload) = upload::start(self.context.store.clone(), self.path.clone(), self.context.local);
         // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
         // for readers to disagree with.
@@ -270,17 +265,30 @@ fn finish_parquet(mut parquet: SerializedFileWriter<PartSink>) -> Result<(Parque
     Ok((metadata, bytes))
 }
 
-fn properties(context: &WriteContext, dictionaries: &[Vec<bool>]) -> Result<WriterProperties> {
-    let level = ZstdLevel::try_new(1).map_err(|e| parquet_failed(&e))?;
+/// How columns are encoded; those of which nothing was seen have a dictionary while it stays small.
+fn properties(context: &WriteContext, encodings: &[LeafEncoding]) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(|e| parquet_failed(&e))?;
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         // Row groups taken as they are stored come without; all of a file's have one, or none has.
         .set_offset_index_disabled(true)
-        .set_dictionary_enabled(false)
         .set_created_by(concat!("stevedore version ", env!("CARGO_PKG_VERSION")).to_owned());
-    for (path, pays) in context.leaf_paths.iter().zip(dictionaries.iter().flatten()) {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(path.clone()), *pays);
+    for (leaf, encoding) in context.leaves.iter().zip(encodings) {
+        let path = leaf.path().clone();
+        let encoding = match (*encoding, leaf.physical_type()) {
+            (LeafEncoding::Dictionary, _) => continue,
+            // Some integers are stored as decimals, which have no such encoding.
+            (LeafEncoding::Delta, PhysicalType::INT32 | PhysicalType::INT64)
+                if !context.compatible_encodings =>
+            {
+                ParquetEncoding::DELTA_BINARY_PACKED
+            }
+            (LeafEncoding::Split, _) if !context.compatible_encodings => ParquetEncoding::BYTE_STREAM_SPLIT,
+            (LeafEncoding::Plain | LeafEncoding::Delta | LeafEncoding::Split, _) => ParquetEncoding::PLAIN,
+        };
+        properties =
+            properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
     }
     Ok(properties.build())
 }

@@ -10,6 +10,7 @@ use iceberg::spec::{PartitionSpec, PartitionSpecRef, Schema, SchemaRef, Struct, 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowSchemaConverter;
+use parquet::schema::types::ColumnDescPtr;
 use stevedore_common::ids::AttemptKey;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{StoredGroup, StoredLayout};
@@ -18,7 +19,8 @@ use super::file_writer::FileWriter;
 use super::partition::PartitionedFiles;
 use super::{BatchSink, Encoders, FileNames, WrittenFile};
 
-const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Small enough that most of a file is written while the rest is still encoded.
+const ROW_GROUP_ROWS: usize = 512 << 10;
 const ROW_GROUP_BYTES: usize = 128 << 20;
 const TARGET_FILE_BYTES: usize = 256 << 20;
 
@@ -37,6 +39,8 @@ pub struct WriteTarget {
     pub folder: Path,
     /// Bytes at which a file is finished and the next one begun; 0: the default.
     pub target_file_bytes: u64,
+    /// Plain and dictionary encoding only, which every reader knows.
+    pub compatible_encodings: bool,
 }
 
 /// What all files of a writer share.
@@ -49,8 +53,8 @@ pub(super) struct WriteContext {
     pub(super) leaves_per_column: Vec<usize>,
     /// Where row groups can be taken as they are stored.
     pub(super) layout: Option<Arc<StoredLayout>>,
-    /// The path of each leaf.
-    pub(super) leaf_paths: Vec<Vec<String>>,
+    /// Parquet's leaves.
+    pub(super) leaves: Vec<ColumnDescPtr>,
     pub(super) data_location: String,
     pub(super) store: Arc<dyn ObjectStore>,
     /// The store is this machine's file system.
@@ -58,6 +62,7 @@ pub(super) struct WriteContext {
     pub(super) folder: Path,
     pub(super) encoders: Encoders,
     pub(super) target_file_bytes: usize,
+    pub(super) compatible_encodings: bool,
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
 }
@@ -69,10 +74,8 @@ impl WriteContext {
         let parquet_schema = ArrowSchemaConverter::new()
             .convert(&storage_schema)
             .map_err(|e| Error::not_supported(format!("the table's columns in Parquet: {e}")))?;
-        let leaf_paths: Vec<Vec<String>> =
-            parquet_schema.columns().iter().map(|column| column.path().parts().to_vec()).collect();
         let mut leaves_per_column = vec![0; storage_schema.fields().len()];
-        for leaf in 0..leaf_paths.len() {
+        for leaf in 0..parquet_schema.num_columns() {
             leaves_per_column[parquet_schema.get_column_root_idx(leaf)] += 1;
         }
         let target_file_bytes = match usize::try_from(target.target_file_bytes) {
@@ -90,13 +93,14 @@ impl WriteContext {
             storage_schema,
             leaves_per_column,
             layout,
-            leaf_paths,
+            leaves: parquet_schema.columns().to_vec(),
             local: target.data_location.starts_with("file:"),
             data_location: target.data_location.trim_end_matches('/').to_owned(),
             store: target.store,
             folder: target.folder,
             encoders,
             target_file_bytes,
+            compatible_encodings: target.compatible_encodings,
             row_group_rows: ROW_GROUP_ROWS,
             row_group_bytes: row_group_bytes.min(target_file_bytes),
         })

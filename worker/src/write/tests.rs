@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::WriterProperties;
 use proptest::prelude::*;
 use stevedore_common::file_format::{FileFormat, FormatKind};
@@ -95,15 +95,23 @@ impl Table {
         self
     }
 
-    fn writer(&self, target_file_bytes: u64) -> TableWriter {
-        let target = WriteTarget {
+    fn target(&self, target_file_bytes: u64) -> WriteTarget {
+        WriteTarget {
             schema: self.iceberg.clone(),
             spec: self.spec.clone(),
             data_location: "memory:///t/data".to_owned(),
             store: self.store.clone(),
             folder: Path::from("t/data"),
             target_file_bytes,
-        };
+            compatible_encodings: false,
+        }
+    }
+
+    fn writer(&self, target_file_bytes: u64) -> TableWriter {
+        Self::writer_to(self.target(target_file_bytes))
+    }
+
+    fn writer_to(target: WriteTarget) -> TableWriter {
         let slice = SliceKey { job: JobId::generate(), slice: SliceIndex(0) };
         TableWriter::new(target, AttemptKey { slice, attempt: Attempt(1) }, Encoders::new(2)).unwrap()
     }
@@ -499,6 +507,40 @@ proptest! {
             let files = table.write(&batches, 0).await;
             check_statistics(&table, &table.data_file(&files[0]), &batches);
         });
+    }
+}
+
+#[tokio::test]
+async fn encodings_are_chosen_by_the_values_unless_the_table_wants_those_that_every_reader_knows() {
+    let table = Table::new(&["BIGINT", "BIGINT UNSIGNED", "DATE", "DOUBLE"]);
+    let rows = 10_000;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(0..rows)),
+        Arc::new(UInt64Array::from_iter_values(0..rows.cast_unsigned())),
+        Arc::new(Date32Array::from_iter_values((0..rows).map(|day| day as i32))),
+        Arc::new(Float64Array::from_iter_values((0..rows).map(|n| 30.0 + f64::sin(n as f64)))),
+    ];
+    let batch = RecordBatch::try_new(table.schema.to_arrow(), columns).unwrap();
+    for compatible_encodings in [false, true] {
+        let target = WriteTarget { compatible_encodings, ..table.target(0) };
+        let mut writer = Table::writer_to(target);
+        writer.write(batch.clone()).await.unwrap();
+        let files = writer.finish().await.unwrap();
+        let path = Path::from(files[0].location.strip_prefix("memory:///").unwrap());
+        let bytes = table.store.get(&path).await.unwrap().bytes().await.unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        let chosen: Vec<Option<Encoding>> = reader
+            .metadata()
+            .row_group(0)
+            .columns()
+            .iter()
+            .map(|chunk| chunk.encodings().find(|e| !matches!(e, Encoding::PLAIN | Encoding::RLE)))
+            .collect();
+        let (delta, split) = (Some(Encoding::DELTA_BINARY_PACKED), Some(Encoding::BYTE_STREAM_SPLIT));
+        // An unsigned BIGINT is stored as a decimal.
+        let expected = if compatible_encodings { [None; 4] } else { [delta, None, delta, split] };
+        assert_eq!(chosen, expected);
+        assert_eq!(table.read(&files[0]).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 10_000);
     }
 }
 

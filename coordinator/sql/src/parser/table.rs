@@ -12,7 +12,7 @@ use crate::query;
 /// How deep the parentheses of a type may nest.
 const MAX_TYPE_DEPTH: usize = 16;
 /// The options of a table.
-const TABLE_OPTIONS: &str = "ENABLE_SCHEMA_EVOLUTION, TARGET_FILE_SIZE";
+const TABLE_OPTIONS: &str = "ENABLE_SCHEMA_EVOLUTION, STORAGE_SERIALIZATION_POLICY, TARGET_FILE_SIZE";
 
 /// How many tokens a type takes: `WORD [PRECISION] [( … )] [UNSIGNED]`. `None`: no type stands here.
 pub(crate) fn type_extent(tokens: &[Token]) -> Option<usize> {
@@ -359,6 +359,10 @@ impl<'a> Parser<'a> {
             "ENABLE_SCHEMA_EVOLUTION" => {
                 let on = value.as_bool(&name).map_err(|e| self.at_token(e, value_token))?;
                 Ok((name.to_ascii_lowercase(), on.to_string()))
+            }
+            "STORAGE_SERIALIZATION_POLICY" => {
+                let policy = value.as_text(&name).map_err(|e| self.at_token(e, value_token))?;
+                Ok((name.to_ascii_lowercase(), policy.to_ascii_lowercase()))
             }
             "TARGET_FILE_SIZE" => {
                 let bytes = value.as_u64(&name).map_err(|e| self.at_token(e, value_token))?;

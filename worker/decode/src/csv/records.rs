@@ -215,7 +215,8 @@ mod tests {
     fn records(kind: FormatKind, text: &str) -> (Vec<Vec<String>>, Vec<u64>) {
         let mut spec = DecodeSpec::new(FileFormat::defaults(kind), Vec::new());
         spec.batch_rows = 3;
-        let block = TextBlock { bytes: text.as_bytes().to_vec(), first_line: 1, input_bytes: 7 };
+        let block =
+            TextBlock { bytes: text.as_bytes().to_vec(), first_line: 1, last_line: 1, input_bytes: 7 };
         let (mut rows, mut rejected, mut next) = (Vec::new(), Vec::new(), 0);
         for batch in RecordDecoder::new(&spec).decode(block).unwrap() {
             assert!(batch.row_numbers.len() + batch.errors.len() <= 3);
