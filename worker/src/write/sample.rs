@@ -216,7 +216,10 @@ mod tests {
     fn every_column_gets_the_encoding_that_its_values_ask_for() {
         use LeafEncoding::{Delta, Dictionary, Plain, Split};
 
-        let hash = |n: i64| n.wrapping_mul(-7_046_029_254_386_353_131);
+        let hash = |n: i64| {
+            let mixed = n.wrapping_mul(-7_046_029_254_386_353_131);
+            (mixed ^ (mixed >> 29)).wrapping_mul(-4_658_895_280_553_007_687)
+        };
         let rows = 0..20_000_i64;
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("id", Arc::new(Int64Array::from_iter_values(rows.clone()))),
