@@ -154,7 +154,7 @@ fn format_options(kind: FormatKind, header: bool) -> String {
     match kind {
         FormatKind::Csv | FormatKind::Tsv if header => format!("TYPE = {kind} SKIP_HEADER = 1"),
         FormatKind::Csv | FormatKind::Tsv => format!("TYPE = {kind}"),
-        FormatKind::Ndjson => format!("TYPE = {kind} MISSING_FIELD_AS = NULL"),
+        FormatKind::Ndjson | FormatKind::Json => format!("TYPE = {kind} MISSING_FIELD_AS = NULL"),
         _ => format!("TYPE = {kind} MISSING_FIELD_AS = FIELD_DEFAULT"),
     }
 }

@@ -29,14 +29,17 @@ pub struct TextBlock {
     pub first_line: u64,
     /// Bytes of input as stored that the block stands for, as counted by [`BlockCutter::count_input`].
     pub input_bytes: u64,
+    /// JSON: where the elements begin and end in `bytes`. Other formats have none: their records end
+    /// where their delimiters do.
+    pub elements: Option<Vec<(u32, u32)>>,
 }
 
 /// How many bytes before a part's start are read to see whether a line end there is escaped (TSV).
 const LOOK_BACK: u64 = 4096;
 /// Blocks beyond this gain nothing, and offsets within a block are 32 bits.
-const LARGEST_BLOCK: usize = 1 << 28;
+pub(crate) const LARGEST_BLOCK: usize = 1 << 28;
 /// Input is taken in pieces of this size, so that blocks stay near their size.
-const PIECE: usize = 64 << 10;
+pub(crate) const PIECE: usize = 64 << 10;
 
 /// Cuts blocks. See the module.
 #[derive(Debug)]
@@ -196,7 +199,8 @@ impl BlockCutter {
         self.scanned = self.scanned.saturating_sub(self.last_end);
         self.walk_at = 0;
         self.last_end = 0;
-        TextBlock { bytes, first_line, input_bytes: std::mem::take(&mut self.input_bytes) }
+        let input_bytes = std::mem::take(&mut self.input_bytes);
+        TextBlock { bytes, first_line, input_bytes, elements: None }
     }
 
     fn check_record(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use stevedore_common::types::SqlType;
 pub enum ColumnSource {
     /// The n-th field of a record, from 0 (CSV, TSV).
     Position(usize),
-    /// The field of this name (NDJSON, Parquet, ORC, Avro); any case unless the spec says otherwise.
+    /// The field of this name (all but CSV and TSV); any case unless the spec says otherwise.
     Name(String),
     /// The whole record as a VARIANT with sorted keys (`$1` of named formats).
     WholeRow,
@@ -24,7 +24,7 @@ pub struct OutputColumn {
     /// Name in the batch and in row errors (`for column 2 (b INT)`).
     pub name: String,
     /// Type of the values. Text formats parse straight into it; columnar ones cast to it.
-    /// `None`: the file's own type (Parquet, ORC, Avro previews); VARCHAR for CSV and TSV, VARIANT for NDJSON.
+    /// `None`: the file's own type (Parquet, ORC, Avro, Arrow previews); VARCHAR for CSV and TSV, VARIANT for NDJSON and JSON.
     pub ty: Option<SqlType>,
     /// Where it comes from.
     pub source: ColumnSource,
@@ -62,7 +62,7 @@ pub struct DecodeSpec {
     pub columns: Vec<OutputColumn>,
     /// CSV and TSV: the number of fields a record must have (ERROR_ON_COLUMN_COUNT_MISMATCH); `None`: any.
     pub record_fields: Option<usize>,
-    /// Text formats: one column with the list of each record's fields as they are (of NDJSON the record)
+    /// Text formats: one column with the list of each record's fields as they are (of JSON the record)
     /// instead of `columns`; what inference looks at.
     pub raw_records: bool,
     /// COLUMN_MATCH_MODE = CASE_SENSITIVE.
@@ -96,7 +96,7 @@ impl DecodeSpec {
     /// The schema of the batches for text formats, whose types do not depend on the file.
     pub fn text_schema(&self) -> SchemaRef {
         let untyped = match self.format.kind {
-            stevedore_common::file_format::FormatKind::Ndjson => SqlType::Variant,
+            kind if kind.is_json() => SqlType::Variant,
             _ => SqlType::String,
         };
         let fields: Vec<Field> = self
@@ -119,6 +119,13 @@ pub struct RowError {
     pub row: u64,
     /// What is wrong.
     pub message: String,
+}
+
+impl RowError {
+    /// JSON: people find an element by its number, which the message then begins with.
+    pub fn name_element(&mut self) {
+        self.message.insert_str(0, &format!("element {}: ", self.row + 1));
+    }
 }
 
 /// Some rows of one file, in file order.

@@ -137,6 +137,11 @@ impl MemoryBudget {
         Self { permits: Arc::new(Semaphore::new(kib as usize)), kib }
     }
 
+    /// The bytes of the whole budget.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.kib) << 10
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         (u64::from(self.kib) - (self.permits.available_permits() as u64).min(u64::from(self.kib))) << 10

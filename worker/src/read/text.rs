@@ -1,4 +1,4 @@
-//! CSV, TSV and NDJSON: chunks fetched ahead, one thread that decompresses and cuts, blocks decoded on
+//! CSV, TSV, NDJSON and JSON: chunks fetched ahead, one thread that decompresses and cuts, blocks decoded on
 //! all threads and put back in order.
 //!
 //! A small file is done in one piece of CPU work instead, since hops between threads would cost more than
@@ -139,7 +139,7 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
 
 fn record_end(job: &FileJob) -> u8 {
     match job.spec.format.kind {
-        FormatKind::Ndjson => b'\n',
+        FormatKind::Ndjson | FormatKind::Json => b'\n',
         _ => job.spec.format.record_delimiter.bytes().last().unwrap_or(b'\n'),
     }
 }

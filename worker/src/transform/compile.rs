@@ -23,7 +23,6 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use stevedore_common::file_format::FormatKind;
 use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -305,7 +304,7 @@ fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sour
             sources.add(&name, &name, SqlType::String, ColumnSource::Position(n - 1));
         }
     } else {
-        if request.format.kind == FormatKind::Ndjson {
+        if request.format.kind.is_json() {
             for name in &mentioned {
                 if name != WHOLE_ROW && Metadata::of_name(name).is_none() {
                     sources.add(name, name, SqlType::Variant, ColumnSource::Name(name.clone()));
