@@ -3,6 +3,7 @@
 mod coordinator;
 mod load;
 mod local;
+mod server;
 mod sql;
 mod worker;
 

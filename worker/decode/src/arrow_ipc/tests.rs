@@ -423,15 +423,20 @@ fn lying_sizes_are_told_before_memory_is_taken() {
             assert!(error.contains(told) || error.contains("is damaged"), "{claim}: {error}");
         }
     }
-    // A message that says it is larger than the file.
-    let mut cutter = StreamCutter::new(100, LIMIT);
+    // A message that says it is larger than the file, after a good one.
+    let mut bytes = stream_of(&[numbers], None).to_vec();
+    bytes.truncate(bytes.len() - 8);
+    let mut cutter = StreamCutter::new(bytes.len() as u64 + 100, LIMIT);
+    let mut found = Vec::new();
+    cutter.push(&bytes, &mut found).unwrap();
     let mut frame = vec![0xff; 4];
     frame.extend_from_slice(&(200i32 << 20).to_le_bytes());
-    let error = cutter.push(&frame, &mut Vec::new()).unwrap_err().to_string();
-    assert!(
-        error.contains("it claims 209715208 bytes, and 100 are left") || error.contains("are left"),
-        "{error}"
+    let error = cutter.push(&frame, &mut found).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "message 3 of the Arrow stream is damaged (it claims 209715208 bytes, and 100 are left)"
     );
+    assert_eq!(found.len(), 1);
 }
 
 proptest! {
