@@ -186,6 +186,23 @@ impl BlockCutter {
         Ok(())
     }
 
+    /// Hands out the whole records that are held: nothing follows them, since the stream is damaged there.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        if self.skip == 0 && self.part.is_none() {
+            self.walk_at = 0;
+            self.scan();
+            self.walk_at = 0;
+            self.walk_records();
+            if self.last_end > 0 {
+                each(self.cut())?;
+            }
+        }
+        Ok(())
+    }
+
     fn cut(&mut self) -> TextBlock {
         let mut rest = Vec::with_capacity(self.limits.block_bytes + PIECE);
         rest.extend_from_slice(&self.buffer[self.last_end..]);

@@ -60,6 +60,8 @@ pub struct DecodeSpec {
     pub format: FileFormat,
     /// The columns wanted, in the order of the batch. Others are not parsed.
     pub columns: Vec<OutputColumn>,
+    /// The numbers of the columns in row errors, from 1; empty: their places in `columns`.
+    pub numbers: Vec<usize>,
     /// CSV and TSV: the number of fields a record must have (ERROR_ON_COLUMN_COUNT_MISMATCH); `None`: any.
     pub record_fields: Option<usize>,
     /// Text formats: one column with the list of each record's fields as they are (of JSON the record)
@@ -83,6 +85,7 @@ impl DecodeSpec {
         Self {
             format,
             columns,
+            numbers: Vec::new(),
             record_fields: None,
             raw_records: false,
             case_sensitive: false,
@@ -91,6 +94,11 @@ impl DecodeSpec {
             max_record_bytes: 64 << 20,
             max_nesting: 128,
         }
+    }
+
+    /// The number that row errors give to the n-th column.
+    pub fn number(&self, index: usize) -> usize {
+        self.numbers.get(index).copied().unwrap_or(index + 1)
     }
 
     /// The schema of the batches for text formats, whose types do not depend on the file.

@@ -139,6 +139,14 @@ impl ElementCutter {
         unfinished.map_or(Ok(()), Err)
     }
 
+    /// Hands out the whole elements that are held: nothing follows them, since the stream is damaged there.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub(crate) fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        self.hand_out(each)
+    }
+
     /// The number of the element that is next, from 1.
     fn next_number(&self) -> u64 {
         self.before + self.elements.len() as u64 + 1

@@ -110,6 +110,13 @@ impl Cutter {
         }
     }
 
+    fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Records(cutter) => cutter.rescue(each),
+            Self::Elements(cutter) => cutter.rescue(each),
+        }
+    }
+
     fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         match self {
             Self::Records(cutter) => cutter.finish(each),
@@ -150,11 +157,25 @@ impl TextInput {
     pub fn push(&mut self, input: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         self.cutter.count_input(input.len() as u64);
         let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
-        match &mut self.decompressor {
+        let result = match &mut self.decompressor {
             None => transcoder.push(input, &mut |text| cutter.push(text, each)),
             Some(decompressor) => decompressor
                 .push(input, &mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each))),
-        }
+        };
+        self.or_rescue(result, each)
+    }
+
+    /// Hands out the records before the place that cannot be read.
+    fn or_rescue(
+        &mut self,
+        result: Result<()>,
+        each: &mut dyn FnMut(TextBlock) -> Result<()>,
+    ) -> Result<()> {
+        result.or_else(|error| {
+            // Where `each` has failed it fails again; the first failure is the one to tell.
+            let _ = self.cutter.rescue(each);
+            Err(error)
+        })
     }
 
     /// Ends the file and hands out the rest.
@@ -164,10 +185,15 @@ impl TextInput {
     pub fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
         if let Some(decompressor) = &mut self.decompressor {
-            decompressor.finish(&mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each)))?;
+            let end = decompressor
+                .finish(&mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each)))
+                .and_then(|()| transcoder.finish(&mut |text| cutter.push(text, each)));
+            self.or_rescue(end, each)?;
+        } else {
+            let end = transcoder.finish(&mut |text| cutter.push(text, each));
+            self.or_rescue(end, each)?;
         }
-        transcoder.finish(&mut |text| cutter.push(text, each))?;
-        cutter.finish(each)
+        self.cutter.finish(each)
     }
 }
 

@@ -853,3 +853,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn records_before_a_damaged_place_are_given() {
+    let mut packed = Vec::new();
+    for text in ["1,a\n2,\"b\n,\"\n", "3,"] {
+        let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+    }
+    packed.extend_from_slice(b"no gzip");
+    let mut spec = csv(&["a INT", "b VARCHAR"]);
+    spec.format.compression = Compression::Gzip;
+    for piece in [1, 1000] {
+        let limits = TextLimits { block_bytes: 1 << 20, max_record_bytes: 1 << 20 };
+        let mut input =
+            TextInput::new(&spec.format, Compression::Gzip, DecompressLimits::default(), limits).unwrap();
+        let mut blocks = Vec::new();
+        let mut each = |block| {
+            blocks.push(block);
+            Ok(())
+        };
+        let pushed = packed.chunks(piece).try_for_each(|piece| input.push(piece, &mut each));
+        assert!(pushed.unwrap_err().to_string().contains("damaged"));
+        let decoder = text_decoder(Arc::new(spec.clone())).unwrap();
+        assert_eq!(collect(&*decoder, blocks).unwrap().rows, ["1|a", "2|b\n,"]);
+    }
+}
