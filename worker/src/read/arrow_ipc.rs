@@ -68,14 +68,9 @@ pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
     let ranges = Ranges::of(open(job).await?).await?;
     let layout = layout(&ranges, job.task.size, &cpu).await?;
     let part = part_of(&job.task).map(|(start, end)| start..end);
-    if part.is_some() && !layout.in_order() {
-        return Err(Error::not_supported(
-            "reading an Arrow file in parts whose record batches are out of order",
-        ));
-    }
     let spec = Arc::clone(&job.spec);
     let file = Arc::new(ArrowFile::open(layout.schema(), &spec, limit)?);
-    let (before, plan) = layout.plan(part);
+    let plan = layout.plan(part.clone());
     let largest = plan.iter().map(BatchPlace::bytes).max().unwrap_or(0);
     if largest > limit {
         return Err(Error::exhausted(format!(
@@ -88,7 +83,12 @@ pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
     let _base = memory.reserve_base(base.min(job.task.size.saturating_mul(3)), &job.turn).await;
     let layout = Arc::new(layout);
     let dictionaries = dictionaries(&layout, &ranges, limit, &cpu).await?;
-    let mut first_row = rows_of(&layout, &ranges, &before).await?;
+    // Of a whole file the rows are counted as they come.
+    let firsts = match part {
+        Some(_) => first_rows(&layout, &ranges, layout.before(&plan)).await?,
+        None => Vec::new(),
+    };
+    let mut counted = 0u64;
     let fetched = stream::iter(plan)
         .map(move |place| {
             let ranges = ranges.clone();
@@ -100,8 +100,9 @@ pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
         .buffered(FETCHED_AHEAD);
     let pieces = fetched.map(move |fetched| {
         let (place, bytes) = fetched?;
+        let first_row = firsts.get(place.index()).copied().unwrap_or(counted);
         let message = layout.message(&place, &bytes, &dictionaries, first_row)?;
-        first_row = first_row.saturating_add(message.rows);
+        counted = counted.saturating_add(message.rows);
         Ok(piece(&file, message, &spec))
     });
     run_pieces(job, pieces.boxed()).await
@@ -142,16 +143,19 @@ async fn dictionaries(
     Ok(Arc::new(dictionaries))
 }
 
-/// How many rows some batches have together.
-async fn rows_of(layout: &FileLayout, ranges: &Ranges, places: &[BatchPlace]) -> Result<u64> {
+/// The numbers of the first rows of some batches, from the first of the file on, and of the one after them.
+async fn first_rows(layout: &FileLayout, ranges: &Ranges, places: &[BatchPlace]) -> Result<Vec<u64>> {
+    let mut firsts = Vec::with_capacity(places.len() + 1);
     let mut rows = 0u64;
+    firsts.push(rows);
     for some in places.chunks(HEADS_AT_ONCE) {
         let heads: Vec<Range<u64>> = some.iter().map(BatchPlace::metadata_range).collect();
         for (place, head) in some.iter().zip(ranges.read(&heads).await?) {
             rows = rows.saturating_add(layout.rows(place, &head)?);
+            firsts.push(rows);
         }
     }
-    Ok(rows)
+    Ok(firsts)
 }
 
 /// The columns of an Arrow stream: name, type, whether they may be NULL.

@@ -51,6 +51,11 @@ impl BatchPlace {
         self.range.start..self.range.start + self.metadata
     }
 
+    /// How many of its kind come before it.
+    pub fn index(&self) -> usize {
+        self.number as usize - 1
+    }
+
     /// The bytes of the whole message.
     pub fn bytes(&self) -> u64 {
         self.range.end - self.range.start
@@ -154,19 +159,17 @@ impl FileLayout {
     }
 
     /// The record batches to decode: all of them, or those whose first byte lies in `range`, so that ranges
-    /// which cover a file cover each batch once; and those before them, whose rows count.
-    pub fn plan(&self, range: Option<Range<u64>>) -> (Vec<BatchPlace>, Vec<BatchPlace>) {
-        let Some(range) = range else { return (Vec::new(), self.batches.clone()) };
-        let chosen = |place: &&BatchPlace| range.contains(&place.range.start);
-        let plan: Vec<BatchPlace> = self.batches.iter().filter(chosen).cloned().collect();
-        // A part has one run of batches: those of a file lie in order, or it is not split (see `in_order`).
-        let first = plan.first().map_or(0, |place| place.number as usize - 1);
-        (self.batches[..first].to_vec(), plan)
+    /// which cover a file cover each batch once.
+    pub fn plan(&self, range: Option<Range<u64>>) -> Vec<BatchPlace> {
+        let chosen =
+            |place: &&BatchPlace| range.as_ref().is_none_or(|range| range.contains(&place.range.start));
+        self.batches.iter().filter(chosen).cloned().collect()
     }
 
-    /// Whether the batches lie in the file in their order, as they do wherever they were just written.
-    pub fn in_order(&self) -> bool {
-        self.batches.is_sorted_by_key(|place| place.range.start)
+    /// The batches that come before the last one of a plan in the file's order: their rows count.
+    pub fn before(&self, plan: &[BatchPlace]) -> &[BatchPlace] {
+        let last = plan.last().map_or(0, |place| place.number as usize - 1);
+        &self.batches[..last]
     }
 
     /// Adds a dictionary from the bytes of its place. They may take `limit` bytes together.
