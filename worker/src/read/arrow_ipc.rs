@@ -1,7 +1,8 @@
-//! Arrow IPC. A file: its footer, its dictionaries, then record batches fetched ahead and decoded at the
-//! same time, given in order. A stream: read from its beginning to its end, cut into record batches.
+//! Arrow IPC. A file: its footer, its dictionaries, then record batches fetched and decoded at the same
+//! time, given in order. A stream: read from its beginning to its end, cut into record batches.
 //!
-//! A record batch is one piece, and is refused where the whole budget of memory could not hold it.
+//! A record batch is one piece, and is refused where the budget of memory (half of it, in a stream) could
+//! not hold it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use stevedore_common::storage::{ReadAhead, Store};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::arrow_ipc::{
-    ArrowFile, BatchMessage, BatchPlace, Dictionaries, FileLayout, StreamCutter, TAIL_BYTES, Tail, read_tail,
-    schema_columns,
+    ArrowFile, BatchHead, BatchMessage, BatchPlace, Dictionaries, FileLayout, StreamCutter, TAIL_BYTES, Tail,
+    read_tail, schema_columns,
 };
 use stevedore_proto::v1::FileTask;
 
@@ -26,10 +27,10 @@ use super::{FileJob, FileTotals, WorkerResources};
 type Columns = Vec<(String, SqlType, bool)>;
 type Chunks = BoxStream<'static, Result<Bytes>>;
 
-/// Record batches whose bytes are fetched while others are decoded.
-const FETCHED_AHEAD: usize = 2;
+/// Files up to this size are read in one piece.
+const SMALL_FILE: u64 = 1 << 20;
 /// Messages whose metadata is fetched at once.
-const HEADS_AT_ONCE: usize = 256;
+const HEADS_AT_ONCE: usize = 64;
 /// Bytes that are fetched at once to find the schema of a stream.
 const SCHEMA_BYTES: u64 = 64 << 10;
 
@@ -64,23 +65,22 @@ pub(super) async fn file_columns(
 
 pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
     let (cpu, memory) = (job.resources.cpu.clone(), &job.resources.memory);
-    let limit = memory.bytes();
-    let ranges = Ranges::of(open(job).await?).await?;
-    let layout = layout(&ranges, job.task.size, &cpu).await?;
+    let (limit, size) = (memory.bytes(), job.task.size);
+    let _whole;
+    let pinned = open(job).await?;
+    let ranges = if size <= SMALL_FILE {
+        _whole = memory.reserve_base(size, &job.turn).await;
+        Ranges::Memory(pinned.read_all(SMALL_FILE).await?)
+    } else {
+        Ranges::of(pinned).await?
+    };
+    let layout = layout(&ranges, size, &cpu).await?;
     let part = part_of(&job.task).map(|(start, end)| start..end);
     let spec = Arc::clone(&job.spec);
     let file = Arc::new(ArrowFile::open(layout.schema(), &spec, limit)?);
     let plan = layout.plan(part.clone());
-    let largest = plan.iter().map(BatchPlace::bytes).max().unwrap_or(0);
-    if largest > limit {
-        return Err(Error::exhausted(format!(
-            "a record batch of the Arrow file has {largest} bytes, and the worker's budget of memory is {limit}"
-        ))
-        .hint("write the file in smaller record batches"));
-    }
     let stored: u64 = layout.dictionaries().iter().map(BatchPlace::bytes).sum();
-    let base = TAIL_BYTES + stored.saturating_mul(2) + largest.saturating_mul(FETCHED_AHEAD as u64);
-    let _base = memory.reserve_base(base.min(job.task.size.saturating_mul(3)), &job.turn).await;
+    let _base = memory.reserve_base(TAIL_BYTES.min(size) + stored.saturating_mul(2), &job.turn).await;
     let layout = Arc::new(layout);
     let dictionaries = dictionaries(&layout, &ranges, limit, &cpu).await?;
     // Of a whole file the rows are counted as they come.
@@ -89,31 +89,66 @@ pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
         None => Vec::new(),
     };
     let mut counted = 0u64;
-    let fetched = stream::iter(plan)
-        .map(move |place| {
-            let ranges = ranges.clone();
-            async move {
-                let bytes = fetch(&ranges, place.range.clone()).await?;
-                Ok::<_, Error>((place, bytes))
-            }
-        })
-        .buffered(FETCHED_AHEAD);
-    let pieces = fetched.map(move |fetched| {
-        let (place, bytes) = fetched?;
+    let pieces = heads(Arc::clone(&layout), ranges.clone(), plan).map(move |found| {
+        let (place, head) = found?;
+        if place.bytes() > limit {
+            return Err(Error::exhausted(format!(
+                "record batch {} of the Arrow file has {} bytes, and the worker's budget of memory is {limit} \
+                 (limit memory_budget)",
+                place.index() + 1,
+                place.bytes()
+            ))
+            .hint("write the file in smaller record batches"));
+        }
         let first_row = firsts.get(place.index()).copied().unwrap_or(counted);
-        let message = layout.message(&place, &bytes, &dictionaries, first_row)?;
-        counted = counted.saturating_add(message.rows);
-        Ok(piece(&file, message, &spec))
+        counted = counted.saturating_add(head.rows);
+        let (file, layout, ranges) = (Arc::clone(&file), Arc::clone(&layout), ranges.clone());
+        let (dictionaries, cpu) = (Arc::clone(&dictionaries), cpu.clone());
+        Ok(Piece {
+            memory: head.memory,
+            batches: batches_of(head.rows, &spec),
+            content: Box::pin(async move {
+                let bytes = fetch(&ranges, place.range.clone()).await?;
+                cpu.run(move || {
+                    let message = layout.message(&place, &bytes, &dictionaries, first_row)?;
+                    Ok(Content::Batches(Box::new(file.decode(message))))
+                })
+                .await
+            }),
+        })
     });
     run_pieces(job, pieces.boxed()).await
 }
 
-fn piece(file: &Arc<ArrowFile>, message: BatchMessage, spec: &stevedore_decode::spec::DecodeSpec) -> Piece {
-    Piece {
-        memory: file.memory_of(&message),
-        batches: batches_of(message.rows, spec),
-        content: Box::pin(std::future::ready(Ok(Content::Batches(Box::new(file.decode(message)))))),
-    }
+/// The record batches of a plan with what their metadata says, that of some of them fetched at once.
+fn heads(
+    layout: Arc<FileLayout>,
+    ranges: Ranges,
+    plan: Vec<BatchPlace>,
+) -> BoxStream<'static, Result<(BatchPlace, BatchHead)>> {
+    let some: Vec<Vec<BatchPlace>> = plan.chunks(HEADS_AT_ONCE).map(<[BatchPlace]>::to_vec).collect();
+    stream::iter(some)
+        .then(move |places| {
+            let (layout, ranges) = (Arc::clone(&layout), ranges.clone());
+            async move {
+                let wanted: Vec<Range<u64>> = places.iter().map(BatchPlace::metadata_range).collect();
+                let read = match ranges.read(&wanted).await {
+                    Ok(read) => read,
+                    Err(error) => return stream::iter(vec![Err(error)]),
+                };
+                let found = places.into_iter().zip(read);
+                stream::iter(
+                    found
+                        .map(|(place, bytes)| {
+                            let head = layout.head(&place, &bytes)?;
+                            Ok((place, head))
+                        })
+                        .collect::<Vec<_>>(),
+                )
+            }
+        })
+        .flatten()
+        .boxed()
 }
 
 /// The dictionaries of a file: any batch may refer to any of them.
@@ -151,7 +186,7 @@ async fn first_rows(layout: &FileLayout, ranges: &Ranges, places: &[BatchPlace])
     for some in places.chunks(HEADS_AT_ONCE) {
         let heads: Vec<Range<u64>> = some.iter().map(BatchPlace::metadata_range).collect();
         for (place, head) in some.iter().zip(ranges.read(&heads).await?) {
-            rows = rows.saturating_add(layout.rows(place, &head)?);
+            rows = rows.saturating_add(layout.head(place, &head)?.rows);
             firsts.push(rows);
         }
     }
@@ -222,7 +257,8 @@ pub(super) async fn read_stream(job: &FileJob) -> Result<FileTotals> {
     }
     let settings = &job.resources.settings;
     let size = job.task.size;
-    let limit = job.resources.memory.bytes();
+    // The next message is put together while others are decoded.
+    let limit = job.resources.memory.bytes() / 2;
     let window = settings.chunk_bytes * (settings.chunks_ahead as u64 + 3);
     let _base = job.resources.memory.reserve_base(size.min(window), &job.turn).await;
     let ahead = ReadAhead { chunk_bytes: settings.chunk_bytes, ahead: settings.chunks_ahead };
@@ -244,6 +280,13 @@ pub(super) async fn read_stream(job: &FileJob) -> Result<FileTotals> {
         })
     });
     let found = stream::iter([first]).chain(rest).flat_map(stream::iter);
-    let pieces = found.map(move |message| Ok(piece(&file, message?, &spec)));
+    let pieces = found.map(move |message| {
+        let message = message?;
+        Ok(Piece {
+            memory: message.memory(),
+            batches: batches_of(message.rows, &spec),
+            content: Box::pin(std::future::ready(Ok(Content::Batches(Box::new(file.decode(message)))))),
+        })
+    });
     run_pieces(job, pieces.boxed()).await
 }

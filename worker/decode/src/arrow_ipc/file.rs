@@ -8,7 +8,9 @@ use arrow::ipc;
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
-use super::message::{BatchMessage, Dictionaries, Frame, Kind, MAX_METADATA, damaged, frame, head, schema};
+use super::message::{
+    BatchMessage, Dictionaries, Frame, Kind, MAX_METADATA, damaged, frame, head, parse, schema,
+};
 use crate::errors::cut;
 
 /// How many bytes of the end to look at first: enough for the footers of most files.
@@ -60,6 +62,23 @@ impl BatchPlace {
     pub fn bytes(&self) -> u64 {
         self.range.end - self.range.start
     }
+}
+
+/// What the metadata of a record batch says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHead {
+    /// How many rows it has.
+    pub rows: u64,
+    /// What it may be expected to take in memory.
+    pub memory: u64,
+}
+
+/// What a record batch of so many bytes may be expected to take in memory.
+pub(super) fn memory_of(bytes: u64, metadata: &[u8]) -> u64 {
+    let compressed = parse(metadata, "").ok().is_some_and(|message| {
+        message.header_as_record_batch().is_some_and(|batch| batch.compression().is_some())
+    });
+    bytes.saturating_mul(if compressed { 6 } else { 2 })
 }
 
 /// Reads the footer from the last bytes of a file of `size` bytes.
@@ -191,14 +210,15 @@ impl FileLayout {
         dictionaries.add(&self.schema, &whole.metadata, whole.body, limit, &part)
     }
 
-    /// How many rows a batch has, from the bytes of its place or of its metadata.
+    /// What a batch is like, from the bytes of its place or of its metadata.
     ///
     /// # Errors
     /// Bad data for what is no record batch.
-    pub fn rows(&self, place: &BatchPlace, bytes: &Bytes) -> Result<u64> {
+    pub fn head(&self, place: &BatchPlace, bytes: &Bytes) -> Result<BatchHead> {
         let part = batch(place.number);
-        match split(place, bytes, &part)?.kind {
-            Kind::Batch(rows) => Ok(rows),
+        let whole = split(place, bytes, &part)?;
+        match whole.kind {
+            Kind::Batch(rows) => Ok(BatchHead { rows, memory: memory_of(place.bytes(), &whole.metadata) }),
             _ => Err(damaged(&part, "another kind of message stands there")),
         }
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
 use super::body;
+use super::file::memory_of;
 use crate::columnar::guarded;
 use crate::errors::cut;
 
@@ -173,6 +174,13 @@ pub struct BatchMessage {
     pub first_row: u64,
     /// What it takes in the file.
     pub input_bytes: u64,
+}
+
+impl BatchMessage {
+    /// What it may be expected to take in memory.
+    pub fn memory(&self) -> u64 {
+        memory_of(self.input_bytes, &self.metadata)
+    }
 }
 
 /// The versions that differ in layout: before 5 unions had validity of their own.

@@ -23,7 +23,7 @@ mod rows;
 mod stream;
 mod weight;
 
-pub use file::{BatchPlace, FileLayout, TAIL_BYTES, Tail, read_tail};
+pub use file::{BatchHead, BatchPlace, FileLayout, TAIL_BYTES, Tail, read_tail};
 pub use message::{BatchMessage, Dictionaries};
 pub use rows::{ArrowFile, BatchDecoder, schema_columns};
 pub use stream::StreamCutter;

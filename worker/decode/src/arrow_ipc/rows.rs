@@ -56,14 +56,6 @@ impl ArrowFile {
         &self.columns.schema
     }
 
-    /// What a batch may be expected to take in memory.
-    pub fn memory_of(&self, message: &BatchMessage) -> u64 {
-        let compressed = parse(&message.metadata, "").ok().is_some_and(|parsed| {
-            parsed.header_as_record_batch().is_some_and(|batch| batch.compression().is_some())
-        });
-        message.input_bytes.saturating_mul(if compressed { 6 } else { 2 })
-    }
-
     /// Decodes a record batch.
     pub fn decode(self: &Arc<Self>, message: BatchMessage) -> BatchDecoder {
         BatchDecoder { file: Arc::clone(self), message, rows: None, done: 0, failed: false }

@@ -114,8 +114,8 @@ fn decode_file(bytes: &Bytes, spec: &DecodeSpec) -> Result<Decoded> {
     let mut first_row = 0;
     for place in layout.plan(None) {
         assert_eq!(
-            layout.rows(&place, &at(place.metadata_range()))?,
-            layout.rows(&place, &at(place.range.clone()))?
+            layout.head(&place, &at(place.metadata_range()))?,
+            layout.head(&place, &at(place.range.clone()))?
         );
         let message = layout.message(&place, &at(place.range.clone()), &dictionaries, first_row)?;
         first_row += message.rows;

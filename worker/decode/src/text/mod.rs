@@ -167,11 +167,11 @@ impl TextInput {
 
     /// Hands out the records before the place that cannot be read.
     fn or_rescue(&mut self, result: Result<()>, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
-        result.or_else(|error| {
+        if result.is_err() {
             // Where `each` has failed it fails again; the first failure is the one to tell.
             let _ = self.cutter.rescue(each);
-            Err(error)
-        })
+        }
+        result
     }
 
     /// Ends the file and hands out the rest.
