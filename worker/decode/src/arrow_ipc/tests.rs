@@ -227,7 +227,7 @@ fn every_layout_has_its_place_in_sql() {
     ]);
     let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let decoded = decode(&[rows.clone()], &names);
+    let decoded = decode(std::slice::from_ref(&rows), &names);
     assert_eq!(
         decoded.rows,
         [
