@@ -1,6 +1,7 @@
 //! The command line: what each verb and flag means.
 
 mod coordinator;
+mod limits;
 mod load;
 mod local;
 mod server;

@@ -73,8 +73,6 @@ pub struct DecodeSpec {
     pub cast: CastOptions,
     /// Rows a batch, at most (default 8192).
     pub batch_rows: usize,
-    /// The largest record in bytes (default 64 MiB); a larger one is an error of the file that names the option `max_record_bytes`.
-    pub max_record_bytes: usize,
     /// Deepest JSON nesting accepted (default 128).
     pub max_nesting: usize,
 }
@@ -91,7 +89,6 @@ impl DecodeSpec {
             case_sensitive: false,
             cast: CastOptions::default(),
             batch_rows: 8192,
-            max_record_bytes: 64 << 20,
             max_nesting: 128,
         }
     }

@@ -1,8 +1,8 @@
 //! Arrow IPC. A file: its footer, its dictionaries, then record batches fetched and decoded at the same
 //! time, given in order. A stream: read from its beginning to its end, cut into record batches.
 //!
-//! A record batch is one piece, and is refused where the budget of memory (half of it, in a stream) could
-//! not hold it.
+//! A record batch is one piece, and is refused where it takes more than half of the worker's memory, a
+//! quarter in a stream.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ pub(super) async fn file_columns(
 
 pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
     let (cpu, memory) = (job.resources.cpu.clone(), &job.resources.memory);
-    let (limit, size) = (memory.bytes(), job.task.size);
+    // Files are read with a quarter of the worker's budget; one record batch may have more, when it runs alone.
+    let (limit, size) = (memory.bytes() * 2, job.task.size);
     let _whole;
     let pinned = open(job).await?;
     let ranges = if size <= SMALL_FILE {
@@ -93,8 +94,8 @@ pub(super) async fn read_file(job: &FileJob) -> Result<FileTotals> {
         let (place, head) = found?;
         if place.bytes() > limit {
             return Err(Error::exhausted(format!(
-                "record batch {} of the Arrow file has {} bytes, and the worker's budget of memory is {limit} \
-                 (limit memory_budget)",
+                "record batch {} of the Arrow file has {} bytes; half of the worker's memory_budget, {limit}, is \
+                 the most",
                 place.index() + 1,
                 place.bytes()
             ))
@@ -162,7 +163,8 @@ async fn dictionaries(
     for place in layout.dictionaries() {
         if place.bytes() > limit {
             return Err(Error::exhausted(format!(
-                "a dictionary of the Arrow file has {} bytes, and the worker's budget of memory is {limit}",
+                "a dictionary of the Arrow file has {} bytes; half of the worker's memory_budget, {limit}, is the \
+                 most",
                 place.bytes()
             )));
         }
@@ -258,7 +260,7 @@ pub(super) async fn read_stream(job: &FileJob) -> Result<FileTotals> {
     let settings = &job.resources.settings;
     let size = job.task.size;
     // The next message is put together while others are decoded.
-    let limit = job.resources.memory.bytes() / 2;
+    let limit = job.resources.memory.bytes();
     let window = settings.chunk_bytes * (settings.chunks_ahead as u64 + 3);
     let _base = job.resources.memory.reserve_base(size.min(window), &job.turn).await;
     let ahead = ReadAhead { chunk_bytes: settings.chunk_bytes, ahead: settings.chunks_ahead };

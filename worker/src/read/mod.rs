@@ -38,7 +38,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use columnar::{parquet_columns, parquet_footer};
 pub use open::version_of;
-pub use resources::{CpuPool, MemoryBudget, ReadSettings, WorkerResources};
+pub use resources::{CpuPool, MemoryBudget, ReadLimits, ReadSettings, WorkerResources};
 
 pub(crate) use resources::Reservation;
 use resources::Turn;

@@ -548,3 +548,26 @@ async fn json_elements_come_in_order_whatever_the_size() {
     assert_eq!(seen[4].totals().rows, 0);
     assert_eq!(resources.memory.used(), 0);
 }
+
+#[tokio::test]
+async fn limits_are_those_of_the_operator() {
+    let store = Store::in_memory();
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(numbers(0..10_000).as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let long = format!("1\n\"{}\"\n2\n", "x".repeat(600_000));
+    let tasks = vec![
+        put(&store, 0, "long.csv", long).await,
+        put(&store, 1, "large.csv.gz", gzip).await,
+        put(&store, 2, "small.csv", numbers(0..7)).await,
+    ];
+    let mut resources = resources(64 << 20);
+    resources.settings.limits.max_record_bytes = 200_000;
+    resources.settings.limits.max_decompressed_bytes = 10_000;
+    let seen = read_all(tasks, &store, spec(FormatKind::Csv), resources).await;
+    assert!(seen[0].error().to_string().contains("limit max_record_bytes"), "{}", seen[0].error());
+    assert!(seen[1].error().to_string().contains("limit max_decompressed_bytes"), "{}", seen[1].error());
+    assert_eq!(seen[2].values.len(), 7);
+}

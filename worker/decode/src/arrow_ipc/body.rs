@@ -123,7 +123,7 @@ pub(super) fn unpack(
 
 fn too_large(part: &str, bytes: u64, limit: u64) -> Error {
     Error::exhausted(format!(
-        "{part} takes {bytes} bytes in memory, and the worker's budget leaves it {limit} (limit memory_budget)"
+        "{part} takes {bytes} bytes in memory, and {limit} of the worker's memory_budget are left for it"
     ))
     .hint("write the file in smaller record batches")
 }

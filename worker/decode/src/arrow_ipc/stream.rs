@@ -116,7 +116,7 @@ impl StreamCutter {
         claims(whole)?;
         if head.body > self.limit {
             return Err(Error::exhausted(format!(
-                "{part} has {} bytes, and the worker's budget of memory is {}",
+                "{part} has {} bytes; a quarter of the worker's memory_budget, {}, is the most",
                 head.body, self.limit
             ))
             .hint("write the stream in smaller record batches"));

@@ -106,7 +106,10 @@ fn rows_of(batch: &RecordBatch, defaulted: &[Option<arrow::array::BooleanArray>]
 }
 
 fn decode_with(spec: &DecodeSpec, input: &[u8], block_bytes: usize, piece: usize) -> Result<Decoded> {
-    let limits = TextLimits { block_bytes, max_record_bytes: spec.max_record_bytes };
+    decode_within(spec, input, TextLimits { block_bytes, ..TextLimits::default() }, piece)
+}
+
+fn decode_within(spec: &DecodeSpec, input: &[u8], limits: TextLimits, piece: usize) -> Result<Decoded> {
     let decoder = text_decoder(Arc::new(spec.clone()))?;
     let mut source = TextInput::new(
         &spec.format,
@@ -317,29 +320,28 @@ fn an_unclosed_quote_costs_the_row_up_to_the_end_and_names_its_line() {
 
 #[test]
 fn a_record_that_is_too_large_is_an_error_of_the_file() {
-    let mut spec = csv(&["a INT", "b VARCHAR"]);
-    spec.max_record_bytes = 100_000;
+    let limits = TextLimits { block_bytes: 1000, max_record_bytes: 100_000 };
+    let spec = csv(&["a INT", "b VARCHAR"]);
     let input = format!("1,x\n2,\"{}", "open\n".repeat(50_000));
-    let error = decode_with(&spec, input.as_bytes(), 1000, 7000).unwrap_err().to_string();
+    let error = decode_within(&spec, input.as_bytes(), limits, 7000).unwrap_err().to_string();
     assert!(error.contains("line 2 is larger than 100000 bytes (limit max_record_bytes)"), "{error}");
     assert!(error.contains("lack its closing quote"), "{error}");
     let input = format!("{{\"a\":\"{}", "x".repeat(300_000));
-    let mut spec = ndjson(&["a VARCHAR"]);
-    spec.max_record_bytes = 100_000;
-    let error = decode_with(&spec, input.as_bytes(), 1000, 7000).unwrap_err().to_string();
+    let spec = ndjson(&["a VARCHAR"]);
+    let error = decode_within(&spec, input.as_bytes(), limits, 7000).unwrap_err().to_string();
     assert!(error.contains("max_record_bytes"), "{error}");
 }
 
 #[test]
 fn records_below_the_limit_pass_whatever_their_neighbours() {
+    let limits = TextLimits { block_bytes: 1000, max_record_bytes: 100_000 };
     let mut spec = csv(&["a VARCHAR", "b VARCHAR"]);
-    spec.max_record_bytes = 100_000;
     spec.format.field_delimiter = "||".into();
     let long = format!("\"x{}\"||b\n", "long\n".repeat(15_000));
     let input = format!("{long}{}{long}{}", "s||t\n".repeat(10_000), "u\"v||w\n".repeat(10_000));
     for delimiter in ["||", ","] {
         spec.format.field_delimiter = delimiter.into();
-        let decoded = decode_with(&spec, input.replace("||", delimiter).as_bytes(), 1000, 7000).unwrap();
+        let decoded = decode_within(&spec, input.replace("||", delimiter).as_bytes(), limits, 7000).unwrap();
         assert_eq!((decoded.rows.len(), decoded.errors.len()), (20_002, 0));
     }
 }
