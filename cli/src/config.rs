@@ -84,6 +84,12 @@ pub struct WorkerFile {
     pub cores: Option<usize>,
     /// Bytes of memory for slices and queries.
     pub memory_budget: Option<u64>,
+    /// The largest record of a text file, bytes.
+    pub max_record_bytes: Option<usize>,
+    /// Bytes that a compressed text file may become.
+    pub max_decompressed_bytes: Option<u64>,
+    /// Bytes that it may become for each of its own.
+    pub max_decompression_ratio: Option<u64>,
     /// Slices at a time.
     pub slots: Option<usize>,
     /// A folder of its own, for spills.

@@ -13,6 +13,7 @@ use stevedore_common::{Error, Result};
 use stevedore_coordinator::Coordinator;
 use stevedore_coordinator::api::http::Metrics;
 use stevedore_coordinator::config::{CoordinatorConfig, Limits, Peer, Scheduling};
+use stevedore_worker::read::ReadLimits;
 use stevedore_worker::worker::{Worker, WorkerConfig};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct InstanceConfig {
     pub insecure: bool,
     /// Bytes of memory for slices and queries.
     pub memory_budget: u64,
+    /// What one text file may ask for.
+    pub limits: ReadLimits,
     /// Sizes and times.
     pub scheduling: Scheduling,
 }
@@ -56,6 +59,7 @@ impl InstanceConfig {
             warehouse: None,
             insecure: false,
             memory_budget: DEFAULT_MEMORY,
+            limits: ReadLimits::default(),
             scheduling: Scheduling::default(),
         }
     }
@@ -124,6 +128,7 @@ impl Instance {
             flight_advertise: None,
             cores: 0,
             memory_budget: config.memory_budget,
+            limits: config.limits,
             slots: 0,
             data_dir: config.data_dir.join("worker"),
             group: String::new(),

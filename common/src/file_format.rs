@@ -106,14 +106,20 @@ keyword_enums! {
         Csv = "CSV",
         /// Tab-separated values with backslash escapes.
         Tsv = "TSV" | "TEXT",
-        /// One JSON value a line.
+        /// One JSON object a line.
         Ndjson = "NDJSON",
+        /// JSON objects: the elements of an array, or one after the other; they may span lines.
+        Json = "JSON",
         /// Apache Parquet.
         Parquet = "PARQUET",
         /// Apache ORC.
         Orc = "ORC",
         /// Apache Avro object container files.
         Avro = "AVRO",
+        /// Arrow IPC files (Feather version 2).
+        Arrow = "ARROW",
+        /// Arrow IPC streams.
+        ArrowStream = "ARROW_STREAM",
     }
     /// How the bytes of a file are compressed.
     Compression {
@@ -254,7 +260,7 @@ pub struct FileFormat {
     pub output_header: bool,
     /// QUOTE_STYLE (unload only).
     pub quote_style: QuoteStyle,
-    /// NULL_FIELD_AS (NDJSON).
+    /// NULL_FIELD_AS (NDJSON, JSON).
     pub null_field_as: NullFieldAs,
     /// MISSING_FIELD_AS.
     pub missing_field_as: MissingFieldAs,
@@ -264,6 +270,23 @@ pub struct FileFormat {
     pub use_logic_type: bool,
     /// The options that were set, in the statement's order, canonical; the others are defaults.
     pub explicit: Vec<String>,
+}
+
+impl FormatKind {
+    /// Whether files are text: decompressed, brought to UTF-8, and read record by record.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Csv | Self::Tsv) || self.is_json()
+    }
+
+    /// Whether records are JSON objects.
+    pub fn is_json(self) -> bool {
+        matches!(self, Self::Ndjson | Self::Json)
+    }
+
+    /// Whether files say their columns and the types of these.
+    pub fn says_columns(self) -> bool {
+        !self.is_text()
+    }
 }
 
 impl FileFormat {
@@ -311,7 +334,7 @@ impl FileFormat {
         }
         let kind = kind.ok_or_else(|| {
             Error::invalid("a file format needs TYPE = …")
-                .hint("allowed: CSV, TSV, NDJSON, PARQUET, ORC, AVRO")
+                .hint("allowed: CSV, TSV, NDJSON, JSON, PARQUET, ORC, AVRO, ARROW, ARROW_STREAM")
         })?;
         let mut format = Self::defaults(kind);
         let mut seen: Vec<String> = Vec::new();
@@ -366,7 +389,7 @@ impl FileFormat {
                 "ENCODING_ERROR_MODE",
                 "OUTPUT_HEADER",
             ],
-            FormatKind::Ndjson => &[
+            FormatKind::Ndjson | FormatKind::Json => &[
                 "COMPRESSION",
                 "NULL_FIELD_AS",
                 "MISSING_FIELD_AS",
@@ -379,6 +402,7 @@ impl FileFormat {
             FormatKind::Parquet => &["COMPRESSION", "MISSING_FIELD_AS", "NULL_IF", "USE_LOGIC_TYPE"],
             FormatKind::Avro => &["COMPRESSION", "MISSING_FIELD_AS", "NULL_IF", "USE_LOGIC_TYPE"],
             FormatKind::Orc => &["COMPRESSION", "MISSING_FIELD_AS"],
+            FormatKind::Arrow | FormatKind::ArrowStream => &["COMPRESSION", "MISSING_FIELD_AS", "NULL_IF"],
         }
     }
 
@@ -490,16 +514,13 @@ impl FileFormat {
                 "options FIELD_DELIMITER and RECORD_DELIMITER share a byte; they must differ",
             ));
         }
-        let text = matches!(self.kind, FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson);
-        if !text && !matches!(self.compression, Compression::Auto | Compression::None) {
+        if !self.kind.is_text() && !matches!(self.compression, Compression::Auto | Compression::None) {
             return Err(Error::invalid(format!(
                 "option COMPRESSION is {}; {} files carry their own compression, allowed: AUTO, NONE",
                 self.compression, self.kind
             )));
         }
-        if matches!(self.kind, FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro)
-            && self.missing_field_as == MissingFieldAs::Null
-        {
+        if self.kind.says_columns() && self.missing_field_as == MissingFieldAs::Null {
             return Err(Error::invalid("option MISSING_FIELD_AS is NULL; allowed: ERROR, FIELD_DEFAULT"));
         }
         Ok(())

@@ -89,6 +89,11 @@ def write_ndjson(path, rows):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def write_json(path, rows):
+    elements = [{column: json_value(column, value) for column, value in row.items()} for row in rows]
+    path.write_text(json.dumps(elements, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
 def write_csv(path, rows):
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -118,6 +123,23 @@ SOURCE_SCHEMA = pa.schema([
 
 def write_parquet(path, rows):
     pa.parquet.write_table(pa.Table.from_pylist(rows, schema=SOURCE_SCHEMA), path, row_group_size=40)
+
+
+def write_arrow(path, rows):
+    table = pa.Table.from_pylist(rows, schema=SOURCE_SCHEMA)
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(path, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=25)
+
+
+def write_arrow_stream(path, rows):
+    table = pa.Table.from_pylist(rows, schema=SOURCE_SCHEMA)
+    # A text with a dictionary, that grows from batch to batch.
+    name = table.schema.get_field_index("name")
+    table = table.set_column(name, "name", table.column("name").cast(pa.large_string()).dictionary_encode())
+    options = pa.ipc.IpcWriteOptions(compression="zstd", emit_dictionary_deltas=True)
+    with pa.ipc.new_stream(path, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=25)
 
 
 def without_unsigned(schema):
@@ -174,6 +196,7 @@ def write_avro(path, rows):
 
 WRITERS = {
     "csv": write_csv, "ndjson": write_ndjson, "parquet": write_parquet, "orc": write_orc, "avro": write_avro,
+    "json": write_json, "arrow": write_arrow, "arrow_stream": write_arrow_stream,
 }
 FORMATS = {
     "csv": "(TYPE = CSV SKIP_HEADER = 1)",
@@ -181,6 +204,9 @@ FORMATS = {
     "parquet": "(TYPE = PARQUET)",
     "orc": "(TYPE = ORC)",
     "avro": "(TYPE = AVRO)",
+    "json": "(TYPE = JSON)",
+    "arrow": "(TYPE = ARROW)",
+    "arrow_stream": "(TYPE = ARROW_STREAM)",
 }
 
 

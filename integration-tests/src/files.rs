@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema_from_iterator;
 use arrow_avro::writer::AvroWriter;
@@ -122,6 +123,26 @@ pub fn orc_of_json(lines: &str) -> Vec<u8> {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     bytes
+}
+
+/// JSON objects, one a line, as an Arrow IPC file or stream. Strings have dictionaries.
+pub fn arrow_of_json(lines: &str, stream: bool) -> Vec<u8> {
+    let batch = batch_of_json(lines);
+    let schema = batch.schema();
+    let words = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        let ty = if *field.data_type() == DataType::Utf8 { &words } else { field.data_type() };
+        (field.name(), arrow::compute::cast(column, ty).unwrap(), true)
+    });
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    if stream {
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        return writer.into_inner().unwrap();
+    }
+    let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
 }
 
 /// A batch as a Parquet file.

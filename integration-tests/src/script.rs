@@ -1,6 +1,6 @@
 //! sqllogictest files, run through Flight SQL against an instance of their own.
 //!
-//! On top of the format: comment lines that begin with `#file` and `#parquet` make the files that the
+//! On top of the format: comment lines that begin with `#file`, `#parquet`, … make the files that the
 //! statements load, from the `#| ` lines below them.
 //!
 //! ```text
@@ -9,6 +9,8 @@
 //! #file gzip people/b.csv.gz    compressed; the codecs are those of files::compress, also as
 //!                               truncated-gzip, …: without the end
 //! #parquet events/e.parquet     from JSON lines; also: #parquet corrupt …, whose footer is damaged
+//! #arrow events/e.arrow         from JSON lines, as are #avro and #orc; also: stream, truncated,
+//!                               truncated-stream
 //! #| 1,Ada
 //! ```
 //!
@@ -80,7 +82,7 @@ impl AsyncDB for Session {
 fn write_files(script: &str, folder: &Path) {
     let mut lines = script.lines().peekable();
     while let Some(line) = lines.next() {
-        let formats = ["file", "parquet", "avro", "orc"].into_iter();
+        let formats = ["file", "parquet", "avro", "orc", "arrow"].into_iter();
         let mut declared = formats.filter_map(|format| {
             Some((format, line.strip_prefix('#')?.strip_prefix(format)?.strip_prefix(' ')?))
         });
@@ -121,6 +123,15 @@ fn write_files(script: &str, folder: &Path) {
             ("orc", "truncated") => {
                 let whole = files::orc_of_json(&content);
                 files::write(&path, &whole[..whole.len() - 20]);
+            }
+            ("arrow", kind) => {
+                let whole = match kind.trim_start_matches("truncated-") {
+                    "" | "truncated" => files::arrow_of_json(&content, false),
+                    "stream" => files::arrow_of_json(&content, true),
+                    other => panic!("unknown kind of arrow file '{other}'"),
+                };
+                let cut = if kind.starts_with("truncated") { 40 } else { 0 };
+                files::write(&path, &whole[..whole.len() - cut]);
             }
             (format, other) => panic!("unknown kind of {format} file '{other}'"),
         }

@@ -17,6 +17,7 @@ fn load(source: &str, table: &str) -> Load {
         source: source.to_owned(),
         table: table.to_owned(),
         format: None,
+        format_options: None,
         header: Header::Auto,
         create: true,
         on_error: None,
@@ -87,6 +88,32 @@ async fn each_format_is_told_by_its_extension() {
     files::write(&folder.join("p/b.parquet"), files::parquet_of_json("{\"id\":2}\n"));
     loaded(&client, &load(&format!("{}/p/*.parquet", folder.display()), "people")).await.unwrap();
     assert_eq!(rows(&client, "SELECT id, name FROM people ORDER BY id").await, ["1 | Ada", "2 | NULL"]);
+    files::write(&folder.join("j/a.json"), "[\n  {\"id\": 1, \"name\": \"Ada\"},\n  {\"id\": 2}\n]\n");
+    loaded(&client, &load(&format!("{}/j/a.json", folder.display()), "elements")).await.unwrap();
+    assert_eq!(rows(&client, "SELECT id, name FROM elements ORDER BY id").await, ["1 | Ada", "2 | NULL"]);
+    let words = "{\"id\":1,\"name\":\"Ada\"}\n{\"id\":2,\"name\":null}\n";
+    files::write(&folder.join("a/a.arrow"), files::arrow_of_json(words, false));
+    files::write(&folder.join("a/a.arrows"), files::arrow_of_json(words, true));
+    for (file, table) in [("a.arrow", "file"), ("a.arrows", "stream")] {
+        loaded(&client, &load(&format!("{}/a/{file}", folder.display()), table)).await.unwrap();
+        let sql = format!("SELECT id, name FROM {table} ORDER BY id");
+        assert_eq!(rows(&client, &sql).await, ["1 | Ada", "2 | NULL"]);
+    }
+    // Options of the format, with and without a header, on the way to the columns and to the rows.
+    files::write(&folder.join("o/a.csv"), "id;price\n1;'2,5'\n2;NA\n");
+    let mut options = load(&format!("{}/o/a.csv", folder.display()), "options");
+    options.format_options = Some("(FIELD_DELIMITER = ';' QUOTE = '\\'', NULL_DISPLAY = 'NA')".to_owned());
+    loaded(&client, &options).await.unwrap();
+    assert_eq!(rows(&client, "SELECT id, price FROM options ORDER BY id").await, ["1 | 2,5", "2 | NULL"]);
+    options.format_options = Some("TYPE = TSV FIELD_DELIMITER = ';'".to_owned());
+    options.table = "other".to_owned();
+    options.header = Header::No;
+    loaded(&client, &options).await.unwrap();
+    assert_eq!(rows(&client, "SELECT count(*) FROM other").await, ["3"]);
+    options.format_options = Some("SKIP_HEADER = 1".to_owned());
+    assert!(loaded(&client, &options).await.unwrap_err().to_string().contains("--header"));
+    options.format_options = Some("NULL_DISPLY = 'x'".to_owned());
+    assert!(loaded(&client, &options).await.unwrap_err().to_string().contains("NULL_DISPLY"));
     // All text: what the first line is has to be said.
     files::write(&folder.join("t/a.csv"), "name,city\nAda,London\n");
     let mut names = load(&format!("{}/t/", folder.display()), "names");

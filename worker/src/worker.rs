@@ -13,7 +13,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::flight::WorkerFlight;
 use crate::query::{EngineConfig, QueryEngine};
-use crate::read::WorkerResources;
+use crate::read::{ReadLimits, WorkerResources};
 use crate::session::{SessionConfig, run_session};
 use crate::slice::{SliceRunner, StageFiles};
 use crate::write::Encoders;
@@ -39,6 +39,8 @@ pub struct WorkerConfig {
     pub memory_budget: u64,
     /// Slices at a time; 0: as many as cores.
     pub slots: usize,
+    /// What one text file may ask for.
+    pub limits: ReadLimits,
     /// A folder of its own, for spills.
     pub data_dir: PathBuf,
     /// Worker group; empty: default.
@@ -77,7 +79,8 @@ impl Worker {
         let flight_address = advertised(&config, listener.local_addr()?)?;
         let stores = Arc::new(Stores::default());
         // A quarter for reading, a half for queries; what is left is for the files being written.
-        let resources = WorkerResources::new(cores, memory / 4)?;
+        let mut resources = WorkerResources::new(cores, memory / 4)?;
+        resources.settings.limits = config.limits;
         let stages = Arc::new(StageFiles::new(stores.clone(), resources.clone()));
         let engine = Arc::new(QueryEngine::new(EngineConfig {
             cores,

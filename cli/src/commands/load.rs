@@ -1,25 +1,13 @@
 //! `stevedore load`: files into a table in one command.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use stevedore_common::Result;
 use stevedore_common::file_format::FormatKind;
 
+use super::server::ServerArgs;
 use crate::client::Client;
-use crate::instance::{Instance, InstanceConfig, no_metrics};
 use crate::load::{self, Header, Load};
 use crate::shell::Options;
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum FormatArg {
-    Csv,
-    Tsv,
-    Ndjson,
-    Parquet,
-    Orc,
-    Avro,
-}
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HeaderArg {
@@ -35,31 +23,17 @@ pub(super) struct LoadArgs {
     /// The table, created to fit the files if it does not exist.
     #[arg(long, value_name = "TABLE")]
     into: String,
-    /// The server.
-    #[arg(
-        long,
-        env = "STEVEDORE_ADDR",
-        default_value = "grpc://127.0.0.1:8900",
-        conflicts_with = "data_dir"
-    )]
-    addr: String,
-    /// Run on this data folder in this process, without a server.
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
-    /// With --data-dir: a local folder that fs:// stages may name, besides the one of the files.
-    #[arg(long = "allow-fs", value_delimiter = ',', requires = "data_dir")]
-    allow_fs: Vec<PathBuf>,
-    /// With --data-dir: where table data lies.
-    #[arg(long, requires = "data_dir")]
-    warehouse: Option<String>,
-    /// With --data-dir: let URLs name loopback and private network addresses.
-    #[arg(long, requires = "data_dir")]
-    allow_private_network: bool,
-    /// The format of the files; by default that of their extension.
-    #[arg(long, value_enum)]
-    format: Option<FormatArg>,
-    /// Whether the first line of CSV and TSV files names the columns.
-    #[arg(long, value_enum, default_value = "auto", num_args = 0..=1, default_missing_value = "yes")]
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The format of the files: csv, tsv, ndjson, json, parquet, orc, avro, arrow, arrow_stream; by default
+    /// that of their extension.
+    #[arg(long, value_parser = format_kind)]
+    format: Option<FormatKind>,
+    /// Options of the format, as CREATE FILE FORMAT takes them: "FIELD_DELIMITER = ';' NULL_DISPLAY = ''".
+    #[arg(long, value_name = "OPTIONS")]
+    format_options: Option<String>,
+    /// Whether the first line of CSV and TSV files names the columns: --header (it does), --header=no.
+    #[arg(long, value_enum, default_value = "auto", num_args = 0..=1, require_equals = true, default_missing_value = "yes")]
     header: HeaderArg,
     /// Create the table if it does not exist (the default).
     #[arg(long, overrides_with = "no_create")]
@@ -75,19 +49,18 @@ pub(super) struct LoadArgs {
     connection: Option<String>,
 }
 
+/// A format by its name.
+fn format_kind(name: &str) -> std::result::Result<FormatKind, String> {
+    FormatKind::parse("--format", name).map_err(|error| error.message().to_owned())
+}
+
 impl LoadArgs {
     fn load(&self) -> Load {
         Load {
             source: self.source.clone(),
             table: self.into.clone(),
-            format: self.format.map(|format| match format {
-                FormatArg::Csv => FormatKind::Csv,
-                FormatArg::Tsv => FormatKind::Tsv,
-                FormatArg::Ndjson => FormatKind::Ndjson,
-                FormatArg::Parquet => FormatKind::Parquet,
-                FormatArg::Orc => FormatKind::Orc,
-                FormatArg::Avro => FormatKind::Avro,
-            }),
+            format: self.format,
+            format_options: self.format_options.clone(),
             header: match self.header {
                 HeaderArg::Auto => Header::Auto,
                 HeaderArg::Yes => Header::Yes,
@@ -102,25 +75,9 @@ impl LoadArgs {
 
 pub(super) async fn run(args: LoadArgs) -> Result<()> {
     let load = args.load();
-    let Some(data_dir) = args.data_dir.clone() else {
-        let client = Client::connect(&args.addr).await?;
-        return speak(&load, client).await;
-    };
-    let mut allowed_fs_roots = args.allow_fs.clone();
     // Who names files on the command line allows them.
-    allowed_fs_roots.extend(load::local_folder(&load.source, &std::env::current_dir()?)?);
-    let config = InstanceConfig {
-        allowed_fs_roots,
-        warehouse: args.warehouse.clone(),
-        allow_private_network: args.allow_private_network,
-        ..InstanceConfig::new(data_dir)
-    };
-    let instance = Instance::start(config, no_metrics()).await?;
-    let result = match Client::connect(&instance.url()).await {
-        Ok(client) => speak(&load, client).await,
-        Err(error) => Err(error),
-    };
-    instance.stop().await.and(result)
+    let folder = load::local_folder(&load.source, &std::env::current_dir()?)?;
+    args.server.run(folder, async |client| speak(&load, client).await).await
 }
 
 async fn speak(load: &Load, client: Client) -> Result<()> {

@@ -6,7 +6,9 @@ use clap::Args;
 use stevedore_common::Result;
 use stevedore_coordinator::config::Scheduling;
 
+use super::limits::LimitArgs;
 use super::{address, asked_to_stop, metrics};
+use crate::config::WorkerFile;
 use crate::instance::{DEFAULT_MEMORY, Instance, InstanceConfig};
 
 #[derive(Debug, Args)]
@@ -35,6 +37,8 @@ pub(super) struct LocalArgs {
     /// Bytes of memory that slices and queries share.
     #[arg(long, env = "STEVEDORE_MEMORY_BUDGET", default_value_t = DEFAULT_MEMORY)]
     memory_budget: u64,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 pub(super) async fn run(args: LocalArgs) -> Result<()> {
@@ -47,6 +51,7 @@ pub(super) async fn run(args: LocalArgs) -> Result<()> {
         warehouse: args.warehouse,
         insecure: args.insecure,
         memory_budget: args.memory_budget,
+        limits: args.limits.or(&WorkerFile::default()),
         scheduling: Scheduling::default(),
     };
     let mut instance = Instance::start(config, metrics()?).await?;

@@ -1,8 +1,10 @@
 //! The command line: what each verb and flag means.
 
 mod coordinator;
+mod limits;
 mod load;
 mod local;
+mod server;
 mod sql;
 mod worker;
 

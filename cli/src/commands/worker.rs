@@ -7,6 +7,7 @@ use stevedore_common::Result;
 use stevedore_worker::worker::{Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
+use super::limits::LimitArgs;
 use super::{address, asked_to_stop, required};
 use crate::config::{WorkerFile, read};
 use crate::instance::DEFAULT_MEMORY;
@@ -34,6 +35,8 @@ pub(super) struct WorkerArgs {
     /// Threads that compute.
     #[arg(long, env = "STEVEDORE_CORES")]
     cores: Option<usize>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Slices at a time.
     #[arg(long, env = "STEVEDORE_SLOTS")]
     slots: Option<usize>,
@@ -44,6 +47,7 @@ pub(super) struct WorkerArgs {
 
 fn assemble(args: WorkerArgs) -> Result<WorkerConfig> {
     let file: WorkerFile = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+    let limits = args.limits.or(&file);
     let coordinators = if args.coordinators.is_empty() { file.coordinators } else { args.coordinators };
     let listen = args.flight_listen.or(file.flight_listen).unwrap_or_else(|| "127.0.0.1:8903".to_owned());
     Ok(WorkerConfig {
@@ -53,6 +57,7 @@ fn assemble(args: WorkerArgs) -> Result<WorkerConfig> {
         flight_advertise: args.flight_advertise.or(file.flight_advertise),
         cores: args.cores.or(file.cores).unwrap_or(0),
         memory_budget: args.memory_budget.or(file.memory_budget).unwrap_or(DEFAULT_MEMORY),
+        limits,
         slots: args.slots.or(file.slots).unwrap_or(0),
         data_dir: required(args.data_dir.or(file.data_dir), "data_dir")?,
         group: file.group.unwrap_or_default(),

@@ -6,6 +6,7 @@
 //! failed. Must never: look into files itself (the server may run elsewhere), leave a table half loaded (COPY
 //! INTO is one transaction). Fails as the statements do, without places in texts that nobody wrote.
 
+mod format;
 mod source;
 
 use std::io::Write;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::shell::{self, Options};
+use format::FormatOptions;
 use source::{Source, format_of};
 
 /// Whether the first record of CSV and TSV files names the columns.
@@ -42,6 +44,8 @@ pub struct Load {
     pub table: String,
     /// The format; `None`: by extension.
     pub format: Option<FormatKind>,
+    /// Options of the format, as CREATE FILE FORMAT takes them.
+    pub format_options: Option<String>,
     /// Header of CSV and TSV.
     pub header: Header,
     /// Whether a table that does not exist is created.
@@ -106,13 +110,16 @@ pub async fn run(
 ) -> Result<()> {
     let current = std::env::current_dir().context(|| "the current folder".to_owned())?;
     let source = Source::parse(&load.source, &current)?;
-    let Some(kind) = load.format.or_else(|| format_of(&load.source)) else {
+    let options_text = load.format_options.as_deref().unwrap_or_default();
+    let by_name = load.format.or_else(|| format_of(&load.source));
+    let Some(format) = FormatOptions::parse(options_text, load.format, by_name)? else {
         return Err(Error::invalid(format!(
             "the format of '{}' cannot be told by its extension",
             load.source
         ))
-        .hint("name it with --format csv, tsv, ndjson or parquet"));
+        .hint("name it with --format csv, tsv, ndjson, json, parquet, …"));
     };
+    let kind = format.kind;
     if load.header != Header::Auto && !has_header_option(kind) {
         return Err(Error::invalid(format!("{kind} files have no header; --header is for CSV and TSV")));
     }
@@ -131,12 +138,12 @@ pub async fn run(
     let create = format!(
         "CREATE STAGE {stage} URL = {}{connection} FILE_FORMAT = ({})",
         literal(&source.url),
-        format_options(kind, has_header_option(kind))
+        format.in_sql(has_header_option(kind))
     );
     client.query(&create).await.map_err(unplaced)?;
-    let work = Work { client, load, source: &source, kind, table: &table, stage: &stage };
+    let work = Work { client, load, source: &source, format: &format, table: &table, stage: &stage };
     let result = tokio::select! {
-        result = work.run(known, options, out) => result,
+        result = work.run_with_format(known, options, out) => result,
         _ = tokio::signal::ctrl_c() => Err(Error::cancelled("interrupted")
             .hint("a load that had begun goes on in the server")),
     };
@@ -147,16 +154,6 @@ pub async fn run(
 
 fn has_header_option(kind: FormatKind) -> bool {
     matches!(kind, FormatKind::Csv | FormatKind::Tsv)
-}
-
-/// The options of the format: fields that a record or file lacks are NULL, as the created table has them.
-fn format_options(kind: FormatKind, header: bool) -> String {
-    match kind {
-        FormatKind::Csv | FormatKind::Tsv if header => format!("TYPE = {kind} SKIP_HEADER = 1"),
-        FormatKind::Csv | FormatKind::Tsv => format!("TYPE = {kind}"),
-        FormatKind::Ndjson => format!("TYPE = {kind} MISSING_FIELD_AS = NULL"),
-        _ => format!("TYPE = {kind} MISSING_FIELD_AS = FIELD_DEFAULT"),
-    }
 }
 
 /// The columns of a table; `None` if it does not exist.
@@ -186,12 +183,33 @@ struct Work<'a> {
     client: &'a Client,
     load: &'a Load,
     source: &'a Source,
-    kind: FormatKind,
+    format: &'a FormatOptions,
     table: &'a str,
     stage: &'a str,
 }
 
 impl Work<'_> {
+    /// Runs, with a file format of the same name where there are options: the one without a header.
+    async fn run_with_format(
+        &self,
+        known: Option<Vec<String>>,
+        options: &Options,
+        out: &mut (dyn Write + Send),
+    ) -> Result<()> {
+        if !self.needs_format() {
+            return self.run(known, options, out).await;
+        }
+        let create = format!("CREATE FILE FORMAT {} {}", self.stage, self.format.in_sql(false));
+        self.client.query(&create).await.map_err(unplaced)?;
+        let result = self.run(known, options, out).await;
+        let dropped = self.client.query(&format!("DROP FILE FORMAT IF EXISTS {}", self.stage)).await;
+        result.and(dropped.map(drop).map_err(unplaced))
+    }
+
+    fn needs_format(&self) -> bool {
+        has_header_option(self.format.kind) && !self.format.is_built_in()
+    }
+
     async fn run(
         &self,
         known: Option<Vec<String>>,
@@ -222,7 +240,7 @@ impl Work<'_> {
             "COPY INTO {target} FROM {}{} FILE_FORMAT = ({}){on_error}",
             literal(&self.location()),
             self.pattern().map(|pattern| format!(" PATTERN = {}", literal(pattern))).unwrap_or_default(),
-            format_options(self.kind, header)
+            self.format.in_sql(header)
         );
         let Err(error) = shell::run_statement(self.client, &copy, options, out).await else { return Ok(()) };
         let error = unplaced(error);
@@ -246,24 +264,27 @@ impl Work<'_> {
 
     /// Whether the files have a header, and their columns where somebody needs them.
     async fn look(&self, known: Option<&[String]>) -> Result<(bool, Vec<Column>)> {
-        if !has_header_option(self.kind) {
+        if !has_header_option(self.format.kind) {
             let columns = if known.is_none() { self.infer(None).await? } else { Vec::new() };
             return Ok((false, columns));
         }
-        let built_in = self.kind.as_str().to_lowercase();
+        let plain_format = match self.needs_format() {
+            true => self.stage.to_owned(),
+            false => self.format.kind.as_str().to_lowercase(),
+        };
         match self.load.header {
             Header::Yes => Ok((true, self.infer(None).await?)),
             Header::No if known.is_some() => Ok((false, Vec::new())),
-            Header::No => Ok((false, self.infer(Some(&built_in)).await?)),
+            Header::No => Ok((false, self.infer(Some(&plain_format)).await?)),
             Header::Auto => {
                 let named = self.infer(None).await?;
-                let plain = self.infer(Some(&built_in)).await?;
+                let plain = self.infer(Some(&plain_format)).await?;
                 if is_header(&named, &plain, known) {
                     return Ok((true, named));
                 }
                 if plain.iter().all(|column| column.ty == "VARCHAR") {
                     eprintln!(
-                        "note: all columns are text, so the first line counts as data; --header yes if it is a header"
+                        "note: all columns are text, so the first line counts as data; --header if it is one"
                     );
                 }
                 Ok((false, plain))

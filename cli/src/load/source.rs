@@ -162,10 +162,14 @@ pub(super) fn format_of(text: &str) -> Option<FormatKind> {
     Some(match extension {
         "csv" => FormatKind::Csv,
         "tsv" | "tab" => FormatKind::Tsv,
-        "ndjson" | "jsonl" | "json" => FormatKind::Ndjson,
+        "ndjson" | "jsonl" => FormatKind::Ndjson,
+        // An array, or objects one after the other: on lines too.
+        "json" => FormatKind::Json,
         "parquet" | "pq" => FormatKind::Parquet,
         "orc" => FormatKind::Orc,
         "avro" => FormatKind::Avro,
+        "arrow" | "feather" => FormatKind::Arrow,
+        "arrows" => FormatKind::ArrowStream,
         _ => return None,
     })
 }
@@ -212,6 +216,8 @@ mod tests {
             ("a.csv", Some(FormatKind::Csv)),
             ("in/*.CSV.gz", Some(FormatKind::Csv)),
             ("a.jsonl.zst", Some(FormatKind::Ndjson)),
+            ("a.json.gz", Some(FormatKind::Json)),
+            ("a.arrow", Some(FormatKind::Arrow)),
             ("https://h/a.tsv?x=1", Some(FormatKind::Tsv)),
             ("s3://b/p/*.parquet", Some(FormatKind::Parquet)),
             ("in/o*.{csv,csv.gz}", Some(FormatKind::Csv)),

@@ -108,15 +108,15 @@ pub async fn plan_slices(replica: &Replica, job: JobId, slices: Vec<NewSlice>) -
 /// Whether parts of a file can be read, and loaded, apart.
 fn can_split(format: &FileFormat, on_error: ErrorMode, file: &FileEntry) -> bool {
     let format_allows = match format.kind {
-        FormatKind::Parquet | FormatKind::Orc => true,
+        FormatKind::Parquet | FormatKind::Orc | FormatKind::Arrow => true,
         // A quoted CSV field may hold a record delimiter, so a border cannot be found from the middle.
         FormatKind::Ndjson | FormatKind::Tsv => {
             format.compression.resolve(&file.path) == Compression::None
                 && format.skip_header == 0
                 && is_utf8(&format.encoding)
         }
-        // Blocks of Avro are found from the beginning only.
-        FormatKind::Csv | FormatKind::Avro => false,
+        // Blocks of Avro, elements of JSON and messages of streams are found from the beginning only.
+        FormatKind::Csv | FormatKind::Json | FormatKind::Avro | FormatKind::ArrowStream => false,
     };
     // Under skip_file the verdict on a file needs all of it, before any of it is loaded.
     format_allows && file.version.has_validator() && !on_error.takes_whole_files()

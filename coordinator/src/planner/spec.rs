@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
-use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::file_format::FileFormat;
 use stevedore_common::file_identity::FileVersion;
 use stevedore_common::ids::{AttemptKey, SliceKey};
 use stevedore_common::schema::TableSchema;
@@ -292,13 +292,12 @@ async fn schema_scan(
     let (files, question) = match question {
         SchemaQuestion::InferSchema { max_files, max_records } => {
             max_records_per_file = max_records.unwrap_or(INFERRED_RECORDS);
-            let is_text = matches!(format.kind, FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson);
             let files = match max_files {
                 Some(most) => {
                     let most = usize::try_from(*most).unwrap_or(usize::MAX);
                     list_first(source, most.min(MOST_QUERY_FILES)).await?
                 }
-                None if is_text => list_first(source, INFERRED_TEXT_FILES).await?,
+                None if format.kind.is_text() => list_first(source, INFERRED_TEXT_FILES).await?,
                 None => list_for_query(source).await?,
             };
             (files, v1::SchemaQuestion::InferSchema)

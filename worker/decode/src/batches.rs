@@ -49,7 +49,7 @@ impl BatchPlan {
                 };
                 builder(&ty, &rules, 0)?;
                 Ok(ColumnInfo {
-                    number: i + 1,
+                    number: spec.number(i),
                     name: column.name.clone(),
                     ty,
                     nullable: column.nullable,

@@ -17,6 +17,13 @@ impl Chunk {
         Self([u8x16::new(lanes[0]), u8x16::new(lanes[1]), u8x16::new(lanes[2]), u8x16::new(lanes[3])])
     }
 
+    /// The bytes with some bits set.
+    #[inline(always)]
+    pub(crate) fn with_bit(&self, bit: u8) -> Self {
+        let bit = u8x16::splat(bit);
+        Self(self.0.map(|lane| lane | bit))
+    }
+
     /// The bytes that equal `byte`.
     #[inline(always)]
     pub(crate) fn eq(&self, byte: u8) -> u64 {

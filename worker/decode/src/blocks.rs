@@ -31,14 +31,22 @@ pub struct TextBlock {
     pub last_line: u64,
     /// Bytes of input as stored that the block stands for, as counted by [`BlockCutter::count_input`].
     pub input_bytes: u64,
+    /// JSON: where the elements begin and end in `bytes`. Other formats have none: their records end
+    /// where their delimiters do.
+    pub elements: Option<Vec<(u32, u32)>>,
+}
+
+/// The physical line that the last of `bytes` is in, when the line ends in them lead up to `line`.
+pub(crate) fn last_line(line: u64, bytes: &[u8], line_end: u8) -> u64 {
+    line - 1 + u64::from(bytes.last().is_some_and(|byte| *byte != line_end))
 }
 
 /// How many bytes before a part's start are read to see whether a line end there is escaped (TSV).
 const LOOK_BACK: u64 = 4096;
 /// Blocks beyond this gain nothing, and offsets within a block are 32 bits.
-const LARGEST_BLOCK: usize = 1 << 28;
+pub(crate) const LARGEST_BLOCK: usize = 1 << 28;
 /// Input is taken in pieces of this size, so that blocks stay near their size.
-const PIECE: usize = 64 << 10;
+pub(crate) const PIECE: usize = 64 << 10;
 
 /// Cuts blocks. See the module.
 #[derive(Debug)]
@@ -185,6 +193,23 @@ impl BlockCutter {
         Ok(())
     }
 
+    /// Hands out the whole records that are held: nothing follows them, since the stream is damaged there.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        if self.skip == 0 && self.part.is_none() {
+            self.walk_at = 0;
+            self.scan();
+            self.walk_at = 0;
+            self.walk_records();
+            if self.last_end > 0 {
+                each(self.cut())?;
+            }
+        }
+        Ok(())
+    }
+
     fn cut(&mut self) -> TextBlock {
         let mut rest = Vec::with_capacity(self.limits.block_bytes + PIECE);
         rest.extend_from_slice(&self.buffer[self.last_end..]);
@@ -192,15 +217,15 @@ impl BlockCutter {
         bytes.truncate(self.last_end);
         let first_line = self.line;
         self.line += self.dialect.count_lines(&bytes);
-        let ends_within = bytes.last().is_some_and(|byte| *byte != self.dialect.record_end);
-        let last_line = self.line - 1 + u64::from(ends_within);
+        let last_line = last_line(self.line, &bytes, self.dialect.record_end);
         if let Some(part) = &mut self.part {
             part.buffer_at += self.last_end as u64;
         }
         self.scanned = self.scanned.saturating_sub(self.last_end);
         self.walk_at = 0;
         self.last_end = 0;
-        TextBlock { bytes, first_line, last_line, input_bytes: std::mem::take(&mut self.input_bytes) }
+        let input_bytes = std::mem::take(&mut self.input_bytes);
+        TextBlock { bytes, first_line, last_line, input_bytes, elements: None }
     }
 
     fn check_record(&self) -> Result<()> {

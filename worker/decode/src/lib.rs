@@ -6,6 +6,7 @@
 //! the rows that were rejected. Everything here is synchronous CPU work that the caller schedules; it
 //! does no I/O of its own, holds no task and never panics on input.
 
+pub mod arrow_ipc;
 pub mod avro;
 pub(crate) mod batches;
 pub(crate) mod bits;

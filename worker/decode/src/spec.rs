@@ -12,7 +12,7 @@ use stevedore_common::types::SqlType;
 pub enum ColumnSource {
     /// The n-th field of a record, from 0 (CSV, TSV).
     Position(usize),
-    /// The field of this name (NDJSON, Parquet, ORC, Avro); any case unless the spec says otherwise.
+    /// The field of this name (all but CSV and TSV); any case unless the spec says otherwise.
     Name(String),
     /// The whole record as a VARIANT with sorted keys (`$1` of named formats).
     WholeRow,
@@ -24,7 +24,7 @@ pub struct OutputColumn {
     /// Name in the batch and in row errors (`for column 2 (b INT)`).
     pub name: String,
     /// Type of the values. Text formats parse straight into it; columnar ones cast to it.
-    /// `None`: the file's own type (Parquet, ORC, Avro previews); VARCHAR for CSV and TSV, VARIANT for NDJSON.
+    /// `None`: the file's own type (Parquet, ORC, Avro, Arrow previews); VARCHAR for CSV and TSV, VARIANT for NDJSON and JSON.
     pub ty: Option<SqlType>,
     /// Where it comes from.
     pub source: ColumnSource,
@@ -60,9 +60,11 @@ pub struct DecodeSpec {
     pub format: FileFormat,
     /// The columns wanted, in the order of the batch. Others are not parsed.
     pub columns: Vec<OutputColumn>,
+    /// The numbers of the columns in row errors, from 1; empty: their places in `columns`.
+    pub numbers: Vec<usize>,
     /// CSV and TSV: the number of fields a record must have (ERROR_ON_COLUMN_COUNT_MISMATCH); `None`: any.
     pub record_fields: Option<usize>,
-    /// Text formats: one column with the list of each record's fields as they are (of NDJSON the record)
+    /// Text formats: one column with the list of each record's fields as they are (of JSON the record)
     /// instead of `columns`; what inference looks at.
     pub raw_records: bool,
     /// COLUMN_MATCH_MODE = CASE_SENSITIVE.
@@ -71,8 +73,6 @@ pub struct DecodeSpec {
     pub cast: CastOptions,
     /// Rows a batch, at most (default 8192).
     pub batch_rows: usize,
-    /// The largest record in bytes (default 64 MiB); a larger one is an error of the file that names the option `max_record_bytes`.
-    pub max_record_bytes: usize,
     /// Deepest JSON nesting accepted (default 128).
     pub max_nesting: usize,
 }
@@ -83,20 +83,25 @@ impl DecodeSpec {
         Self {
             format,
             columns,
+            numbers: Vec::new(),
             record_fields: None,
             raw_records: false,
             case_sensitive: false,
             cast: CastOptions::default(),
             batch_rows: 8192,
-            max_record_bytes: 64 << 20,
             max_nesting: 128,
         }
+    }
+
+    /// The number that row errors give to the n-th column.
+    pub fn number(&self, index: usize) -> usize {
+        self.numbers.get(index).copied().unwrap_or(index + 1)
     }
 
     /// The schema of the batches for text formats, whose types do not depend on the file.
     pub fn text_schema(&self) -> SchemaRef {
         let untyped = match self.format.kind {
-            stevedore_common::file_format::FormatKind::Ndjson => SqlType::Variant,
+            kind if kind.is_json() => SqlType::Variant,
             _ => SqlType::String,
         };
         let fields: Vec<Field> = self
@@ -119,6 +124,13 @@ pub struct RowError {
     pub row: u64,
     /// What is wrong.
     pub message: String,
+}
+
+impl RowError {
+    /// JSON: people find an element by its number, which the message then begins with.
+    pub fn name_element(&mut self) {
+        self.message.insert_str(0, &format!("element {}: ", self.row + 1));
+    }
 }
 
 /// Some rows of one file, in file order.

@@ -66,10 +66,7 @@ pub async fn infer_columns(
     max_records: usize,
     resources: &WorkerResources,
 ) -> Result<Vec<InferredColumn>> {
-    let by_place = match format.kind {
-        FormatKind::Csv | FormatKind::Tsv => true,
-        FormatKind::Ndjson | FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro => false,
-    };
+    let by_place = matches!(format.kind, FormatKind::Csv | FormatKind::Tsv);
     let mut merge = Merge::new(by_place);
     let jobs: Vec<_> = files
         .iter()
@@ -96,7 +93,7 @@ async fn columns_of(
     max_records: usize,
     resources: &WorkerResources,
 ) -> Result<Vec<FileColumn>> {
-    if !matches!(format.kind, FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro) {
+    if format.kind.is_text() {
         return text_columns(task, store, format, max_records, resources).await;
     }
     let columns = file_columns(task, store, format, resources).await?;
@@ -138,7 +135,7 @@ async fn text_columns(
     max_records: usize,
     resources: &WorkerResources,
 ) -> Result<Vec<FileColumn>> {
-    let is_json = format.kind == FormatKind::Ndjson;
+    let is_json = format.kind.is_json();
     // The header is a record here: its names are wanted.
     let has_header = !is_json && format.skip_header == 1;
     let mut format = format.clone();

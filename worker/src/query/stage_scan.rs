@@ -243,7 +243,7 @@ impl StageTable {
         // A preview shows the rows that lack a field, unless the format says that they are errors.
         let mut format = format;
         let says = |option: &str| format.explicit.iter().any(|set| set == option);
-        if format.kind == FormatKind::Ndjson && !says("MISSING_FIELD_AS") {
+        if format.kind.is_json() && !says("MISSING_FIELD_AS") {
             format.missing_field_as = MissingFieldAs::Null;
         }
         let table = Self {
@@ -412,14 +412,16 @@ impl ExecutionPlan for StageExec {
                 DataFusionError::Internal(format!("a stage scan has no partition {partition}"))
             })?;
         let (sources, schema) = (self.sources.clone(), Arc::clone(&self.schema));
-        let start = self.scan_start_us;
+        let (start, by_element) = (self.scan_start_us, self.spec.format.kind == FormatKind::Json);
         // Reads are set up on the I/O runtime, which its stores belong to.
         let stream = {
             let _entered = self.io.enter();
             self.reader.read(scan, self.spec.clone())
         };
         let stream = stream.map(move |batch| {
-            batch.and_then(|batch| assemble(&batch, &sources, &schema, start)).map_err(to_datafusion)
+            batch
+                .and_then(|batch| assemble(&batch, &sources, &schema, start, by_element))
+                .map_err(to_datafusion)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
@@ -430,8 +432,13 @@ fn assemble(
     sources: &[Source],
     schema: &SchemaRef,
     scan_start_us: i64,
+    by_element: bool,
 ) -> Result<RecordBatch> {
     if let Some(error) = batch.rows.errors.first() {
+        let mut error = error.clone();
+        if by_element {
+            error.name_element();
+        }
         return Err(Error::bad_data(format!(
             "file '{}', line {}: {}",
             batch.file.name, error.line, error.message

@@ -10,6 +10,7 @@
 //! file per thread, decode on tokio's threads. Fails per file; what kinds of failure are the file's own fault is
 //! told by [`is_fault_of_file`].
 
+mod arrow_ipc;
 mod avro;
 mod columnar;
 mod open;
@@ -37,7 +38,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use columnar::{parquet_columns, parquet_footer};
 pub use open::version_of;
-pub use resources::{CpuPool, MemoryBudget, ReadSettings, WorkerResources};
+pub use resources::{CpuPool, MemoryBudget, ReadLimits, ReadSettings, WorkerResources};
 
 pub(crate) use resources::Reservation;
 use resources::Turn;
@@ -45,7 +46,7 @@ use resources::Turn;
 /// Batches of a file that may wait for the consumer.
 const BATCHES_READY: usize = 4;
 
-/// The columns of a file whose format says them (Parquet, ORC, Avro): name, type, whether they may be NULL.
+/// The columns of a file whose format says them (all but text): name, type, whether they may be NULL.
 ///
 /// # Errors
 /// The file cannot be read, or is not of the format, or has a column that SQL has no type for.
@@ -59,7 +60,9 @@ pub async fn file_columns(
         FormatKind::Parquet => parquet_columns(task, store, format, resources).await,
         FormatKind::Orc => orc::columns(task, store, resources).await,
         FormatKind::Avro => avro::columns(task, store, format, resources).await,
-        FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson => {
+        FormatKind::Arrow => arrow_ipc::file_columns(task, store, resources).await,
+        FormatKind::ArrowStream => arrow_ipc::stream_columns(task, store, resources).await,
+        FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson | FormatKind::Json => {
             Err(Error::internal(format!("{} files do not say their columns", format.kind)))
         }
     }
@@ -149,10 +152,14 @@ impl FileJob {
             return Ok(FileTotals::default());
         }
         match self.spec.format.kind {
-            FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson => text::read(self).await,
+            FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson | FormatKind::Json => {
+                text::read(self).await
+            }
             FormatKind::Parquet => columnar::read(self).await,
             FormatKind::Orc => orc::read(self).await,
             FormatKind::Avro => avro::read(self).await,
+            FormatKind::Arrow => arrow_ipc::read_file(self).await,
+            FormatKind::ArrowStream => arrow_ipc::read_stream(self).await,
         }
     }
 

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 use stevedore_common::{Error, Result};
+use stevedore_decode::limits::{DecompressLimits, TextLimits};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -137,6 +138,11 @@ impl MemoryBudget {
         Self { permits: Arc::new(Semaphore::new(kib as usize)), kib }
     }
 
+    /// The bytes of the whole budget.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.kib) << 10
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         (u64::from(self.kib) - (self.permits.available_permits() as u64).min(u64::from(self.kib))) << 10
@@ -232,6 +238,37 @@ pub struct WorkerResources {
     pub settings: ReadSettings,
 }
 
+/// What one text file may ask for, as operators set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// The largest record: a line, an element.
+    pub max_record_bytes: usize,
+    /// Bytes that a compressed file may become.
+    pub max_decompressed_bytes: u64,
+    /// Bytes that it may become for each of its own, once it is large.
+    pub max_decompression_ratio: u64,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        let DecompressLimits { max_output_bytes, max_ratio } = DecompressLimits::default();
+        Self {
+            max_record_bytes: TextLimits::default().max_record_bytes,
+            max_decompressed_bytes: max_output_bytes,
+            max_decompression_ratio: max_ratio,
+        }
+    }
+}
+
+impl ReadLimits {
+    pub(super) fn decompress(&self) -> DecompressLimits {
+        DecompressLimits {
+            max_output_bytes: self.max_decompressed_bytes,
+            max_ratio: self.max_decompression_ratio,
+        }
+    }
+}
+
 /// How files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadSettings {
@@ -241,8 +278,8 @@ pub struct ReadSettings {
     pub chunk_bytes: u64,
     /// Requests in flight of a sequential read.
     pub chunks_ahead: usize,
-    /// Limits of decompression.
-    pub decompress: stevedore_decode::limits::DecompressLimits,
+    /// What one file may ask for.
+    pub limits: ReadLimits,
     /// Bytes of a block of text, about.
     pub block_bytes: usize,
     /// Decoded bytes of a file that may be held until it is known to be good (ON_ERROR = skip_file); one
@@ -256,7 +293,7 @@ impl Default for ReadSettings {
             files_ahead: 16,
             chunk_bytes: 1 << 20,
             chunks_ahead: 4,
-            decompress: stevedore_decode::limits::DecompressLimits::default(),
+            limits: ReadLimits::default(),
             block_bytes: 1 << 20,
             held_bytes: 64 << 20,
         }

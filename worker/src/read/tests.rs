@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow_avro::writer::AvroWriter;
 use bytes::Bytes;
 use orc_rust::ArrowWriterBuilder;
@@ -437,4 +438,136 @@ async fn orc_stripes_come_in_order_and_parts_share_them() {
     assert!(both.into_iter().eq(0..200_000) && !seen[1].values.is_empty() && !seen[2].values.is_empty());
     assert!(seen[3].error().to_string().contains("not an ORC file"));
     assert_eq!(resources.memory.used(), 0);
+}
+
+/// Arrow IPC of some record batches, as a file and as a stream.
+fn arrow_files(batches: i64, rows: i64) -> (Vec<u8>, Vec<u8>) {
+    let schema =
+        Schema::new(vec![Field::new("b", DataType::Int64, true), Field::new("a", DataType::Int64, true)]);
+    let mut file = FileWriter::try_new(Vec::new(), &schema).unwrap();
+    let mut stream = StreamWriter::try_new(Vec::new(), &schema).unwrap();
+    for batch in 0..batches {
+        let a = Arc::new(Int64Array::from_iter_values(batch * rows..(batch + 1) * rows));
+        let batch = RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::clone(&a) as _, a]).unwrap();
+        file.write(&batch).unwrap();
+        stream.write(&batch).unwrap();
+    }
+    (file.into_inner().unwrap(), stream.into_inner().unwrap())
+}
+
+#[tokio::test]
+async fn arrow_batches_come_in_order_and_parts_share_them() {
+    let store = Store::in_memory();
+    let (content, _) = arrow_files(40, 3_000);
+    let whole = put(&store, 0, "a.arrow", content.clone()).await;
+    let format = FileFormat::defaults(FormatKind::Arrow);
+    let columns = file_columns(&whole, &store, &format, &resources(64 << 20)).await;
+    assert_eq!(columns.unwrap().iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    let halves = [(0, whole.size / 2), (whole.size / 2, whole.size)];
+    let mut tasks = vec![whole.clone()];
+    tasks.extend(halves.map(|(start, end)| FileTask { range_start: start, range_end: end, ..whole.clone() }));
+    tasks.push(put(&store, 3, "cut.arrow", content[..content.len() - 9].to_vec()).await);
+    let mut damaged = content;
+    let middle = damaged.len() / 2;
+    // Whatever it hits, some batch is not what it was.
+    damaged[middle..middle + 60_000].fill(0xee);
+    tasks.push(put(&store, 4, "bad.arrow", damaged).await);
+    let resources = resources(1 << 20);
+    let seen = read_all(tasks, &store, spec(FormatKind::Arrow), resources.clone()).await;
+    assert!(seen[0].values.iter().copied().eq(0..120_000));
+    assert!(seen[0].row_numbers.iter().copied().eq(0..120_000));
+    assert_eq!(seen[0].totals().rows, 120_000);
+    let both: Vec<i64> = seen[1].values.iter().chain(&seen[2].values).copied().collect();
+    assert!(both.into_iter().eq(0..120_000) && !seen[1].values.is_empty() && !seen[2].values.is_empty());
+    assert!(seen[2].row_numbers.iter().map(|row| *row as i64).eq(seen[2].values.iter().copied()));
+    assert!(seen[3].error().to_string().contains("not an Arrow file"));
+    // The rows before the damage are given.
+    assert!(seen[4].error().to_string().contains("of the Arrow data is damaged"), "{}", seen[4].error());
+    assert!(!seen[4].values.is_empty() && is_fault_of_file(&seen[4].error()));
+    assert_eq!(resources.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn arrow_streams_come_in_order_also_within_a_small_budget() {
+    let store = Store::in_memory();
+    let (file, content) = arrow_files(40, 3_000);
+    let whole = put(&store, 0, "a.arrows", content.clone()).await;
+    let format = FileFormat::defaults(FormatKind::ArrowStream);
+    let columns = file_columns(&whole, &store, &format, &resources(64 << 20)).await;
+    assert_eq!(columns.unwrap().iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    let cut = put(&store, 1, "cut.arrows", content[..content.len() - 9].to_vec()).await;
+    let other = put(&store, 2, "file.arrow", file).await;
+    let (_, large) = arrow_files(1, 100_000);
+    let large = put(&store, 3, "large.arrows", large).await;
+    let tasks = vec![whole.clone(), cut, other, large, whole];
+    let resources = resources(1 << 20);
+    let seen = read_all(tasks, &store, spec(FormatKind::ArrowStream), resources.clone()).await;
+    for good in [0, 4] {
+        assert!(seen[good].values.iter().copied().eq(0..120_000));
+        assert!(seen[good].row_numbers.iter().copied().eq(0..120_000));
+        assert_eq!(seen[good].totals().bytes, content.len() as u64);
+    }
+    assert_eq!(seen[1].values.len(), 117_000);
+    assert!(seen[1].error().to_string().contains("message 41"), "{}", seen[1].error());
+    assert!(seen[2].error().to_string().contains("TYPE = ARROW"));
+    // A batch that the budget cannot hold.
+    assert!(seen[3].error().to_string().contains("smaller record batches"), "{}", seen[3].error());
+    assert_eq!(resources.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn json_elements_come_in_order_whatever_the_size() {
+    let store = Store::in_memory();
+    let array = |rows: i64| {
+        let rows: Vec<String> = (0..rows).map(|n| format!("{{\n \"x\": [\"]\"],\n \"a\": {n}\n}}")).collect();
+        format!("[\n{}\n]\n", rows.join(",\n"))
+    };
+    let whole = array(100_000);
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(whole.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let tasks = vec![
+        put(&store, 0, "a.json", whole.clone()).await,
+        put(&store, 1, "a.json.gz", gzip).await,
+        put(&store, 2, "small.json", array(10)).await,
+        put(&store, 3, "cut.json", whole[..whole.len() - 3].to_owned()).await,
+        put(&store, 4, "empty.json", "[]").await,
+    ];
+    let resources = resources(4 << 20);
+    let seen = read_all(tasks, &store, spec(FormatKind::Json), resources.clone()).await;
+    for same in &seen[..2] {
+        assert!(same.values.iter().copied().eq(0..100_000));
+        assert!(same.row_numbers.iter().copied().eq(0..100_000));
+        assert_eq!((same.totals().rows, same.totals().lines), (100_000, 400_002));
+    }
+    assert_eq!((seen[2].values.len(), seen[2].totals().lines), (10, 42));
+    assert_eq!(seen[3].values.len(), 100_000);
+    assert!(seen[3].error().to_string().contains("has no end: the file ends after element 100000"));
+    assert_eq!(seen[4].totals().rows, 0);
+    assert_eq!(resources.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn limits_are_those_of_the_operator() {
+    let store = Store::in_memory();
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(numbers(0..10_000).as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let long = format!("1\n\"{}\"\n2\n", "x".repeat(600_000));
+    let tasks = vec![
+        put(&store, 0, "long.csv", long).await,
+        put(&store, 1, "large.csv.gz", gzip).await,
+        put(&store, 2, "small.csv", numbers(0..7)).await,
+    ];
+    let mut resources = resources(64 << 20);
+    resources.settings.limits.max_record_bytes = 200_000;
+    resources.settings.limits.max_decompressed_bytes = 10_000;
+    let seen = read_all(tasks, &store, spec(FormatKind::Csv), resources).await;
+    assert!(seen[0].error().to_string().contains("limit max_record_bytes"), "{}", seen[0].error());
+    assert!(seen[1].error().to_string().contains("limit max_decompressed_bytes"), "{}", seen[1].error());
+    assert_eq!(seen[2].values.len(), 7);
 }

@@ -1,4 +1,4 @@
-//! CSV, TSV and NDJSON: chunks fetched ahead, one thread that decompresses and cuts, blocks decoded on
+//! CSV, TSV, NDJSON and JSON: chunks fetched ahead, one thread that decompresses and cuts, blocks decoded on
 //! all threads and put back in order.
 //!
 //! A small file is done in one piece of CPU work instead, since hops between threads would cost more than
@@ -44,11 +44,15 @@ impl Front {
     fn new(job: &FileJob) -> Result<Self> {
         let format = &job.spec.format;
         let settings = &job.resources.settings;
-        let limits =
-            TextLimits { block_bytes: settings.block_bytes, max_record_bytes: job.spec.max_record_bytes };
+        let limits = TextLimits {
+            block_bytes: settings.block_bytes,
+            max_record_bytes: settings.limits.max_record_bytes,
+        };
         let codec = format.compression.resolve(&job.task.path);
         Ok(match part_of(&job.task) {
-            None => Self::Whole(Box::new(TextInput::new(format, codec, settings.decompress, limits)?)),
+            None => {
+                Self::Whole(Box::new(TextInput::new(format, codec, settings.limits.decompress(), limits)?))
+            }
             Some(_) if codec != Compression::None => {
                 return Err(Error::internal(format!("'{}' is compressed and was split", job.task.name)));
             }

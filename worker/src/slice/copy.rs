@@ -15,6 +15,7 @@ use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Store;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
+use stevedore_decode::spec::RowError;
 use stevedore_proto::v1::{CopySource, FileReport, FileTask, StageScan, TableTarget};
 
 use super::errors::{ErrorPolicy, FileState, SkipRule};
@@ -54,6 +55,7 @@ impl Input {
         let spec = Arc::new(self.transform.spec().clone());
         let (cpu, transform, names) =
             (self.resources.cpu.clone(), self.transform.clone(), self.names.clone());
+        let by_element = spec.format.kind == FormatKind::Json;
         let at_a_time = cpu.threads() + 1;
         read_files_for(tasks, self.store.clone(), spec, self.resources.clone(), consumer)
             .map(move |FileRead { index, event }| {
@@ -62,7 +64,14 @@ impl Input {
                 async move {
                     let ready = match (event, file) {
                         (FileEvent::Batch(decoded), Some(file)) => {
-                            cpu.run(move || transform.apply(decoded, &file)).await.map(Ready::Rows)
+                            let apply = move || {
+                                let mut loaded = transform.apply(decoded, &file)?;
+                                if by_element {
+                                    loaded.errors.iter_mut().for_each(RowError::name_element);
+                                }
+                                Ok(loaded)
+                            };
+                            cpu.run(apply).await.map(Ready::Rows)
                         }
                         (event, _) => Ok(Ready::Other(event)),
                     };
@@ -165,8 +174,7 @@ impl SliceRunner {
         store: &Store,
         format: &FileFormat,
     ) -> Result<SourceColumns, SliceFailure> {
-        let says_columns = matches!(format.kind, FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro);
-        if source.transform.is_empty() || !says_columns {
+        if source.transform.is_empty() || !format.kind.says_columns() {
             return Ok(SourceColumns::Known(Vec::new()));
         }
         let mut errors = Vec::new();

@@ -1,7 +1,7 @@
 //! Stage files as queries see them: [`StageReader`] over the reading of slices.
 //!
-//! Columns of Parquet, ORC and Avro come from the schema in the first file; those of NDJSON from the first records of
-//! the first files: BIGINT, DOUBLE where a number has a fraction, BOOLEAN, VARCHAR where scalars differ,
+//! Columns of Parquet, ORC, Avro and Arrow come from the schema in the first file; those of JSON from the first
+//! records of the first files: BIGINT, DOUBLE where a number has a fraction, BOOLEAN, VARCHAR where scalars differ,
 //! VARIANT where a value is nested.
 
 use std::collections::BTreeMap;
@@ -24,10 +24,10 @@ use crate::query::stage_scan::{StageBatch, StageFile, StageReader, file_format};
 use crate::read::{FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files};
 use crate::storage_access::storage_spec;
 
-/// NDJSON records that are looked at, of a file and of all.
+/// JSON records that are looked at, of a file and of all.
 const SAMPLE_FILE: usize = 1000;
 const SAMPLE_RECORDS: usize = 10_000;
-/// NDJSON files that are looked at.
+/// JSON files that are looked at.
 const SAMPLE_FILES: usize = 64;
 
 /// Reads stage files for queries.
@@ -51,7 +51,7 @@ impl StageFiles {
         self.stores.get(&storage_spec(access)?)
     }
 
-    async fn infer_ndjson(&self, scan: &StageScan, format: &FileFormat) -> Result<Vec<(String, SqlType)>> {
+    async fn infer_json(&self, scan: &StageScan, format: &FileFormat) -> Result<Vec<(String, SqlType)>> {
         let store = self.store(scan)?;
         let whole = OutputColumn {
             name: "$1".to_owned(),
@@ -94,8 +94,12 @@ impl StageReader for StageFiles {
     async fn infer(&self, scan: &StageScan) -> Result<Vec<(String, SqlType)>> {
         let format = file_format(scan)?;
         match format.kind {
-            FormatKind::Ndjson => self.infer_ndjson(scan, &format).await,
-            FormatKind::Parquet | FormatKind::Orc | FormatKind::Avro => {
+            FormatKind::Ndjson | FormatKind::Json => self.infer_json(scan, &format).await,
+            FormatKind::Parquet
+            | FormatKind::Orc
+            | FormatKind::Avro
+            | FormatKind::Arrow
+            | FormatKind::ArrowStream => {
                 let Some(first) = scan.files.iter().find(|file| file.size > 0) else {
                     return Ok(Vec::new());
                 };

@@ -23,7 +23,6 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use stevedore_common::file_format::FormatKind;
 use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -198,13 +197,18 @@ async fn by_select(
     }
     let mut projection: Vec<Expr> = projection.into_iter().map(Expr::unalias).collect();
     let mut direct: Vec<Option<String>> = vec![None; projection.len()];
+    // People know a column that is decoded for one target by that one's number.
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     if filter.is_none() {
-        for ((expr, target), direct) in projection.iter_mut().zip(targets).zip(&mut direct) {
+        for (index, ((expr, target), direct)) in
+            projection.iter_mut().zip(targets).zip(&mut direct).enumerate()
+        {
             let Some((name, innermost)) = cast_chain(expr) else { continue };
             let Some(SourceColumn::Decoded(column)) = sources.get_mut(&name) else { continue };
             if uses.get(&name) != Some(&1) || column.source == ColumnSource::WholeRow {
                 continue;
             }
+            numbers.insert(name.clone(), index + 1);
             match innermost {
                 Some(ty) => {
                     column.ty = Some(ty);
@@ -239,6 +243,7 @@ async fn by_select(
     let used: std::collections::HashSet<usize> =
         exprs.iter().chain(&filter).flat_map(collect_columns).map(|column| column.index()).collect();
     let mut columns = Vec::new();
+    let mut column_numbers = Vec::new();
     let mut metadata = Vec::new();
     let mut kept = Vec::new();
     for pass_metadata in [false, true] {
@@ -247,6 +252,7 @@ async fn by_select(
                 _ if !used.contains(&index) => {}
                 SourceColumn::Decoded(column) if !pass_metadata => {
                     columns.push(column.clone());
+                    column_numbers.push(numbers.get(name).copied().unwrap_or(columns.len()));
                     kept.push((name.clone(), source.sql_type()));
                 }
                 SourceColumn::Metadata(which) if pass_metadata => {
@@ -271,7 +277,8 @@ async fn by_select(
         })
         .collect::<Result<Vec<_>>>()?;
     let filter = filter.map(place).transpose()?;
-    let spec = DecodeSpec::new(request.format.clone(), columns);
+    let mut spec = DecodeSpec::new(request.format.clone(), columns);
+    spec.numbers = column_numbers;
     Ok(Compiled { spec, metadata, input, filter, sources })
 }
 
@@ -305,7 +312,7 @@ fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sour
             sources.add(&name, &name, SqlType::String, ColumnSource::Position(n - 1));
         }
     } else {
-        if request.format.kind == FormatKind::Ndjson {
+        if request.format.kind.is_json() {
             for name in &mentioned {
                 if name != WHOLE_ROW && Metadata::of_name(name).is_none() {
                     sources.add(name, name, SqlType::Variant, ColumnSource::Name(name.clone()));

@@ -43,6 +43,15 @@ impl FileColumn {
     pub fn natural_type(&self) -> Result<SqlType> {
         cast::natural_type(&self.field).map_err(|error| error.context(format!("column '{}'", self.name)))
     }
+
+    /// A column of a library whose text may claim to be JSON, and that shows unions its own way.
+    pub(crate) fn foreign(raw: Field) -> Self {
+        let field = settled_field(&raw);
+        let raw = without_json(&raw);
+        let source = settled_field(&raw);
+        let raw = (source.data_type() != raw.data_type()).then_some(raw);
+        Self { name: field.name().clone(), source, field, physical: None, raw }
+    }
 }
 
 /// Name, type, and whether it may be NULL, of each column.

@@ -1,4 +1,4 @@
-//! What the formats with named, typed columns share: Parquet, ORC, Avro.
+//! What the formats with named, typed columns share: Parquet, ORC, Avro, Arrow.
 //!
 //! Comes in: the columns of a file as its library shows them, what is wanted of them, and batches of the
 //! columns that are read. Goes out: [`DecodedBatch`]es whose columns are cast to the types wanted, with a

@@ -44,7 +44,8 @@ impl ColumnPlan {
                 let nulls = values.logical_nulls();
                 for row in (0..rows).filter(|row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(*row))) {
                     if known.binary_search(&row).is_err() {
-                        let message = errors::null_value(index + 1, &output.column.name, &output.ty);
+                        let message =
+                            errors::null_value(self.spec.number(index), &output.column.name, &output.ty);
                         rejected.push((row, index, message));
                     }
                 }
@@ -112,7 +113,8 @@ impl ColumnPlan {
     ) -> Result<ArrayRef> {
         let options = &self.spec.cast;
         let mut convert = |array: &ArrayRef, from: &Field, ty: &SqlType, name: &str| -> Result<ArrayRef> {
-            let context = CastContext { column_number: index + 1, column_name: name.to_owned() };
+            let context =
+                CastContext { column_number: self.spec.number(index), column_name: name.to_owned() };
             let result = cast::cast(array, from, ty, options, &context)?;
             let messages = result.rejects.map(|rejects| rejects.messages).unwrap_or_default();
             rejected.extend(messages.into_iter().map(|(row, message)| (row, index, message)));

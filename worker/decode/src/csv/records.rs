@@ -1,7 +1,7 @@
 //! Records as they are, without columns: what the inference of schemas looks at.
 //!
-//! Comes in: a block of CSV, TSV or NDJSON. Goes out: batches of one column, a list of the texts of each
-//! record's fields, NULLs, quotes and escapes resolved; an NDJSON record is one text. Nothing is parsed
+//! Comes in: a block of CSV, TSV, NDJSON or JSON. Goes out: batches of one column, a list of the texts of each
+//! record's fields, NULLs, quotes and escapes resolved; a JSON record is one text. Nothing is parsed
 //! any further. A record that cannot be taken apart is an error of its row.
 
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(crate) struct RecordDecoder {
 impl RecordDecoder {
     /// For the format of a specification.
     pub(crate) fn new(spec: &DecodeSpec) -> Self {
-        let is_json = spec.format.kind == FormatKind::Ndjson;
+        let is_json = spec.format.kind.is_json();
         // Fields of records are looked at as text: what stands for NULL is NULL, the rest is as it is.
         let rules = if is_json { FileFormat::defaults(FormatKind::Csv) } else { spec.format.clone() };
         Self {
@@ -48,6 +48,28 @@ impl RecordDecoder {
             is_json,
             batch_rows: spec.batch_rows.max(1),
         }
+    }
+
+    /// The elements of a block of JSON.
+    fn decode_elements(
+        &self,
+        block: &TextBlock,
+        elements: &[(u32, u32)],
+        each: &mut dyn FnMut(DecodedBatch) -> Result<()>,
+    ) -> Result<()> {
+        let mut rows = Rows::new(block.input_bytes);
+        let (mut line, mut counted) = (block.first_line, 0);
+        for (start, end) in elements.iter().map(|(start, end)| (*start as usize, *end as usize)) {
+            line += memchr::memchr_iter(b'\n', &block.bytes[counted..start]).count() as u64;
+            counted = start;
+            rows.begin(line);
+            rows.field(Some(&block.bytes[start..end]));
+            rows.end();
+            if rows.len() == self.batch_rows {
+                each(rows.finish(block.bytes.len())?)?;
+            }
+        }
+        each(rows.finish(block.bytes.len())?)
     }
 
     /// The lines of a block that hold something.
@@ -75,6 +97,9 @@ impl RecordDecoder {
 
 impl BlockDecoder for RecordDecoder {
     fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()> {
+        if let Some(elements) = &block.elements {
+            return self.decode_elements(&block, elements, each);
+        }
         if self.is_json {
             return self.decode_lines(&block, each);
         }
@@ -215,8 +240,13 @@ mod tests {
     fn records(kind: FormatKind, text: &str) -> (Vec<Vec<String>>, Vec<u64>) {
         let mut spec = DecodeSpec::new(FileFormat::defaults(kind), Vec::new());
         spec.batch_rows = 3;
-        let block =
-            TextBlock { bytes: text.as_bytes().to_vec(), first_line: 1, last_line: 1, input_bytes: 7 };
+        let block = TextBlock {
+            bytes: text.as_bytes().to_vec(),
+            first_line: 1,
+            last_line: 1,
+            input_bytes: 7,
+            elements: (kind == FormatKind::Json).then(|| vec![(2, 5), (9, 15)]),
+        };
         let (mut rows, mut rejected, mut next) = (Vec::new(), Vec::new(), 0);
         for batch in RecordDecoder::new(&spec).decode(block).unwrap() {
             assert!(batch.row_numbers.len() + batch.errors.len() <= 3);
@@ -257,5 +287,6 @@ mod tests {
         assert_eq!(records(FormatKind::Tsv, "a\\tb\tc\n").0, [["a\tb", "c"]]);
         let (rows, _) = records(FormatKind::Ndjson, "{\"b\":1, \"a\":\",\"}\r\n\n {} \n");
         assert_eq!(rows, [["{\"b\":1, \"a\":\",\"}"], ["{}"]]);
+        assert_eq!(records(FormatKind::Json, "[\n{ }\n ,\n{\n\"a\":1}]").0, [["{ }"], ["{\n\"a\":"]]);
     }
 }

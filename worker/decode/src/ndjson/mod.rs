@@ -1,9 +1,9 @@
-//! NDJSON: one object a line.
+//! NDJSON and JSON: one object a line, or an element.
 //!
-//! Comes in: a block of whole lines. Goes out: batches. [`records`] walks the lines once, checks their
-//! grammar and notes where the value of each wanted field begins and ends; [`cells`] then reads one column
-//! at a time from these spans, straight into the builders. A bad line costs its row only, and the next
-//! line starts afresh.
+//! Comes in: a block of whole lines, or of elements and where they are. Goes out: batches. [`records`] walks
+//! them once, checks their grammar and notes where the value of each wanted field begins and ends; [`cells`]
+//! then reads one column at a time from these spans, straight into the builders. A bad line or element costs
+//! its row only, and the next one starts afresh.
 
 pub(crate) mod cells;
 pub(crate) mod records;
@@ -11,7 +11,7 @@ mod whole_row;
 
 use std::sync::Arc;
 
-use stevedore_common::file_format::{MissingFieldAs, NullFieldAs};
+use stevedore_common::file_format::{FormatKind, MissingFieldAs, NullFieldAs};
 use stevedore_common::{Error, Result};
 
 use crate::batches::{BatchAssembler, BatchPlan};
@@ -25,7 +25,7 @@ use records::{Names, Problem, Records};
 /// Spans that are held at once, as many as stay in the cache.
 const SPANS_AT_ONCE: usize = 1 << 14;
 
-/// Decodes blocks of NDJSON.
+/// Decodes blocks of NDJSON or JSON.
 #[derive(Debug)]
 pub(crate) struct NdjsonDecoder {
     plan: BatchPlan,
@@ -54,7 +54,7 @@ impl NdjsonDecoder {
                 }),
                 ColumnSource::Position(_) => {
                     return Err(Error::invalid(format!(
-                        "column {} is given by position; NDJSON fields have names",
+                        "column {} is given by position; JSON fields have names",
                         column.name
                     )));
                 }
@@ -69,9 +69,9 @@ impl BlockDecoder for NdjsonDecoder {
         let bytes = &block.bytes[..];
         let spec = &self.plan.spec;
         let rows_at_once = (SPANS_AT_ONCE / (2 * self.names.len() + 1)).clamp(1, 1024);
+        let unit = if spec.format.kind == FormatKind::Json { "element" } else { "line" };
         let missing_is_error = spec.format.missing_field_as == MissingFieldAs::Error;
-        let mut records =
-            Records::new(&self.names, bytes, block.first_line, spec.max_nesting, missing_is_error);
+        let mut records = Records::new(&self.names, &block, spec.max_nesting, missing_is_error);
         let mut batches = BatchAssembler::new(&self.plan, &block, self.names.len() * 4)?;
         loop {
             records.fill(rows_at_once.min(batches.room()));
@@ -81,9 +81,10 @@ impl BlockDecoder for NdjsonDecoder {
             for (row, problem) in records.problems() {
                 batches.reject(*row, || match problem {
                     Problem::Invalid { column, reason } => {
-                        format!("invalid JSON at byte {column} of the line: {reason}")
+                        format!("invalid JSON at byte {column} of the {unit}: {reason}")
                     }
-                    Problem::NotAnObject => "expected an object, one a line".to_owned(),
+                    Problem::NotAnObject if unit == "line" => "expected an object, one a line".to_owned(),
+                    Problem::NotAnObject => "expected an object".to_owned(),
                     Problem::Missing(slot) => format!("missing field '{}'", self.names.name(*slot)),
                 });
             }

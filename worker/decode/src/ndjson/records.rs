@@ -1,4 +1,4 @@
-//! Where the values of the wanted fields are, line by line.
+//! Where the values of the wanted fields are, record by record.
 //!
 //! Fields mostly come in the same order from record to record, so each name is first compared with the
 //! one that followed the last time (and the few after it, for fields that are left out); only then is it
@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::blocks::TextBlock;
 use crate::json::scan::{JsonError, skip_space, skip_string, skip_value};
 use crate::json::unescape::unescape;
 use crate::parse::Reason;
@@ -65,7 +66,7 @@ impl Names {
 /// What is wrong with a line as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// The grammar; the byte counts from 1.
+    /// The grammar; the byte counts from 1, in the line or in the element.
     Invalid { column: usize, reason: Reason },
     /// Some other JSON value.
     NotAnObject,
@@ -100,12 +101,15 @@ const REMEMBERED: usize = 4096;
 /// How many fields left out are bridged without a look-up.
 const AHEAD: usize = 4;
 
-/// Walks the lines of a block.
+/// Walks the records of a block.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
     names: &'a Names,
     bytes: &'a [u8],
+    /// JSON: where the records are that were not walked yet. NDJSON: they are the lines.
+    elements: Option<&'a [(u32, u32)]>,
     at: usize,
+    /// The line at `at`.
     line: u64,
     max_nesting: usize,
     missing_is_error: bool,
@@ -121,16 +125,16 @@ pub(crate) struct Records<'a> {
 impl<'a> Records<'a> {
     pub(crate) fn new(
         names: &'a Names,
-        bytes: &'a [u8],
-        line: u64,
+        block: &'a TextBlock,
         max_nesting: usize,
         missing_is_error: bool,
     ) -> Self {
         Self {
             names,
-            bytes,
+            bytes: &block.bytes,
+            elements: block.elements.as_deref(),
             at: 0,
-            line,
+            line: block.first_line,
             max_nesting,
             missing_is_error,
             order: Vec::new(),
@@ -180,12 +184,8 @@ impl<'a> Records<'a> {
         self.lines.clear();
         self.problems.clear();
         self.spans.clear();
-        while self.lines.len() < rows && self.at < self.bytes.len() {
-            let start = self.at;
-            let end = memchr::memchr(b'\n', &self.bytes[start..]).map_or(self.bytes.len(), |n| start + n);
-            self.at = end + 1;
-            let line = self.line;
-            self.line += 1;
+        while self.lines.len() < rows {
+            let Some((start, end, line)) = self.next_record() else { break };
             let first = skip_space(&self.bytes[..end], start);
             if first == end {
                 continue;
@@ -218,6 +218,34 @@ impl<'a> Records<'a> {
             self.lines.push(line);
         }
         self.at = self.at.min(self.bytes.len());
+    }
+
+    /// Where the next record begins and ends, and its line.
+    #[inline(always)]
+    fn next_record(&mut self) -> Option<(usize, usize, u64)> {
+        if let Some(elements) = self.elements {
+            return self.next_element(elements);
+        }
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let start = self.at;
+        let end = memchr::memchr(b'\n', &self.bytes[start..]).map_or(self.bytes.len(), |n| start + n);
+        self.at = end + 1;
+        self.line += 1;
+        Some((start, end, self.line - 1))
+    }
+
+    fn next_element(&mut self, elements: &'a [(u32, u32)]) -> Option<(usize, usize, u64)> {
+        let Some(((start, end), rest)) = elements.split_first() else {
+            self.at = self.bytes.len();
+            return None;
+        };
+        self.elements = Some(rest);
+        let (start, end) = (*start as usize, *end as usize);
+        self.line += memchr::memchr_iter(b'\n', &self.bytes[self.at..start]).count() as u64;
+        self.at = start;
+        Some((start, end, self.line))
     }
 
     /// Walks the object that begins at `at` and writes spans; answers how many slots have no value.
@@ -284,7 +312,7 @@ impl<'a> Records<'a> {
                         at += 1;
                         break;
                     }
-                    None => return Err(JsonError { at, reason: "unexpected end of the line" }),
+                    None => return Err(JsonError { at, reason: "unexpected end of the record" }),
                     Some(_) => return Err(JsonError { at, reason: "expected ',' or '}'" }),
                 }
             }

@@ -15,6 +15,7 @@ use crate::charset::Transcoder;
 use crate::csv::CsvDecoder;
 use crate::csv::records::RecordDecoder;
 use crate::decompress::Decompressor;
+use crate::json::elements::ElementCutter;
 use crate::limits::{DecompressLimits, TextLimits};
 use crate::ndjson::NdjsonDecoder;
 use crate::spec::{DecodeSpec, DecodedBatch};
@@ -43,17 +44,15 @@ pub trait BlockDecoder: Send + Sync {
     }
 }
 
-/// The decoder for a CSV, TSV or NDJSON specification.
+/// The decoder for a CSV, TSV, NDJSON or JSON specification.
 ///
 /// # Errors
 /// Invalid input for a specification that the format cannot serve, unsupported for other formats.
 pub fn text_decoder(spec: Arc<DecodeSpec>) -> Result<Box<dyn BlockDecoder>> {
     Ok(match spec.format.kind {
-        FormatKind::Csv | FormatKind::Tsv | FormatKind::Ndjson if spec.raw_records => {
-            Box::new(RecordDecoder::new(&spec))
-        }
+        kind if kind.is_text() && spec.raw_records => Box::new(RecordDecoder::new(&spec)),
         FormatKind::Csv | FormatKind::Tsv => Box::new(CsvDecoder::new(spec)?),
-        FormatKind::Ndjson => Box::new(NdjsonDecoder::new(spec)?),
+        FormatKind::Ndjson | FormatKind::Json => Box::new(NdjsonDecoder::new(spec)?),
         kind => return Err(Error::not_supported(format!("decoding {kind} files as text"))),
     })
 }
@@ -86,7 +85,44 @@ impl RowNumbering {
 pub struct TextInput {
     decompressor: Option<Decompressor>,
     transcoder: Transcoder,
-    cutter: BlockCutter,
+    cutter: Cutter,
+}
+
+/// What cuts a format's text.
+#[derive(Debug)]
+enum Cutter {
+    Records(Box<BlockCutter>),
+    Elements(Box<ElementCutter>),
+}
+
+impl Cutter {
+    fn count_input(&mut self, bytes: u64) {
+        match self {
+            Self::Records(cutter) => cutter.count_input(bytes),
+            Self::Elements(cutter) => cutter.count_input(bytes),
+        }
+    }
+
+    fn push(&mut self, text: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Records(cutter) => cutter.push(text, each),
+            Self::Elements(cutter) => cutter.push(text, each),
+        }
+    }
+
+    fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Records(cutter) => cutter.rescue(each),
+            Self::Elements(cutter) => cutter.rescue(each),
+        }
+    }
+
+    fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Records(cutter) => cutter.finish(each),
+            Self::Elements(cutter) => cutter.finish(each),
+        }
+    }
 }
 
 impl TextInput {
@@ -106,7 +142,10 @@ impl TextInput {
                 codec => Some(Decompressor::new(codec, decompress)?),
             },
             transcoder: Transcoder::new(&format.encoding, format.encoding_error_mode)?,
-            cutter: BlockCutter::new(format, text),
+            cutter: match format.kind {
+                FormatKind::Json => Cutter::Elements(Box::new(ElementCutter::new(text))),
+                _ => Cutter::Records(Box::new(BlockCutter::new(format, text))),
+            },
         })
     }
 
@@ -118,11 +157,21 @@ impl TextInput {
     pub fn push(&mut self, input: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         self.cutter.count_input(input.len() as u64);
         let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
-        match &mut self.decompressor {
+        let result = match &mut self.decompressor {
             None => transcoder.push(input, &mut |text| cutter.push(text, each)),
             Some(decompressor) => decompressor
                 .push(input, &mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each))),
+        };
+        self.or_rescue(result, each)
+    }
+
+    /// Hands out the records before the place that cannot be read.
+    fn or_rescue(&mut self, result: Result<()>, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        if result.is_err() {
+            // Where `each` has failed it fails again; the first failure is the one to tell.
+            let _ = self.cutter.rescue(each);
         }
+        result
     }
 
     /// Ends the file and hands out the rest.
@@ -132,10 +181,15 @@ impl TextInput {
     pub fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
         if let Some(decompressor) = &mut self.decompressor {
-            decompressor.finish(&mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each)))?;
+            let end = decompressor
+                .finish(&mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each)))
+                .and_then(|()| transcoder.finish(&mut |text| cutter.push(text, each)));
+            self.or_rescue(end, each)?;
+        } else {
+            let end = transcoder.finish(&mut |text| cutter.push(text, each));
+            self.or_rescue(end, each)?;
         }
-        transcoder.finish(&mut |text| cutter.push(text, each))?;
-        cutter.finish(each)
+        self.cutter.finish(each)
     }
 }
 

@@ -16,6 +16,8 @@ use stevedore_common::types::SqlType;
 use super::*;
 use crate::spec::{ColumnSource, OutputColumn};
 
+mod json;
+
 /// What came out of a file: rows as text (`~` for NULL, `?` for a default to come), and the rest.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Decoded {
@@ -41,8 +43,8 @@ fn column(i: usize, text: &str, kind: FormatKind) -> OutputColumn {
         name: name.to_owned(),
         ty: Some(SqlType::parse(ty).unwrap()),
         source: match kind {
-            FormatKind::Ndjson if name == "$1" => ColumnSource::WholeRow,
-            FormatKind::Ndjson => ColumnSource::Name(name.to_owned()),
+            kind if kind.is_json() && name == "$1" => ColumnSource::WholeRow,
+            kind if kind.is_json() => ColumnSource::Name(name.to_owned()),
             _ => ColumnSource::Position(i),
         },
         nullable,
@@ -104,7 +106,10 @@ fn rows_of(batch: &RecordBatch, defaulted: &[Option<arrow::array::BooleanArray>]
 }
 
 fn decode_with(spec: &DecodeSpec, input: &[u8], block_bytes: usize, piece: usize) -> Result<Decoded> {
-    let limits = TextLimits { block_bytes, max_record_bytes: spec.max_record_bytes };
+    decode_within(spec, input, TextLimits { block_bytes, ..TextLimits::default() }, piece)
+}
+
+fn decode_within(spec: &DecodeSpec, input: &[u8], limits: TextLimits, piece: usize) -> Result<Decoded> {
     let decoder = text_decoder(Arc::new(spec.clone()))?;
     let mut source = TextInput::new(
         &spec.format,
@@ -315,29 +320,28 @@ fn an_unclosed_quote_costs_the_row_up_to_the_end_and_names_its_line() {
 
 #[test]
 fn a_record_that_is_too_large_is_an_error_of_the_file() {
-    let mut spec = csv(&["a INT", "b VARCHAR"]);
-    spec.max_record_bytes = 100_000;
+    let limits = TextLimits { block_bytes: 1000, max_record_bytes: 100_000 };
+    let spec = csv(&["a INT", "b VARCHAR"]);
     let input = format!("1,x\n2,\"{}", "open\n".repeat(50_000));
-    let error = decode_with(&spec, input.as_bytes(), 1000, 7000).unwrap_err().to_string();
+    let error = decode_within(&spec, input.as_bytes(), limits, 7000).unwrap_err().to_string();
     assert!(error.contains("line 2 is larger than 100000 bytes (limit max_record_bytes)"), "{error}");
     assert!(error.contains("lack its closing quote"), "{error}");
     let input = format!("{{\"a\":\"{}", "x".repeat(300_000));
-    let mut spec = ndjson(&["a VARCHAR"]);
-    spec.max_record_bytes = 100_000;
-    let error = decode_with(&spec, input.as_bytes(), 1000, 7000).unwrap_err().to_string();
+    let spec = ndjson(&["a VARCHAR"]);
+    let error = decode_within(&spec, input.as_bytes(), limits, 7000).unwrap_err().to_string();
     assert!(error.contains("max_record_bytes"), "{error}");
 }
 
 #[test]
 fn records_below_the_limit_pass_whatever_their_neighbours() {
+    let limits = TextLimits { block_bytes: 1000, max_record_bytes: 100_000 };
     let mut spec = csv(&["a VARCHAR", "b VARCHAR"]);
-    spec.max_record_bytes = 100_000;
     spec.format.field_delimiter = "||".into();
     let long = format!("\"x{}\"||b\n", "long\n".repeat(15_000));
     let input = format!("{long}{}{long}{}", "s||t\n".repeat(10_000), "u\"v||w\n".repeat(10_000));
     for delimiter in ["||", ","] {
         spec.format.field_delimiter = delimiter.into();
-        let decoded = decode_with(&spec, input.replace("||", delimiter).as_bytes(), 1000, 7000).unwrap();
+        let decoded = decode_within(&spec, input.replace("||", delimiter).as_bytes(), limits, 7000).unwrap();
         assert_eq!((decoded.rows.len(), decoded.errors.len()), (20_002, 0));
     }
 }
@@ -599,7 +603,7 @@ fn batches_are_of_the_types_asked_for_and_no_larger() {
     let decoder = text_decoder(Arc::new(spec.clone())).unwrap();
     let bytes = b"1.25,[1],1\n2,[2],2\nx,[3],3\n4,[4],4\n5,[5],5\n".to_vec();
     let batches =
-        decoder.decode(TextBlock { bytes, first_line: 10, last_line: 14, input_bytes: 100 }).unwrap();
+        decoder.decode(TextBlock { bytes, first_line: 10, last_line: 14, input_bytes: 100, elements: None }).unwrap();
     assert_eq!(batches.iter().map(|b| b.batch.num_rows()).collect::<Vec<_>>(), [2, 1, 1]);
     assert_eq!(batches.iter().map(|b| b.input_bytes).sum::<u64>(), 100);
     assert_eq!(batches[1].row_numbers, [3]);
@@ -789,5 +793,32 @@ proptest! {
     ]), 0..60)) {
         let spec = ndjson(&["a VARIANT", "b TUPLE(a INT)", "$1 VARIANT"]);
         let _ = decode_with(&spec, pieces.concat().as_bytes(), 30, 11).unwrap();
+    }
+}
+
+#[test]
+fn records_before_a_damaged_place_are_given() {
+    let mut packed = Vec::new();
+    for text in ["1,a\n2,\"b\n,\"\n", "3,"] {
+        let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+    }
+    packed.extend_from_slice(b"no gzip");
+    let mut spec = csv(&["a INT", "b VARCHAR"]);
+    spec.format.compression = Compression::Gzip;
+    for piece in [1, 1000] {
+        let limits = TextLimits { block_bytes: 1 << 20, max_record_bytes: 1 << 20 };
+        let mut input =
+            TextInput::new(&spec.format, Compression::Gzip, DecompressLimits::default(), limits).unwrap();
+        let mut blocks = Vec::new();
+        let mut each = |block| {
+            blocks.push(block);
+            Ok(())
+        };
+        let pushed = packed.chunks(piece).try_for_each(|piece| input.push(piece, &mut each));
+        assert!(pushed.unwrap_err().to_string().contains("damaged"));
+        let decoder = text_decoder(Arc::new(spec.clone())).unwrap();
+        assert_eq!(collect(&*decoder, blocks).unwrap().rows, ["1|a", "2|b\n,"]);
     }
 }
