@@ -137,6 +137,11 @@ impl MemoryBudget {
         Self { permits: Arc::new(Semaphore::new(kib as usize)), kib }
     }
 
+    /// All of it, in bytes.
+    pub fn total(&self) -> u64 {
+        u64::from(self.kib) << 10
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         (u64::from(self.kib) - (self.permits.available_permits() as u64).min(u64::from(self.kib))) << 10

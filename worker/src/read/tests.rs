@@ -110,7 +110,7 @@ async fn read_all(
                     file.lines.extend(&batch.lines);
                     file.rejected.extend(batch.errors.iter().map(|e| e.line));
                 }
-                FileEvent::Stored(_) => panic!("no layout was given"),
+                FileEvent::Stored(..) => panic!("no layout was given"),
                 FileEvent::Finished(totals) => file.end = Some(Ok(totals)),
                 FileEvent::Failed(e) => file.end = Some(Err(e)),
             }

@@ -15,7 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 use stevedore_common::{Error, Result};
-use stevedore_decode::parquet::StoredGroup;
+use stevedore_decode::parquet::{StoredChunk, StoredColumn, StoredGroup};
 
 use super::WrittenFile;
 use super::encode::{Encoding, RowGroup};
@@ -116,7 +116,7 @@ impl FileWriter {
         Ok(file_full)
     }
 
-    /// Takes a row group as it is stored: the rows before it become a row group of their own. Says whether
+    /// Takes a row group whose columns are ready: the rows before it become a row group of their own. Says whether
     /// the file has reached its target size.
     pub(super) async fn write_stored(&mut self, group: StoredGroup) -> Result<bool> {
         self.encode_chunk().await?;
@@ -128,8 +128,13 @@ impl FileWriter {
         };
         open.encoded().await?;
         let mut open = open.end_row_group(&context).await?;
-        for (field, column) in context.storage_schema.fields().iter().zip(&group.columns) {
-            open.nans.add_to(field, column.nans);
+        for column in &group.columns {
+            match column {
+                StoredColumn::Copied(chunks) => {
+                    chunks.iter().for_each(|chunk| open.nans.add_chunk(chunk.metadata.column_descr(), chunk.nans));
+                }
+                StoredColumn::Encoded(column) => open.nans.add_counts(&column.nans),
+            }
         }
         let open = self.open.insert(open.append(group).await?);
         Ok(open.parquet.bytes_written() >= context.target_file_bytes)
@@ -152,7 +157,7 @@ impl FileWriter {
             true => context.leaves_per_column.iter().map(|leaves| vec![true; *leaves]).collect(),
             false => pays,
         };
-        let properties = properties(&self.context, &pays)?;
+        let properties = properties(self.context.leaf_paths.iter().zip(pays.into_iter().flatten()))?;
         let (sink, upload) = upload::start(self.context.store.clone(), self.path.clone(), self.context.local);
         // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
         // for readers to disagree with.
@@ -216,19 +221,16 @@ impl OpenFile {
         .await
     }
 
-    /// Appends a row group as it is stored.
+    /// Appends a row group whose columns are ready.
     async fn append(self, stored: StoredGroup) -> Result<Self> {
         self.write_row_group(move |group| {
-            stored.columns.into_iter().try_for_each(|chunk| {
-                let close = ColumnCloseResult {
-                    bytes_written: chunk.metadata.compressed_size().unsigned_abs(),
-                    rows_written: stored.rows,
-                    metadata: chunk.metadata.clone(),
-                    bloom_filter: None,
-                    column_index: None,
-                    offset_index: None,
-                };
-                group.append_column(&chunk, close)
+            stored.columns.into_iter().try_for_each(|column| match column {
+                StoredColumn::Copied(chunks) => {
+                    chunks.into_iter().try_for_each(|chunk| copy_chunk(group, &chunk, stored.rows))
+                }
+                StoredColumn::Encoded(column) => {
+                    column.chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
+                }
             })
         })
         .await
@@ -270,7 +272,25 @@ fn finish_parquet(mut parquet: SerializedFileWriter<PartSink>) -> Result<(Parque
     Ok((metadata, bytes))
 }
 
-fn properties(context: &WriteContext, dictionaries: &[Vec<bool>]) -> Result<WriterProperties> {
+/// Copies a chunk as it is stored.
+fn copy_chunk(
+    group: &mut SerializedRowGroupWriter<'_, PartSink>,
+    chunk: &StoredChunk,
+    rows: u64,
+) -> Result<(), ParquetError> {
+    let close = ColumnCloseResult {
+        bytes_written: chunk.metadata.compressed_size().unsigned_abs(),
+        rows_written: rows,
+        metadata: chunk.metadata.clone(),
+        bloom_filter: None,
+        column_index: None,
+        offset_index: None,
+    };
+    group.append_column(chunk, close)
+}
+
+/// How columns are encoded; with the path of each leaf, whether a dictionary pays for it.
+pub(super) fn properties<'a>(leaves: impl Iterator<Item = (&'a Vec<String>, bool)>) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(1).map_err(|e| parquet_failed(&e))?;
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
@@ -279,8 +299,8 @@ fn properties(context: &WriteContext, dictionaries: &[Vec<bool>]) -> Result<Writ
         .set_offset_index_disabled(true)
         .set_dictionary_enabled(false)
         .set_created_by(concat!("stevedore version ", env!("CARGO_PKG_VERSION")).to_owned());
-    for (path, pays) in context.leaf_paths.iter().zip(dictionaries.iter().flatten()) {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(path.clone()), *pays);
+    for (path, pays) in leaves {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(path.clone()), pays);
     }
     Ok(properties.build())
 }

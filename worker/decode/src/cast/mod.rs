@@ -25,7 +25,7 @@ use stevedore_common::error::{Error, Result};
 use stevedore_common::types::SqlType;
 
 pub use matrix::check;
-pub(crate) use source::UUID_EXTENSION;
+pub(crate) use source::{INTERVAL_EXTENSION, UUID_EXTENSION};
 pub use source::natural_type;
 
 use crate::errors;
