@@ -195,7 +195,7 @@ fn columns_go_their_own_ways() {
         let names = batch.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
         RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap()
     };
-    let micros = || (0..rows).map(|n| Some(n as i64));
+    let micros = || (0..rows).map(|n| (n != 3).then_some(n as i64));
     // A time without zone is the same where the session's zone is UTC.
     let naive = with(1, Arc::new(TimestampMicrosecondArray::from_iter(micros())));
     assert_eq!(ways(&naive, Compression::SNAPPY), "ccc");

@@ -281,7 +281,11 @@ impl ParquetFile {
         let make = || match plan.columns.get(index) {
             Some(Way::Copy { column, output, alike }) => {
                 let table = target.layout.columns.get(index)?;
-                self.copied(task, bytes, table, *column, *output, alike).map(StoredColumn::Copied)
+                match self.copied(task, bytes, table, *column, *output, alike) {
+                    Some(chunks) => Some(StoredColumn::Copied(chunks)),
+                    // Where a row is to blame, its cast tells now.
+                    None => encoded(target, index, &mut self.values(task, bytes, *column, *output)?),
+                }
             }
             Some(Way::Encode { column, output }) => {
                 let mut values = self.values(task, bytes, *column, *output)?;
