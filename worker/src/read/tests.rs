@@ -19,6 +19,8 @@ use stevedore_decode::spec::{ColumnSource, OutputColumn};
 
 use super::*;
 
+mod parquet_files;
+
 fn spec(kind: FormatKind) -> Arc<DecodeSpec> {
     let source = match kind {
         FormatKind::Csv | FormatKind::Tsv => ColumnSource::Position(0),
