@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -18,74 +19,83 @@ use stevedore_common::error::{Error, Result};
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::types::SqlType;
 use stevedore_decode::parquet::{
-    ColumnDefaults, ColumnEncoder, ColumnEncoders, Footer, ParquetFile, StoredLayout, StoredTarget, read_footer,
+    ColumnDefaults, ColumnEncoder, ColumnEncoders, Footer, ParquetFile, StoredLayout, StoredTarget,
+    read_footer,
 };
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 
 const ROWS: u64 = 200_000;
-const WORDS: [&str; 12] =
-    ["lane", "change", "slow", "truck", "wet", "road", "left", "merge", "night", "tunnel", "crossing", "stop"];
+const WORDS: [&str; 12] = [
+    "lane", "change", "slow", "truck", "wet", "road", "left", "merge", "night", "tunnel", "crossing", "stop",
+];
 
 /// Nothing is encoded here.
-struct None_;
+struct Nothing;
 
-impl ColumnEncoders for None_ {
+impl ColumnEncoders for Nothing {
     fn begin(&self, column: usize, _: &[ArrayRef]) -> Result<Box<dyn ColumnEncoder>> {
         Err(Error::internal(format!("column {column} is not copied")))
     }
 }
 
-impl ColumnDefaults for None_ {
+impl ColumnDefaults for Nothing {
     fn values(&self, column: usize, _: usize) -> Result<ArrayRef> {
         Err(Error::internal(format!("column {column} is not copied")))
     }
 }
 
+/// A fixed sequence, so that every run decodes the same bytes.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+
+    fn texts(&mut self, make: impl Fn(&mut Self) -> String) -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..ROWS).map(|_| make(self))))
+    }
+
+    fn degrees(&mut self) -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values((0..ROWS).map(|_| self.next(10_000_000) as f64 / 1e6)))
+    }
+}
+
 fn rows() -> RecordBatch {
-    let mut state = 1u64;
-    let mut random = |below: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
-    let mut texts = |make: &mut dyn FnMut(&mut dyn FnMut(u64) -> u64) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter((0..ROWS).map(|_| Some(make(&mut random)))))
-    };
-    let vehicle = texts(&mut |random| format!("vehicle-{:05}", random(5000)));
-    let sensor = texts(&mut |random| format!("camera_{}", random(12)));
-    let note = texts(&mut |random| (0..6).map(|_| WORDS[random(12) as usize]).collect::<Vec<_>>().join(" "));
-    let mut numbers = |below: u64| (0..ROWS).map(|_| random(below)).collect::<Vec<u64>>();
+    let mut random = Random(1);
     let seconds = |row: u64| 1_714_550_400 + row as i64;
-    let at: Vec<i64> = numbers(1_000_000)
-        .into_iter()
-        .zip(0..)
-        .map(|(micros, row)| seconds(row) * 1_000_000 + micros as i64)
-        .collect();
-    let degrees = |values: Vec<u64>| Float64Array::from_iter_values(values.into_iter().map(|v| v as f64 / 1e6));
+    let at: Vec<i64> =
+        (0..ROWS).map(|row| seconds(row) * 1_000_000 + random.next(1_000_000) as i64).collect();
+    let word = |random: &mut Random| WORDS[random.next(12) as usize];
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("id", Arc::new(Int64Array::from_iter_values(0..ROWS as i64))),
-        ("vehicle", vehicle),
-        ("sensor", sensor),
+        ("vehicle", random.texts(|random| format!("vehicle-{:05}", random.next(5000)))),
+        ("sensor", random.texts(|random| format!("camera_{}", random.next(12)))),
         ("at", Arc::new(TimestampMicrosecondArray::from(at).with_timezone("UTC"))),
-        ("latitude", Arc::new(degrees(numbers(10_000_000)))),
-        ("longitude", Arc::new(degrees(numbers(10_000_000)))),
-        ("speed", Arc::new(Int32Array::from_iter_values(numbers(140).into_iter().map(|v| v as i32)))),
-        ("braking", Arc::new(BooleanArray::from_iter(numbers(10).into_iter().map(|v| Some(v == 0))))),
-        ("note", note),
+        ("latitude", random.degrees()),
+        ("longitude", random.degrees()),
+        ("speed", Arc::new(Int32Array::from_iter_values((0..ROWS).map(|_| random.next(140) as i32)))),
+        ("braking", Arc::new(BooleanArray::from_iter((0..ROWS).map(|_| Some(random.next(10) == 0))))),
+        ("note", random.texts(|random| (0..6).map(|_| word(random)).collect::<Vec<_>>().join(" "))),
         ("day", Arc::new(Date32Array::from_iter_values((0..ROWS).map(|row| (seconds(row) / 86_400) as i32)))),
     ];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+        .unwrap()
 }
 
 fn benches(criterion: &mut Criterion) {
     let batch = rows();
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     let file = Bytes::from(bytes);
     let Footer::Ready(metadata) = read_footer(file.len() as u64, &file).unwrap() else { return };
-    let columns = batch.schema().fields().iter().map(|field| OutputColumn {
+    let fields = batch.schema();
+    let columns = fields.fields().iter().map(|field| OutputColumn {
         name: field.name().clone(),
         ty: Some(SqlType::from_arrow_field(field).unwrap()),
         source: ColumnSource::Name(field.name().clone()),
@@ -98,9 +108,9 @@ fn benches(criterion: &mut Criterion) {
     let fetched: Vec<Bytes> =
         task.byte_ranges.iter().map(|range| file.slice(range.start as usize..range.end as usize)).collect();
     let schema = ArrowSchemaConverter::new().convert(&batch.schema()).unwrap();
-    let layout = Arc::new(StoredLayout::new(&schema, Arc::new(None_)));
+    let layout = Arc::new(StoredLayout::new(&schema, Arc::new(Nothing)));
     let columns = (0..batch.num_columns()).map(Some).collect();
-    let target = StoredTarget { layout, columns, defaults: Arc::new(None_), least_rows: 1 };
+    let target = StoredTarget { layout, columns, defaults: Arc::new(Nothing), least_rows: 1 };
     let plan = parquet.stored_plan(0, &target).unwrap();
 
     let mut group = criterion.benchmark_group("parquet");
@@ -111,11 +121,12 @@ fn benches(criterion: &mut Criterion) {
     let bytes = task.fetched(fetched.clone()).unwrap();
     group.bench_function("verify", |bencher| {
         bencher.iter(|| {
-            let column = |index| parquet.stored_column(&task, &bytes, &plan, &target, index).unwrap();
-            (0..plan.len()).map(column).count()
+            for index in 0..plan.len() {
+                black_box(parquet.stored_column(&task, &bytes, &plan, &target, index).unwrap());
+            }
         });
     });
-    for (index, field) in batch.schema().fields().iter().enumerate() {
+    for (index, field) in fields.fields().iter().enumerate() {
         group.bench_function(format!("verify {}", field.name()), |bencher| {
             bencher.iter(|| parquet.stored_column(&task, &bytes, &plan, &target, index).unwrap());
         });

@@ -52,7 +52,8 @@ pub(crate) fn row_filter(
     let mut places: Vec<usize> = collect_columns(&condition).iter().map(PhysicalColumn::index).collect();
     places.sort_unstable();
     let schema = Arc::new(input.project(&places).ok()?);
-    let columns = places.iter().map(|place| decoded.get(*place).copied().flatten()).collect::<Option<Vec<_>>>()?;
+    let columns =
+        places.iter().map(|place| decoded.get(*place).copied().flatten()).collect::<Option<Vec<_>>>()?;
     let condition = reassign_expr_columns(condition, &schema).ok()?;
     let pruning = PruningPredicate::try_new(Arc::clone(&condition), Arc::clone(&schema)).ok();
     Some(Arc::new(Condition { condition, schema, columns, pruning: pruning.map(Arc::new) }))

@@ -17,8 +17,8 @@ use stevedore_common::storage::{PinnedFile, Store};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{
-    BlockingRanges, Footer, GroupBytes, ParquetFile, RowFilter, RowGroupTask, StoredColumn, StoredGroup, StoredPlan, StoredTarget,
-    TAIL_BYTES, file_schema, read_footer,
+    BlockingRanges, Footer, GroupBytes, ParquetFile, RowFilter, RowGroupTask, StoredColumn, StoredGroup,
+    StoredPlan, StoredTarget, TAIL_BYTES, file_schema, read_footer,
 };
 use stevedore_proto::v1::FileTask;
 use tokio::runtime::Handle;

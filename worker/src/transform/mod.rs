@@ -146,8 +146,10 @@ impl Transform {
 
 impl ColumnDefaults for Transform {
     fn values(&self, column: usize, rows: usize) -> Result<ArrayRef> {
-        let output =
-            self.outputs.get(column).ok_or_else(|| Error::internal(format!("the table has no column {column}")))?;
+        let output = self
+            .outputs
+            .get(column)
+            .ok_or_else(|| Error::internal(format!("the table has no column {column}")))?;
         evaluate::default_values(output, rows)
     }
 }

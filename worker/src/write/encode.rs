@@ -164,9 +164,7 @@ impl RowGroup {
         for column in self.columns.iter() {
             let encoder = column.lock().take().ok_or_else(|| Error::internal("a column was closed twice"))?;
             let encoders = encoders.clone();
-            tasks.push(async move {
-                encoders.run(move || encoder.finish()).await
-            });
+            tasks.push(async move { encoders.run(move || encoder.finish()).await });
         }
         let mut chunks = Vec::new();
         let mut nans = NanCounts::default();

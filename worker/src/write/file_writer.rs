@@ -131,7 +131,9 @@ impl FileWriter {
         for column in &group.columns {
             match column {
                 StoredColumn::Copied(chunks) => {
-                    chunks.iter().for_each(|chunk| open.nans.add_chunk(chunk.metadata.column_descr(), chunk.nans));
+                    chunks
+                        .iter()
+                        .for_each(|chunk| open.nans.add_chunk(chunk.metadata.column_descr(), chunk.nans));
                 }
                 StoredColumn::Encoded(column) => open.nans.add_counts(&column.nans),
             }
@@ -290,7 +292,9 @@ fn copy_chunk(
 }
 
 /// How columns are encoded; with the path of each leaf, whether a dictionary pays for it.
-pub(super) fn properties<'a>(leaves: impl Iterator<Item = (&'a Vec<String>, bool)>) -> Result<WriterProperties> {
+pub(super) fn properties<'a>(
+    leaves: impl Iterator<Item = (&'a Vec<String>, bool)>,
+) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(1).map_err(|e| parquet_failed(&e))?;
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))

@@ -33,7 +33,8 @@ impl ColumnEncoders for TableEncoders {
         let missing = || Error::internal(format!("the table has no column {column}"));
         let field = self.storage_schema.fields().get(column).ok_or_else(missing)?.clone();
         let first: usize = self.leaves_per_column[..column].iter().sum();
-        let leaves = self.leaf_paths.get(first..first + self.leaves_per_column[column]).ok_or_else(missing)?;
+        let leaves =
+            self.leaf_paths.get(first..first + self.leaves_per_column[column]).ok_or_else(missing)?;
         let pays = match sample.is_empty() {
             true => vec![true; leaves.len()],
             false => dictionaries_pay(&alone(sample)?, 0),
@@ -42,7 +43,8 @@ impl ColumnEncoders for TableEncoders {
         // A file of this column alone gives the writers of its leaves; nothing is written to it.
         let root = self.parquet_schema.root_schema();
         let parquet_field = root.get_fields().get(column).ok_or_else(missing)?.clone();
-        let root = Type::group_type_builder(root.name()).with_fields(vec![parquet_field]).build().map_err(failed)?;
+        let root =
+            Type::group_type_builder(root.name()).with_fields(vec![parquet_field]).build().map_err(failed)?;
         let file = SerializedFileWriter::new(std::io::sink(), Arc::new(root), properties).map_err(failed)?;
         let schema = Arc::new(Schema::new(vec![field.clone()]));
         let writers =

@@ -9,8 +9,8 @@ use arrow::array::{
 };
 use arrow::compute;
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Field, IntervalMonthDayNano, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
+    DataType, Date32Type, Date64Type, Field, IntervalMonthDayNano, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use stevedore_common::error::Result;
 use stevedore_common::types::{EXTENSION_NAME, SqlType};

@@ -138,8 +138,9 @@ fn without_intervals(metadata: &Arc<ParquetMetaData>) -> Result<Arc<ParquetMetaD
     if !schema.columns().iter().any(|column| column.converted_type() == ConvertedType::INTERVAL) {
         return Ok(metadata.clone());
     }
-    let damaged =
-        |error: ParquetError| Error::bad_data(format!("the schema of the Parquet file cannot be read: {error}"));
+    let damaged = |error: ParquetError| {
+        Error::bad_data(format!("the schema of the Parquet file cannot be read: {error}"))
+    };
     let root = plain_field(&schema.root_schema_ptr()).map_err(damaged)?;
     let of_file = FileMetaData::new(
         of_file.version(),

@@ -124,7 +124,8 @@ impl ParquetFile {
 
     /// The bytes of some columns of a row group, in file order, neighbours joined.
     pub(super) fn byte_ranges(&self, row_group: usize, columns: &[usize]) -> Vec<Range<u64>> {
-        let chunks = self.metadata.row_groups().get(row_group).map(|group| group.columns()).unwrap_or_default();
+        let chunks =
+            self.metadata.row_groups().get(row_group).map(|group| group.columns()).unwrap_or_default();
         let leaves = columns.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
         let mut ranges: Vec<Range<u64>> = leaves
             .filter_map(|leaf| chunks.get(leaf))
@@ -160,7 +161,8 @@ impl ParquetFile {
     /// The bytes of a row group that is too large to be held: they are read as they are needed, more than once
     /// where they are used more than once.
     pub fn in_store(&self, task: &RowGroupTask, store: Arc<dyn BlockingRanges>) -> GroupBytes {
-        let leaves = self.columns.read.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
+        let leaves =
+            self.columns.read.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
         let group = self.metadata.row_groups().get(task.row_group);
         let chunks = leaves.filter_map(|leaf| group?.columns().get(leaf));
         let ranges = chunks.map(|chunk| {

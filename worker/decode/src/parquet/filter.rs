@@ -16,7 +16,9 @@ use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelecti
 use ::parquet::basic::{ColumnOrder, Type as PhysicalType};
 use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::statistics::Statistics;
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -106,7 +108,8 @@ impl ParquetFile {
     /// The tasks of which a row may pass.
     pub fn without_hopeless(&self, tasks: Vec<RowGroupTask>, filter: &dyn RowFilter) -> Vec<RowGroupTask> {
         let groups = self.metadata.row_groups();
-        let groups: Option<Vec<&RowGroupMetaData>> = tasks.iter().map(|task| groups.get(task.row_group)).collect();
+        let groups: Option<Vec<&RowGroupMetaData>> =
+            tasks.iter().map(|task| groups.get(task.row_group)).collect();
         let Some(groups) = groups else { return tasks };
         let keep = filter.may_pass(&Footers { file: self, groups });
         if keep.len() != tasks.len() {
@@ -117,7 +120,11 @@ impl ParquetFile {
 
     /// The parts of a task: what the filter looks at, and the rest. `None` where the filter has to see all of
     /// the columns that are read, or a whole row.
-    pub fn split_task(&self, task: &RowGroupTask, filter: &dyn RowFilter) -> Option<(RowGroupTask, RowGroupTask)> {
+    pub fn split_task(
+        &self,
+        task: &RowGroupTask,
+        filter: &dyn RowFilter,
+    ) -> Option<(RowGroupTask, RowGroupTask)> {
         let looked_at = self.filter_columns(filter)?;
         let (first, rest): (Vec<usize>, Vec<usize>) =
             self.columns.read.iter().partition(|column| looked_at.contains(column));
@@ -330,7 +337,10 @@ impl Footers<'_> {
             || source.raw.is_some()
             || cast::natural_type(&source.source).ok()? != output.ty
             || !is_ordered(file.metadata.file_metadata().column_order(leaf))
-            || !may_be_compared(source.source.data_type(), file.reader.parquet_schema().column(leaf).physical_type())
+            || !may_be_compared(
+                source.source.data_type(),
+                file.reader.parquet_schema().column(leaf).physical_type(),
+            )
         {
             return None;
         }
@@ -405,10 +415,9 @@ fn may_be_compared(data_type: &DataType, physical: PhysicalType) -> bool {
         | DataType::UInt32
         | DataType::UInt64
         | DataType::Date32
-        | DataType::Timestamp(..) => matches!(
-            physical,
-            PhysicalType::BOOLEAN | PhysicalType::INT32 | PhysicalType::INT64
-        ),
+        | DataType::Timestamp(..) => {
+            matches!(physical, PhysicalType::BOOLEAN | PhysicalType::INT32 | PhysicalType::INT64)
+        }
         DataType::Decimal128(..) => physical != PhysicalType::BYTE_ARRAY,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => physical == PhysicalType::BYTE_ARRAY,
         DataType::Dictionary(_, values) => may_be_compared(values, physical),

@@ -87,7 +87,10 @@ fn check(metadata: &ParquetMetaData, file_size: u64) -> Result<()> {
                 return Err(Error::not_supported(format!("encrypted Parquet files (column '{}')", name())));
             }
             if column.compression() == Compression::LZO {
-                return Err(Error::not_supported(format!("Parquet files compressed with LZO (column '{}')", name())));
+                return Err(Error::not_supported(format!(
+                    "Parquet files compressed with LZO (column '{}')",
+                    name()
+                )));
             }
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
             let end = start.checked_add(column.compressed_size());

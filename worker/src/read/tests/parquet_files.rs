@@ -36,8 +36,9 @@ fn file(rows: i64, group: i64) -> Vec<u8> {
     let a = Arc::new(Int64Array::from_iter_values(0..rows));
     let b = Arc::new(Int64Array::from_iter_values((0..rows).map(noise)));
     let batch = RecordBatch::try_new(schema.clone(), vec![a, b]).unwrap();
-    let properties =
-        WriterProperties::builder().set_max_row_group_row_count(Some(group as usize)).set_dictionary_enabled(false);
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group as usize))
+        .set_dictionary_enabled(false);
     let mut out = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties.build())).unwrap();
     writer.write(&batch).unwrap();
@@ -82,7 +83,8 @@ async fn rows_that_do_not_pass_are_left_out_and_counted() {
     let store = Store::in_memory();
     let whole = put(&store, 0, "a.parquet", file(10_000, 1000)).await;
     let mut spec = spec(FormatKind::Parquet).as_ref().clone();
-    let b = OutputColumn { name: "b".into(), source: ColumnSource::Name("b".into()), ..spec.columns[0].clone() };
+    let b =
+        OutputColumn { name: "b".into(), source: ColumnSource::Name("b".into()), ..spec.columns[0].clone() };
     spec.columns.push(b);
     // Nine row groups cannot pass; of the last one a tenth does.
     let filter = Arc::new(AtLeast(9900, AtomicUsize::new(0)));
@@ -92,7 +94,9 @@ async fn rows_that_do_not_pass_are_left_out_and_counted() {
     while let Some(FileRead { event, .. }) = events.next().await {
         match event {
             FileEvent::Batch(batch) => {
-                assert!(batch.batch.column(1).as_primitive::<Int64Type>().values().iter().all(|b| *b >= 9900));
+                assert!(
+                    batch.batch.column(1).as_primitive::<Int64Type>().values().iter().all(|b| *b >= 9900)
+                );
                 rows.extend(values(&batch));
                 numbers.extend(batch.row_numbers.iter().map(|row| *row as i64));
             }

@@ -94,7 +94,8 @@ impl Load {
     /// Which columns of the first row group are copied: `c` copied, `e` encoded, nothing for row by row.
     fn ways(&self) -> String {
         let columns = self.group(&self.tasks()[0]).map(|group| group.columns).unwrap_or_default();
-        let letter = |column: &StoredColumn| if matches!(column, StoredColumn::Copied(_)) { 'c' } else { 'e' };
+        let letter =
+            |column: &StoredColumn| if matches!(column, StoredColumn::Copied(_)) { 'c' } else { 'e' };
         columns.iter().map(letter).collect()
     }
 
@@ -207,7 +208,10 @@ fn columns_go_their_own_ways() {
     // Another number type; values that may not be NULL; a smaller type, stored alike; one without sign.
     let ints = 0..rows as i32;
     assert_eq!(ways(&with(2, Arc::new(Int64Array::from_iter(micros()))), Compression::SNAPPY), "cce");
-    assert_eq!(ways(&with(2, Arc::new(Int32Array::from_iter_values(ints.clone()))), Compression::SNAPPY), "cce");
+    assert_eq!(
+        ways(&with(2, Arc::new(Int32Array::from_iter_values(ints.clone()))), Compression::SNAPPY),
+        "cce"
+    );
     let small = Int16Array::from_iter(ints.clone().map(|n| (n != 3).then_some(n as i16)));
     assert_eq!(ways(&with(2, Arc::new(small)), Compression::SNAPPY), "ccc");
     let unsigned = UInt32Array::from_iter(ints.map(|n| (n != 3).then_some(n as u32)));
@@ -226,7 +230,8 @@ fn columns_go_their_own_ways() {
     let tiny = Table::new(&["TINYINT UNSIGNED", "INT"]);
     let layout = tiny.writer(0).stored_layout().unwrap();
     for (most, expected) in [(255, "cc"), (256, "")] {
-        let numbers = || Arc::new(Int32Array::from_iter((0..=most).map(|n| (n != 3).then_some(n)))) as ArrayRef;
+        let numbers =
+            || Arc::new(Int32Array::from_iter((0..=most).map(|n| (n != 3).then_some(n)))) as ArrayRef;
         let batch = RecordBatch::try_from_iter([("c0", numbers()), ("c1", numbers())]).unwrap();
         let file = foreign_file(&batch, Compression::SNAPPY);
         assert_eq!(tiny.load(&file, layout.clone(), |_| ()).ways(), expected);
@@ -234,7 +239,8 @@ fn columns_go_their_own_ways() {
     // VARIANT is text that has to be JSON.
     let variant = Table::new(&["VARIANT", "TIMESTAMP", "INT"]);
     let layout = variant.writer(0).stored_layout().unwrap();
-    let json = with(0, Arc::new(StringArray::from_iter((0..rows).map(|n| (n > 0).then(|| format!("[{n}]"))))));
+    let json =
+        with(0, Arc::new(StringArray::from_iter((0..rows).map(|n| (n > 0).then(|| format!("[{n}]"))))));
     let load = variant.load(&foreign_file(&json, Compression::SNAPPY), layout, |_| ());
     assert_eq!(load.ways(), "ecc");
     // Small row groups are merged with others; partitions have no such layout.

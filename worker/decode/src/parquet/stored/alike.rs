@@ -31,11 +31,11 @@ pub(super) struct Alike {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verified {
     /// Page by page, or by the library where that does not do.
-    ByPages,
+    PagesOrLibrary,
     /// Page by page alone: the library would cut what its Arrow type cannot hold.
-    ByPagesAlone,
+    Pages,
     /// By the library: a nested column.
-    ByLibrary,
+    Library,
 }
 
 /// A column of a file, as the file describes it.
@@ -63,7 +63,10 @@ pub(super) fn alike(
         || null_if
         || chunks.len() != target.leaves.len()
         || !chunks.iter().all(is_well_stored)
-        || !chunks.iter().zip(&target.leaves).all(|(chunk, leaf)| is_laid_out_alike(chunk.column_descr(), leaf))
+        || !chunks
+            .iter()
+            .zip(&target.leaves)
+            .all(|(chunk, leaf)| is_laid_out_alike(chunk.column_descr(), leaf))
     {
         return None;
     }
@@ -75,8 +78,8 @@ pub(super) fn alike(
         let allowed = values_alike(chunk.column_descr(), leaf, column.source.data_type(), &from, ty, spec)?;
         let by = match Meaning::of(chunk.column_descr()) {
             _ if leaf.max_rep_level() > 0 => return None,
-            Some(Meaning::Integer { bits: 8 | 16, .. }) => Verified::ByPagesAlone,
-            _ => Verified::ByPages,
+            Some(Meaning::Integer { bits: 8 | 16, .. }) => Verified::Pages,
+            _ => Verified::PagesOrLibrary,
         };
         return Some(Alike { allowed, by });
     }
@@ -87,7 +90,7 @@ pub(super) fn alike(
         meaning.is_some() && meaning == Meaning::of(leaf)
     });
     (same_type && same_leaves && same_shape(source.field, &target.field))
-        .then_some(Alike { allowed: None, by: Verified::ByLibrary })
+        .then_some(Alike { allowed: None, by: Verified::Library })
 }
 
 /// Compressed by what readers know, and where its metadata say.
@@ -180,9 +183,10 @@ impl Meaning {
                     PhysicalType::INT32 | PhysicalType::INT64 | PhysicalType::FIXED_LEN_BYTE_ARRAY,
                     ConvertedType::DECIMAL,
                 ) => Self::Decimal { scale: leaf.type_scale() },
-                (PhysicalType::BYTE_ARRAY, ConvertedType::UTF8 | ConvertedType::JSON | ConvertedType::ENUM) => {
-                    Self::Text
-                }
+                (
+                    PhysicalType::BYTE_ARRAY,
+                    ConvertedType::UTF8 | ConvertedType::JSON | ConvertedType::ENUM,
+                ) => Self::Text,
                 (PhysicalType::BYTE_ARRAY, ConvertedType::NONE) => Self::Bytes,
                 _ => return None,
             },

@@ -1,9 +1,9 @@
 //! What was seen of a column: its NULLs, its NaNs, its least and greatest value, as the statistics of a
 //! chunk have them. What a source file claims of its values plays no part.
 
-use ::parquet::basic::Type as PhysicalType;
+use ::parquet::basic::{LogicalType, Type as PhysicalType};
 use ::parquet::data_type::{ByteArray, FixedLenByteArray};
-use ::parquet::file::statistics::Statistics;
+use ::parquet::file::statistics::{Statistics, ValueStatistics};
 use ::parquet::schema::types::ColumnDescriptor;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute;
@@ -13,7 +13,7 @@ use arrow::datatypes::{
 };
 use stevedore_common::error::{Error, Result};
 
-/// Longer bounds are left out of the statistics.
+/// Longer bounds are cut.
 const LONGEST_BOUND: usize = 64;
 
 /// What was seen of a column.
@@ -208,14 +208,57 @@ impl Facts {
                 Statistics::double(Some(a), Some(b), None, nulls, false)
             }
             (Bounds::Bytes(a, b), PhysicalType::BYTE_ARRAY) => {
-                if a.len() > LONGEST_BOUND || b.len() > LONGEST_BOUND {
-                    return Some(empty_statistics(target, nulls));
-                }
-                Statistics::byte_array(Some(ByteArray::from(a)), Some(ByteArray::from(b)), None, nulls, false)
+                let text = target.logical_type_ref() == Some(&LogicalType::String);
+                let (least, greatest) = (cut(&a, text), next_above(&b, text));
+                let exact = |bound: Option<&[u8]>, value: &[u8]| bound == Some(value);
+                let (least_exact, greatest_exact) = (exact(Some(least), &a), exact(greatest.as_deref(), &b));
+                let bytes = |bound: &[u8]| ByteArray::from(bound.to_vec());
+                let bounds = ValueStatistics::new(
+                    Some(bytes(least)),
+                    greatest.as_deref().map(bytes),
+                    None,
+                    nulls,
+                    false,
+                );
+                Statistics::ByteArray(bounds.with_min_is_exact(least_exact).with_max_is_exact(greatest_exact))
             }
             _ => return None,
         })
     }
+}
+
+/// The beginning of a value, short enough for a bound.
+fn cut(value: &[u8], text: bool) -> &[u8] {
+    let mut end = value.len().min(LONGEST_BOUND);
+    // Not between the bytes of a character.
+    while text && end < value.len() && end > 0 && value[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    &value[..end]
+}
+
+/// The value, or a shorter one above all that begin as it does; `None` where there is none.
+fn next_above(value: &[u8], text: bool) -> Option<Vec<u8>> {
+    let cut = cut(value, text);
+    if cut.len() == value.len() {
+        return Some(cut.to_vec());
+    }
+    if !text {
+        let end = cut.iter().rposition(|byte| *byte < u8::MAX)?;
+        let mut above = cut[..=end].to_vec();
+        above[end] += 1;
+        return Some(above);
+    }
+    let mut characters: Vec<char> = std::str::from_utf8(cut).ok()?.chars().collect();
+    while let Some(last) = characters.pop() {
+        // Surrogates are no characters: step over them.
+        let next = if last == '\u{D7FF}' { Some('\u{E000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            characters.push(next);
+            return Some(characters.into_iter().collect::<String>().into_bytes());
+        }
+    }
+    None
 }
 
 fn empty_statistics(target: &ColumnDescriptor, nulls: Option<u64>) -> Statistics {
@@ -230,5 +273,34 @@ fn empty_statistics(target: &ColumnDescriptor, nulls: Option<u64>) -> Statistics
         PhysicalType::FIXED_LEN_BYTE_ARRAY => {
             Statistics::fixed_len_byte_array(None, None, None, nulls, false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn cut_bounds_still_hold_the_value() {
+        let texts =
+            ["short".to_owned(), "ä".repeat(40), "z".repeat(64), "\u{10FFFF}".repeat(40), "a".repeat(65)];
+        for value in &texts {
+            let least = cut(value.as_bytes(), true);
+            assert!(least <= value.as_bytes() && std::str::from_utf8(least).is_ok() && least.len() <= 64);
+            if let Some(greatest) = next_above(value.as_bytes(), true) {
+                assert!(greatest.as_slice() >= value.as_bytes() && greatest.len() <= 64, "{value}");
+                assert!(String::from_utf8(greatest).is_ok());
+            }
+        }
+        assert_eq!(next_above(texts[3].as_bytes(), true), None);
+        assert_eq!(
+            next_above(texts[4].as_bytes(), true).unwrap(),
+            format!("{}b", "a".repeat(63)).into_bytes()
+        );
+        assert_eq!(next_above(&[0xFF; 65], false), None);
+        let mut bytes = [0xFF; 65];
+        bytes[3] = 7;
+        assert_eq!(next_above(&bytes, false).unwrap(), [0xFF, 0xFF, 0xFF, 8]);
     }
 }

@@ -214,10 +214,19 @@ impl StoredPlan {
 /// How a column comes to stand in the table. Columns are those of the file, outputs those wanted of it.
 #[derive(Debug)]
 enum Way {
-    Copy { column: usize, output: usize, alike: Alike },
-    Encode { column: usize, output: usize },
+    Copy {
+        column: usize,
+        output: usize,
+        alike: Alike,
+    },
+    Encode {
+        column: usize,
+        output: usize,
+    },
     /// The file lacks it.
-    Null { output: usize },
+    Null {
+        output: usize,
+    },
     Default,
 }
 
@@ -319,14 +328,14 @@ impl ParquetFile {
         let group = self.metadata.row_groups().get(task.row_group)?;
         let chunks = group.columns().get(self.leaves.get(column)?.clone())?;
         let seen = match (chunks, table.leaves.as_slice()) {
-            ([chunk], [leaf]) if alike.by != Verified::ByLibrary => {
+            ([chunk], [leaf]) if alike.by != Verified::Library => {
                 pages::look(chunk, bytes, leaf, task.rows).map(|facts| vec![Some(facts)])
             }
             _ => None,
         };
         let facts = match seen {
             Some(facts) => facts,
-            None if alike.by == Verified::ByPagesAlone => return None,
+            None if alike.by == Verified::Pages => return None,
             None => self.facts(task, bytes, column, output, table.leaves.len())?,
         };
         let mut copied = Vec::with_capacity(facts.len());

@@ -71,7 +71,8 @@ pub(super) fn look(
     if target.max_rep_level() != 0 || u64::try_from(chunk.num_values()) != Ok(rows) {
         return None;
     }
-    let mut pages = SerializedPageReader::new(Arc::new(bytes.clone()), chunk, usize::try_from(rows).ok()?, None).ok()?;
+    let mut pages =
+        SerializedPageReader::new(Arc::new(bytes.clone()), chunk, usize::try_from(rows).ok()?, None).ok()?;
     let mut column = Column { kind, facts: Facts::default(), dictionary: None };
     let mut seen = 0;
     while let Some(page) = pages.get_next_page().ok()? {
@@ -98,7 +99,14 @@ pub(super) fn look(
                 column.page(values, encoding, present)?;
             }
             Page::DataPageV2 {
-                buf, num_values, encoding, num_nulls, num_rows, def_levels_byte_len, rep_levels_byte_len, ..
+                buf,
+                num_values,
+                encoding,
+                num_nulls,
+                num_rows,
+                def_levels_byte_len,
+                rep_levels_byte_len,
+                ..
             } => {
                 if num_rows != num_values || rep_levels_byte_len != 0 {
                     return None;

@@ -48,7 +48,7 @@ pub(super) fn ones_of(bits: &[u8], count: usize) -> Option<usize> {
     let (words, rest) = bits.get(..count / 8)?.as_chunks::<8>();
     let mut ones: usize = words.iter().map(|word| u64::from_le_bytes(*word).count_ones() as usize).sum();
     ones += rest.iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
-    if count % 8 > 0 {
+    if !count.is_multiple_of(8) {
         ones += (bits.get(count / 8)? & ((1 << (count % 8)) - 1)).count_ones() as usize;
     }
     Some(ones)

@@ -1,6 +1,8 @@
 //! Every type of the format, as files hold it and as SQL sees it.
 
-use ::parquet::data_type::{ByteArrayType, DataType as _, FixedLenByteArrayType, Int32Type as Int32, Int64Type as Int64};
+use ::parquet::data_type::{
+    ByteArrayType, DataType as _, FixedLenByteArrayType, Int32Type as Int32, Int64Type as Int64,
+};
 use ::parquet::encryption::encrypt::FileEncryptionProperties;
 
 use super::*;
@@ -54,17 +56,57 @@ fn each_physical_and_logical_type_has_its_type_in_sql() {
         of::<Int32>("required int32 c (INTEGER(8,false))", vec![255], "TINYINT UNSIGNED", &["255"]),
         of::<Int32>("required int32 c (UINT_16)", vec![65_535], "SMALLINT UNSIGNED", &["65535"]),
         of::<Int32>("required int32 c (UINT_32)", vec![-1], "INT UNSIGNED", &["4294967295"]),
-        of::<Int64>("required int64 c (INTEGER(64,false))", vec![-1], "BIGINT UNSIGNED", &["18446744073709551615"]),
+        of::<Int64>(
+            "required int64 c (INTEGER(64,false))",
+            vec![-1],
+            "BIGINT UNSIGNED",
+            &["18446744073709551615"],
+        ),
         of::<Int32>("required int32 c (DATE)", vec![-1], "DATE", &["1969-12-31"]),
         of::<Int32>("required int32 c (TIME_MILLIS)", vec![3_723_004], "VARCHAR", &["01:02:03.004"]),
-        of::<Int64>("required int64 c (TIME(MICROS,true))", vec![3_723_000_004], "VARCHAR", &["01:02:03.000004"]),
+        of::<Int64>(
+            "required int64 c (TIME(MICROS,true))",
+            vec![3_723_000_004],
+            "VARCHAR",
+            &["01:02:03.000004"],
+        ),
         of::<Int64>("required int64 c (TIME(NANOS,false))", vec![1], "VARCHAR", &["00:00:00.000000001"]),
-        of::<Int64>("required int64 c (TIMESTAMP_MILLIS)", vec![-1], "TIMESTAMP", &["1969-12-31 23:59:59.999000"]),
-        of::<Int64>("required int64 c (TIMESTAMP(MILLIS,false))", vec![1], "TIMESTAMP", &["1970-01-01 00:00:00.001000"]),
-        of::<Int64>("required int64 c (TIMESTAMP_MICROS)", vec![1], "TIMESTAMP", &["1970-01-01 00:00:00.000001"]),
-        of::<Int64>("required int64 c (TIMESTAMP(MICROS,false))", vec![1], "TIMESTAMP", &["1970-01-01 00:00:00.000001"]),
-        of::<Int64>("required int64 c (TIMESTAMP(NANOS,true))", vec![-1], "TIMESTAMP", &["1969-12-31 23:59:59.999999"]),
-        of::<Int64>("required int64 c (TIMESTAMP(NANOS,false))", vec![1999], "TIMESTAMP", &["1970-01-01 00:00:00.000001"]),
+        of::<Int64>(
+            "required int64 c (TIMESTAMP_MILLIS)",
+            vec![-1],
+            "TIMESTAMP",
+            &["1969-12-31 23:59:59.999000"],
+        ),
+        of::<Int64>(
+            "required int64 c (TIMESTAMP(MILLIS,false))",
+            vec![1],
+            "TIMESTAMP",
+            &["1970-01-01 00:00:00.001000"],
+        ),
+        of::<Int64>(
+            "required int64 c (TIMESTAMP_MICROS)",
+            vec![1],
+            "TIMESTAMP",
+            &["1970-01-01 00:00:00.000001"],
+        ),
+        of::<Int64>(
+            "required int64 c (TIMESTAMP(MICROS,false))",
+            vec![1],
+            "TIMESTAMP",
+            &["1970-01-01 00:00:00.000001"],
+        ),
+        of::<Int64>(
+            "required int64 c (TIMESTAMP(NANOS,true))",
+            vec![-1],
+            "TIMESTAMP",
+            &["1969-12-31 23:59:59.999999"],
+        ),
+        of::<Int64>(
+            "required int64 c (TIMESTAMP(NANOS,false))",
+            vec![1999],
+            "TIMESTAMP",
+            &["1970-01-01 00:00:00.000001"],
+        ),
         of::<Int32>("required int32 c (DECIMAL(7,2))", vec![-12_345], "DECIMAL(7, 2)", &["-123.45"]),
         of::<Int64>("required int64 c (DECIMAL(18,3))", vec![1_234_567], "DECIMAL(18, 3)", &["1234.567"]),
         of::<FixedLenByteArrayType>(
@@ -91,7 +133,12 @@ fn each_physical_and_logical_type_has_its_type_in_sql() {
             "VARCHAR",
             &["-1"],
         ),
-        of::<FixedLenByteArrayType>("required fixed_len_byte_array(2) c (FLOAT16)", fixed(&[&half]), "FLOAT", &["1.5"]),
+        of::<FixedLenByteArrayType>(
+            "required fixed_len_byte_array(2) c (FLOAT16)",
+            fixed(&[&half]),
+            "FLOAT",
+            &["1.5"],
+        ),
         of::<FixedLenByteArrayType>("required fixed_len_byte_array(2) c", fixed(&[b"ab"]), "BINARY", &["ab"]),
         of::<FixedLenByteArrayType>(
             "required fixed_len_byte_array(12) c (INTERVAL)",
@@ -111,7 +158,12 @@ fn each_physical_and_logical_type_has_its_type_in_sql() {
         let found = file_schema(&metadata(&file).unwrap(), &format(&[])).unwrap();
         assert_eq!(found, [("c".to_owned(), SqlType::parse(case.ty).unwrap(), false)], "{}", case.schema);
         let (rows, errors) = read(&file, &spec(vec![column("c", None)]));
-        assert_eq!((rows.concat(), errors.len()), (case.values.iter().map(|v| (*v).to_owned()).collect(), 0), "{}", case.schema);
+        assert_eq!(
+            (rows.concat(), errors.len()),
+            (case.values.iter().map(|v| (*v).to_owned()).collect(), 0),
+            "{}",
+            case.schema
+        );
         // The whole row knows the same types.
         let (rows, errors) = read(&file, &spec(vec![whole_row()]));
         assert_eq!((rows.len(), errors.len()), (case.values.len(), 0), "{}", case.schema);
@@ -126,14 +178,14 @@ fn values_that_do_not_fit_reject_their_rows() {
     });
     let (rows, errors) = read(&file, &spec(vec![column("c", None)]));
     assert_eq!(rows, [["1970-01-01 00:00:00.000000"]]);
-    assert_eq!(
-        errors,
-        ["1: invalid value '9223372036854775807' for column 1 (c TIMESTAMP): out of range"]
-    );
+    assert_eq!(errors, ["1: invalid value '9223372036854775807' for column 1 (c TIMESTAMP): out of range"]);
     // An interval of more months than a signed number holds.
     let file = raw_file("message m { required fixed_len_byte_array(12) c (INTERVAL); }", |column| {
         let values = fixed(&[&interval(u32::MAX, 0, 0), &interval(1, 0, 0)]);
-        FixedLenByteArrayType::get_column_writer_mut(column).unwrap().write_batch(&values, None, None).unwrap();
+        FixedLenByteArrayType::get_column_writer_mut(column)
+            .unwrap()
+            .write_batch(&values, None, None)
+            .unwrap();
     });
     let (rows, errors) = read(&file, &spec(vec![column("c", None)]));
     assert_eq!((rows, errors.len()), (vec![vec!["1 mons".to_owned()]], 1));
@@ -186,7 +238,11 @@ fn files_differ_in_their_columns_and_each_row_is_cast_by_itself() {
     let mut wanted = spec(vec![column("a", Some("TINYINT")), column("b", Some("VARCHAR"))]);
     wanted.format = format(&[("MISSING_FIELD_AS", "FIELD_DEFAULT")]);
     for (columns, rows, bad) in [
-        (vec![("a", number)], vec![["1", "NULL"]], "2: invalid value '300' for column 1 (a TINYINT): out of range"),
+        (
+            vec![("a", number)],
+            vec![["1", "NULL"]],
+            "2: invalid value '300' for column 1 (a TINYINT): out of range",
+        ),
         (
             vec![("b", time), ("A", text)],
             vec![["2", "5"]],
