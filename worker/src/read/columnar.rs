@@ -30,6 +30,8 @@ use super::{FileJob, FileTotals, WorkerResources};
 
 /// The largest file that is held in memory because its store cannot pin ranges.
 const MAX_WHOLE: u64 = 1 << 30;
+/// Row groups of a file that may turn out to go row by row before no other is tried column by column.
+const ROW_BY_ROW: usize = 2;
 
 /// Where ranges come from.
 #[derive(Debug, Clone)]
@@ -134,6 +136,7 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
         None => plan,
     };
     let selective = Arc::new(AtomicBool::new(true));
+    let row_by_row = Arc::new(AtomicUsize::new(0));
     // A row group that would take more is read as it is decoded.
     let most = job.resources.memory.total() / 2;
     let (spec, target) = (Arc::clone(&job.spec), job.stored.clone().map(Arc::new));
@@ -153,7 +156,9 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
                 }),
             });
         }
-        let stored = target.clone().and_then(|target| {
+        let row_by_row = Arc::clone(&row_by_row);
+        let target = target.clone().filter(|_| row_by_row.load(Ordering::Relaxed) < ROW_BY_ROW);
+        let stored = target.and_then(|target| {
             let plan = file.stored_plan(task.row_group, &target)?;
             Some((plan, target))
         });
@@ -175,10 +180,12 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
                     file.in_store(&task, Arc::new(InStore { ranges, runtime: Handle::current() }))
                 };
                 let (file, task) = (file, Arc::new(task));
-                if let Some((plan, target)) = stored
-                    && let Some(group) = stored_group(&file, &task, bytes.clone(), plan, target, &cpu).await?
-                {
-                    return Ok(Content::Stored(Box::new(group)));
+                if let Some((plan, target)) = stored {
+                    if let Some(group) = stored_group(&file, &task, bytes.clone(), plan, target, &cpu).await?
+                    {
+                        return Ok(Content::Stored(Box::new(group)));
+                    }
+                    row_by_row.fetch_add(1, Ordering::Relaxed);
                 }
                 cpu.run(move || Ok(Content::Batches(Box::new(file.decode_group(&task, bytes)?)))).await
             }),
