@@ -114,6 +114,70 @@ def test_parquet_row_groups_of_the_same_types_are_taken_as_they_are_stored(serve
     assert (report["Rows_loaded"], report["Errors_seen"], report["First_error_line"]) == (count - 1, 1, 1)
 
 
+def test_parquet_columns_go_their_own_ways_into_a_row_group(server, connection, database, files):
+    count = 70_000
+    numbers = range(count)
+    source = pa.table({
+        "id": pa.array(numbers, pa.int64()),
+        "kind": pa.array([f"kind {n % 9}" for n in numbers]).dictionary_encode(),
+        "at": pa.array([n * 1001 for n in numbers], pa.timestamp("ms", tz="UTC")),
+        "small": pa.array([None if n % 5 == 0 else n % 100 for n in numbers], pa.int8()),
+        "text": pa.array([str(n) for n in numbers]),
+        "ratio": pa.array([float("nan") if n % 11 == 0 else n / 3 for n in numbers], pa.float64()),
+        "tags": pa.array([None if n % 6 == 0 else [n, None] * (n % 3) for n in numbers], pa.list_(pa.int32())),
+        "place": pa.array(
+            [None if n % 8 == 0 else {"x": n / 2, "name": f"p{n % 50}"} for n in numbers],
+            pa.struct([("x", pa.float64()), ("name", pa.string())]),
+        ),
+        "doc": pa.array([f'{{"b": {n}, "a": 1}}' for n in numbers]),
+    })
+    pq.write_table(source, files / "mixed.parquet", compression="snappy", data_page_version="2.0")
+    run(connection, """CREATE TABLE mixed (id BIGINT, kind VARCHAR, at TIMESTAMP, small INT, text INT, ratio DOUBLE,
+        tags ARRAY(INT), place TUPLE(x DOUBLE, name VARCHAR), doc VARIANT, origin VARCHAR DEFAULT 'here')""")
+    columns = "id, kind, at, small, text, ratio, tags, place, doc"
+    [report] = run(connection, f"""COPY INTO mixed ({columns}) FROM (
+        SELECT id, kind, at, small, text::INT, ratio, tags, place, doc::VARIANT FROM @{files.stage})""")
+    assert (report["Rows_loaded"], report["Errors_seen"]) == (count, 0)
+    table = open_table(server, database, "mixed")
+    [path] = data_files(table)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    chunks = [group.column(n) for n in range(group.num_columns)]
+    copied = {chunk.path_in_schema.split(".")[0] for chunk in chunks if chunk.compression == "SNAPPY"}
+    encoded = {chunk.path_in_schema.split(".")[0] for chunk in chunks if chunk.compression == "ZSTD"}
+    assert encoded == {"at", "text", "doc", "origin"}
+    assert copied == {"id", "kind", "small", "ratio", "tags", "place"}
+
+    seen = table.scan().to_arrow().sort_by("id")
+    for name in ("id", "small", "tags", "place"):
+        assert seen[name].to_pylist() == source[name].to_pylist(), name
+    assert seen["kind"].to_pylist() == source["kind"].to_pylist()
+    assert seen["text"].to_pylist() == list(numbers)
+    assert seen["at"].to_pylist() == source["at"].to_pylist()
+    assert [str(value) for value in seen["ratio"].to_pylist()] == [str(value) for value in source["ratio"].to_pylist()]
+    assert seen["doc"][3].as_py() == '{"a":1,"b":3}'
+    assert set(seen["origin"].to_pylist()) == {"here"}
+    [task] = table.scan().plan_files()
+    fields = {name: table.schema().find_field(name).field_id for name in ("small", "ratio", "place.x", "place.name")}
+    nulls, nans = task.file.null_value_counts, task.file.nan_value_counts
+    assert {name: nulls[field] for name, field in fields.items()} == {
+        "small": source["small"].null_count, "ratio": 0, "place.x": count // 8, "place.name": count // 8,
+    }
+    assert nans[fields["ratio"]] == len(range(0, count, 11))
+    assert list(table.scan(row_filter="small > 99").plan_files()) == []
+    assert table.scan(row_filter="text >= 69990").to_arrow().num_rows == 10
+    query = "SELECT count(*), sum(id), sum(text), count(small), sum(len(tags)), max(place.name) FROM read_parquet(?)"
+    [theirs] = duckdb.execute(query, [path]).fetchall()
+    lists = sum(2 * (n % 3) for n in numbers if n % 6 != 0)
+    total = sum(numbers)
+    assert theirs == (count, total, total, count - count // 5, lists, "p9")
+
+    # Only rows that can match are read, and those that match are the same.
+    where = "id BETWEEN 500 AND 509 AND kind LIKE 'kind%'"
+    [found] = run(connection, f"""SELECT count(*) AS n, min(metadata$file_row_number) AS first, max(text) AS text
+        FROM @{files.stage}/mixed.parquet WHERE {where}""")
+    assert (found["n"], found["first"], found["text"]) == (10, 500, "509")
+
+
 def test_statistics_let_pyiceberg_prune(server, connection, database, files):
     run(connection, "CREATE TABLE t (id BIGINT, name VARCHAR)")
     for n in range(3):

@@ -23,6 +23,7 @@ mod deletes;
 mod field_ids;
 mod manifests;
 mod normalize;
+pub(crate) mod row_filter;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod test_support;

@@ -4,7 +4,7 @@
 //! files, a group of them per core, and decodes only the columns that the query uses. CSV and TSV have
 //! the columns `$1` … `$n` (as many as are mentioned); the other formats those of their files, and `$1`
 //! for the whole row. `metadata$…` columns are there when they are mentioned. A LIMIT stops reading: the
-//! stream is dropped. The first bad row fails the query with its file and line.
+//! stream is dropped. A WHERE on Parquet files goes down to the decoder. The first bad row fails the query with its file and line.
 
 use std::any::Any;
 use std::fmt;
@@ -16,9 +16,11 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -31,6 +33,7 @@ use futures::stream::BoxStream;
 use stevedore_common::file_format::{FileFormat, FormatKind, MissingFieldAs};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::RowFilter;
 use stevedore_decode::spec::{CastOptions, ColumnSource, DecodeSpec, DecodedBatch, OutputColumn};
 use stevedore_proto::v1::StageScan;
 use tokio::runtime::Handle;
@@ -38,6 +41,7 @@ use tokio::runtime::Handle;
 use super::error::to_datafusion;
 use super::names::RelationColumns;
 use super::relations::Mentions;
+use super::row_filter::row_filter;
 use super::spelling::planned_names;
 use crate::infer::{InferredColumn, ParquetFacts};
 
@@ -85,8 +89,14 @@ pub trait StageReader: Send + Sync + 'static {
     /// Where a file cannot be read or is no Parquet file.
     async fn inspect_parquet(&self, scan: &StageScan) -> Result<Vec<ParquetFacts>>;
 
-    /// The rows of the files, in their order. Dropping the stream stops the reads.
-    fn read(&self, scan: StageScan, spec: DecodeSpec) -> BoxStream<'static, Result<StageBatch>>;
+    /// The rows of the files, in their order, of Parquet files only those that pass the filter, as far as
+    /// that is possible. Dropping the stream stops the reads.
+    fn read(
+        &self,
+        scan: StageScan,
+        spec: DecodeSpec,
+        filter: Option<Arc<dyn RowFilter>>,
+    ) -> BoxStream<'static, Result<StageBatch>>;
 }
 
 /// A column that says where a row comes from.
@@ -287,7 +297,7 @@ impl TableProvider for StageTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let wanted: Vec<usize> =
@@ -298,6 +308,7 @@ impl TableProvider for StageTable {
         }
         let sources: Vec<Source> =
             wanted.iter().filter_map(|index| self.sources.get(*index)).cloned().collect();
+        let filter = self.filter(state, filters, &sources, &schema);
         let columns = sources
             .iter()
             .filter_map(|source| match source {
@@ -323,6 +334,7 @@ impl TableProvider for StageTable {
         Ok(Arc::new(StageExec {
             groups,
             spec,
+            filter,
             sources,
             schema,
             reader: Arc::clone(&self.reader),
@@ -330,6 +342,38 @@ impl TableProvider for StageTable {
             io: self.io.clone(),
             properties: Arc::new(properties),
         }))
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let pushdown = match self.format.kind {
+            FormatKind::Parquet => TableProviderFilterPushDown::Inexact,
+            _ => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(vec![pushdown; filters.len()])
+    }
+}
+
+impl StageTable {
+    /// What the decoder can do of the filters, which are evaluated again above the scan.
+    fn filter(
+        &self,
+        state: &dyn Session,
+        filters: &[Expr],
+        sources: &[Source],
+        schema: &SchemaRef,
+    ) -> Option<Arc<dyn RowFilter>> {
+        let condition = conjunction(filters.iter().cloned())?;
+        let columns = DFSchema::try_from(Arc::clone(schema)).ok()?;
+        let condition = state.create_physical_expr(condition, &columns).ok()?;
+        let mut decoded = 0..;
+        let decoded: Vec<Option<usize>> = sources
+            .iter()
+            .map(|source| match source {
+                Source::Decoded(_) => decoded.next(),
+                Source::Metadata(_) => None,
+            })
+            .collect();
+        row_filter(&condition, schema, &decoded)
     }
 }
 
@@ -355,6 +399,7 @@ fn spread(scan: &StageScan, partitions: usize) -> Vec<StageScan> {
 struct StageExec {
     groups: Vec<StageScan>,
     spec: DecodeSpec,
+    filter: Option<Arc<dyn RowFilter>>,
     sources: Vec<Source>,
     schema: SchemaRef,
     reader: Arc<dyn StageReader>,
@@ -375,9 +420,10 @@ impl DisplayAs for StageExec {
         let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         write!(
             f,
-            "StageExec: format={}, files={files}, columns=[{}]",
+            "StageExec: format={}, files={files}, columns=[{}]{}",
             self.spec.format.kind,
-            columns.join(", ")
+            columns.join(", "),
+            if self.filter.is_some() { ", filtered" } else { "" }
         )
     }
 }
@@ -416,7 +462,7 @@ impl ExecutionPlan for StageExec {
         // Reads are set up on the I/O runtime, which its stores belong to.
         let stream = {
             let _entered = self.io.enter();
-            self.reader.read(scan, self.spec.clone())
+            self.reader.read(scan, self.spec.clone(), self.filter.clone())
         };
         let stream = stream.map(move |batch| {
             batch

@@ -1,28 +1,38 @@
 //! Parquet: the footer, then row groups fetched ahead and decoded at the same time, given in order.
 //!
 //! Column chunks are fetched as ranges of one pinned version, near ones together. How many row groups are
-//! under way is bounded by the threads and by the budget of memory. A store without etags is read whole.
+//! under way is bounded by the threads and by the budget of memory; one that alone would take half of the
+//! budget is read window by window while it is decoded. A store without etags is read whole.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use parquet::file::metadata::ParquetMetaData;
 use stevedore_common::file_format::FileFormat;
 use stevedore_common::storage::{PinnedFile, Store};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
-use stevedore_decode::parquet::{Footer, ParquetFile, RowGroupTask, TAIL_BYTES, file_schema, read_footer};
+use stevedore_decode::parquet::{
+    BlockingRanges, Footer, GroupBytes, ParquetFile, RowFilter, RowGroupTask, StoredColumn, StoredGroup,
+    StoredPlan, StoredTarget, TAIL_BYTES, file_schema, read_footer,
+};
 use stevedore_proto::v1::FileTask;
+use tokio::runtime::Handle;
 
 use super::open::{open, part_of, version_of};
-use super::pieces::{Content, Piece, batches_of, run_pieces};
+use super::pieces::{Content, Decoder, Piece, batches_of, run_pieces};
 use super::resources::CpuPool;
 use super::{FileJob, FileTotals, WorkerResources};
 
 /// The largest file that is held in memory because its store cannot pin ranges.
 const MAX_WHOLE: u64 = 1 << 30;
+/// Row groups of a file that may turn out to go row by row before no other is tried column by column.
+const ROW_BY_ROW: usize = 2;
+
 /// Where ranges come from.
 #[derive(Debug, Clone)]
 pub(super) enum Ranges {
@@ -116,27 +126,168 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let spec = Arc::clone(&job.spec);
     let file = cpu.run(move || ParquetFile::open(metadata, &spec).map(Arc::new)).await?;
     let plan = file.plan(part_of(&job.task).map(|(start, end)| start..end));
-    let (spec, layout) = (Arc::clone(&job.spec), job.layout.clone());
+    let filter = job.filter.clone().filter(|_| file.can_filter());
+    let all_rows = filter.is_some().then(|| plan.iter().map(|task| task.rows).sum::<u64>());
+    let plan = match filter.clone() {
+        Some(filter) => {
+            let file = Arc::clone(&file);
+            cpu.run(move || Ok(file.without_hopeless(plan, filter.as_ref()))).await?
+        }
+        None => plan,
+    };
+    let selective = Arc::new(AtomicBool::new(true));
+    let row_by_row = Arc::new(AtomicUsize::new(0));
+    // A row group that would take more is read as it is decoded.
+    let most = job.resources.memory.bytes() / 2;
+    let (spec, target) = (Arc::clone(&job.spec), job.stored.clone().map(Arc::new));
     let pieces = plan.into_iter().map(move |task| {
         let (file, ranges, cpu) = (Arc::clone(&file), ranges.clone(), cpu.clone());
-        let layout = layout.clone().filter(|layout| file.may_store(task.row_group, layout));
+        let all = memory_of(&file, &task);
+        if let Some(filter) = filter.clone().filter(|_| all <= most && selective.load(Ordering::Relaxed))
+            && let Some((first, rest)) = file.split_task(&task, filter.as_ref())
+        {
+            let selective = Arc::clone(&selective);
+            return Ok(Piece {
+                memory: all,
+                batches: batches_of(task.rows, &spec),
+                content: Box::pin(async move {
+                    let parts = Parts { file, first, rest };
+                    Ok(Content::Batches(parts.read(filter, &selective, &ranges, &cpu).await?))
+                }),
+            });
+        }
+        let row_by_row = Arc::clone(&row_by_row);
+        let target = target.clone().filter(|_| row_by_row.load(Ordering::Relaxed) < ROW_BY_ROW);
+        let stored = target.and_then(|target| {
+            let plan = file.stored_plan(task.row_group, &target)?;
+            Some((plan, target))
+        });
+        let usual = match &stored {
+            // Nothing is decoded for longer than a page or a batch.
+            Some((plan, _)) => task.input_bytes().saturating_add(plan.encoded_bytes()),
+            None => all,
+        };
+        let held = usual <= most;
+        // What is encoded again is held until the whole row group is.
+        let stored = stored.filter(|(plan, _)| held || plan.encoded_bytes() <= most);
         Ok(Piece {
-            memory: memory_of(&file, &task),
-            batches: batches_of(task.rows, &spec),
+            memory: if held { usual } else { most },
+            batches: if held { batches_of(task.rows, &spec) } else { 1 },
             content: Box::pin(async move {
-                let fetched = ranges.read(&task.byte_ranges).await?;
-                cpu.run(move || {
-                    let stored = layout.and_then(|layout| file.verify_row_group(&task, &fetched, &layout));
-                    Ok(match stored {
-                        Some(group) => Content::Stored(Box::new(group)),
-                        None => Content::Batches(Box::new(file.decode_row_group(&task, fetched)?)),
-                    })
-                })
-                .await
+                let bytes = if held {
+                    task.fetched(ranges.read(&task.byte_ranges).await?)?
+                } else {
+                    file.in_store(&task, Arc::new(InStore { ranges, runtime: Handle::current() }))
+                };
+                let (file, task) = (file, Arc::new(task));
+                if let Some((plan, target)) = stored {
+                    if let Some(group) = stored_group(&file, &task, bytes.clone(), plan, target, &cpu).await?
+                    {
+                        return Ok(Content::Stored(Box::new(group)));
+                    }
+                    row_by_row.fetch_add(1, Ordering::Relaxed);
+                }
+                cpu.run(move || Ok(Content::Batches(Box::new(file.decode_group(&task, bytes)?)))).await
             }),
         })
     });
-    run_pieces(job, stream::iter(pieces).boxed()).await
+    let mut totals = run_pieces(job, stream::iter(pieces).boxed()).await?;
+    if let Some(rows) = all_rows {
+        // Those that nobody wanted are rows of the file too.
+        (totals.rows, totals.lines) = (rows, rows);
+    }
+    Ok(totals)
+}
+
+/// A file for who has to wait for its ranges: a thread of the CPU pool, or one that writes.
+struct InStore {
+    ranges: Ranges,
+    runtime: Handle,
+}
+
+impl BlockingRanges for InStore {
+    fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let mut bytes = self.runtime.block_on(self.ranges.read(std::slice::from_ref(&range)))?;
+        bytes.pop().ok_or_else(|| Error::internal("a range was not read"))
+    }
+}
+
+/// A row group in two parts: what a filter looks at, and the rest.
+struct Parts {
+    file: Arc<ParquetFile>,
+    first: RowGroupTask,
+    rest: RowGroupTask,
+}
+
+impl Parts {
+    /// The rows that pass; the rest is fetched only if there are any. Where most pass, the filter had better
+    /// be left to the statement.
+    async fn read(
+        self,
+        filter: Arc<dyn RowFilter>,
+        selective: &AtomicBool,
+        ranges: &Ranges,
+        cpu: &CpuPool,
+    ) -> Result<Decoder> {
+        let Self { file, first, rest } = self;
+        let looked_at = ranges.read(&first.byte_ranges).await?;
+        let selected = {
+            let (file, first, looked_at) = (Arc::clone(&file), first.clone(), looked_at.clone());
+            cpu.run(move || file.select_rows(&first, &looked_at, filter.as_ref())).await?
+        };
+        if selected.count == 0 {
+            return Ok(Box::new(std::iter::empty()));
+        }
+        let selected = (selected.count <= first.rows / 2).then_some(selected);
+        if selected.is_none() {
+            selective.store(false, Ordering::Relaxed);
+        }
+        let others = ranges.read(&rest.byte_ranges).await?;
+        cpu.run(move || {
+            Ok(Box::new(file.decode_parts((&first, looked_at), (&rest, others), selected)?) as Decoder)
+        })
+        .await
+    }
+}
+
+/// Makes the columns of a row group for the table, several at a time; `None` where it has to go row by row.
+async fn stored_group(
+    file: &Arc<ParquetFile>,
+    task: &Arc<RowGroupTask>,
+    bytes: GroupBytes,
+    plan: StoredPlan,
+    target: Arc<StoredTarget>,
+    cpu: &CpuPool,
+) -> Result<Option<StoredGroup>> {
+    let (plan, next) = (Arc::new(plan), Arc::new(AtomicUsize::new(0)));
+    let columns: Arc<Mutex<Vec<(usize, StoredColumn)>>> = Arc::default();
+    let jobs = (0..cpu.threads().min(plan.len())).map(|_| {
+        let (file, task, bytes, target) =
+            (Arc::clone(file), Arc::clone(task), bytes.clone(), Arc::clone(&target));
+        let (plan, next, columns) = (Arc::clone(&plan), Arc::clone(&next), Arc::clone(&columns));
+        // Each takes the next column that nobody has, so that a long one does not hold up the others.
+        cpu.run(move || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= plan.len() {
+                    return Ok(());
+                }
+                match file.stored_column(&task, &bytes, &plan, &target, index) {
+                    Some(column) => columns.lock().push((index, column)),
+                    // The others need not begin.
+                    None => next.store(plan.len(), Ordering::Relaxed),
+                }
+            }
+        })
+    });
+    futures::future::try_join_all(jobs).await?;
+    let mut columns = std::mem::take(&mut *columns.lock());
+    if columns.len() != plan.len() {
+        return Ok(None);
+    }
+    columns.sort_by_key(|(index, _)| *index);
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    Ok(Some(StoredGroup { rows: task.rows, columns, input_bytes: task.input_bytes() }))
 }
 
 /// What a row group takes while it is under way: its bytes, and they decoded.

@@ -30,7 +30,7 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::storage::Store;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, ErrorKind, Result};
-use stevedore_decode::parquet::{StoredGroup, StoredLayout};
+use stevedore_decode::parquet::{RowFilter, StoredGroup, StoredTarget};
 use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
 use stevedore_proto::v1::FileTask;
 use tokio::sync::mpsc;
@@ -84,12 +84,18 @@ pub enum FileEvent {
     Started,
     /// Its next rows.
     Batch(DecodedBatch),
-    /// Its next rows, all of them good, as they are stored. Only where a layout was given.
-    Stored(Box<StoredGroup>),
+    /// Its next rows, all of them good, as their table stores them. Only where a target was given.
+    Stored(Box<StoredGroup>, Held),
     /// It was read to its end.
     Finished(FileTotals),
     /// It cannot be read on. Batches that it gave before stand as they are.
     Failed(Error),
+}
+
+/// Memory that is in use until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _memory: Arc<Reservation>,
 }
 
 /// What a file (or part) held.
@@ -122,7 +128,8 @@ struct FileJob {
     task: FileTask,
     store: Store,
     spec: Arc<DecodeSpec>,
-    layout: Option<Arc<StoredLayout>>,
+    stored: Option<StoredTarget>,
+    filter: Option<Arc<dyn RowFilter>>,
     resources: WorkerResources,
     turn: Arc<Turn>,
     out: mpsc::Sender<Item>,
@@ -217,7 +224,8 @@ impl Reader {
                 task,
                 store: self.store.clone(),
                 spec: Arc::clone(&self.spec),
-                layout: self.consumer.layout.clone(),
+                stored: self.consumer.stored.clone(),
+                filter: self.consumer.filter.clone(),
                 resources: self.resources.clone(),
                 turn: Arc::clone(&turn),
                 out,
@@ -243,8 +251,8 @@ impl Reader {
             Some(Item::Batch(batch, _held)) => {
                 return Some(FileRead { index, event: FileEvent::Batch(batch) });
             }
-            Some(Item::Stored(group, _held)) => {
-                return Some(FileRead { index, event: FileEvent::Stored(group) });
+            Some(Item::Stored(group, held)) => {
+                return Some(FileRead { index, event: FileEvent::Stored(group, Held { _memory: held }) });
             }
             Some(Item::Finished(totals)) => FileEvent::Finished(totals),
             Some(Item::Failed(e)) => FileEvent::Failed(e),
@@ -269,8 +277,10 @@ pub fn read_files(
 /// What the consumer of files has to say of them.
 #[derive(Debug, Clone, Default)]
 pub struct Consumer {
-    /// How its table stores rows: what is stored like this may come as [`FileEvent::Stored`].
-    pub layout: Option<Arc<StoredLayout>>,
+    /// How its table stores rows: some may come as [`FileEvent::Stored`] then.
+    pub stored: Option<StoredTarget>,
+    /// Which rows it wants; of Parquet files others are left out where that saves work.
+    pub filter: Option<Arc<dyn RowFilter>>,
     /// Files that it wants no more of.
     pub given_up: GivenUp,
 }
@@ -304,7 +314,7 @@ pub fn read_file(
             std::future::ready(match read.event {
                 FileEvent::Batch(batch) => Some(Ok(batch)),
                 FileEvent::Failed(e) => Some(Err(e)),
-                FileEvent::Started | FileEvent::Stored(_) | FileEvent::Finished(_) => None,
+                FileEvent::Started | FileEvent::Stored(..) | FileEvent::Finished(_) => None,
             })
         })
         .boxed()

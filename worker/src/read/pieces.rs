@@ -40,7 +40,7 @@ pub(super) struct Piece {
 pub(super) enum Content {
     /// Rows to decode.
     Batches(Decoder),
-    /// Good rows as they are stored.
+    /// Good rows as their table stores them.
     Stored(Box<StoredGroup>),
 }
 

@@ -20,6 +20,8 @@ use stevedore_decode::spec::{ColumnSource, OutputColumn};
 
 use super::*;
 
+mod parquet_files;
+
 fn spec(kind: FormatKind) -> Arc<DecodeSpec> {
     let source = match kind {
         FormatKind::Csv | FormatKind::Tsv => ColumnSource::Position(0),
@@ -111,7 +113,7 @@ async fn read_all(
                     file.lines.extend(&batch.lines);
                     file.rejected.extend(batch.errors.iter().map(|e| e.line));
                 }
-                FileEvent::Stored(_) => panic!("no layout was given"),
+                FileEvent::Stored(..) => panic!("no layout was given"),
                 FileEvent::Finished(totals) => file.end = Some(Ok(totals)),
                 FileEvent::Failed(e) => file.end = Some(Err(e)),
             }

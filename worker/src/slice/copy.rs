@@ -57,6 +57,7 @@ impl Input {
             (self.resources.cpu.clone(), self.transform.clone(), self.names.clone());
         let by_element = spec.format.kind == FormatKind::Json;
         let at_a_time = cpu.threads() + 1;
+        let consumer = Consumer { filter: transform.row_filter().cloned(), ..consumer };
         read_files_for(tasks, self.store.clone(), spec, self.resources.clone(), consumer)
             .map(move |FileRead { index, event }| {
                 let index = first + index;
@@ -200,8 +201,8 @@ async fn load_rows(
     sink: &mut dyn BatchSink,
     counters: &SliceCounters,
 ) -> Result<(), SliceFailure> {
-    let layout = input.transform.is_identity().then(|| sink.stored_layout()).flatten();
-    let mut ready = input.read(0..states.len(), Consumer { layout, ..Consumer::default() });
+    let stored = sink.stored_layout().and_then(|layout| Transform::stored_target(&input.transform, layout));
+    let mut ready = input.read(0..states.len(), Consumer { stored, ..Consumer::default() });
     while let Some((index, event)) = ready.next().await {
         let file = state_of(states, index)?;
         match event? {
@@ -216,7 +217,7 @@ async fn load_rows(
                 sink.write(loaded.batch).await?;
                 SliceCounters::add(&counters.rows, rows);
             }
-            Ready::Other(FileEvent::Stored(group)) => {
+            Ready::Other(FileEvent::Stored(group, _held)) => {
                 let rows = group.rows;
                 SliceCounters::add(&counters.bytes, group.input_bytes);
                 file.rows += rows;

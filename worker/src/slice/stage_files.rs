@@ -16,12 +16,13 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::storage::{Store, Stores};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::RowFilter;
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 use stevedore_proto::v1::StageScan;
 
 use crate::infer::{InferredColumn, ParquetFacts, infer_columns, inspect_parquet, merged};
 use crate::query::stage_scan::{StageBatch, StageFile, StageReader, file_format};
-use crate::read::{FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files};
+use crate::read::{Consumer, FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files_for};
 use crate::storage_access::storage_spec;
 
 /// JSON records that are looked at, of a file and of all.
@@ -128,7 +129,12 @@ impl StageReader for StageFiles {
         Ok(facts)
     }
 
-    fn read(&self, scan: StageScan, spec: DecodeSpec) -> BoxStream<'static, Result<StageBatch>> {
+    fn read(
+        &self,
+        scan: StageScan,
+        spec: DecodeSpec,
+        filter: Option<Arc<dyn RowFilter>>,
+    ) -> BoxStream<'static, Result<StageBatch>> {
         let store = match self.store(&scan) {
             Ok(store) => store,
             Err(error) => return stream::once(std::future::ready(Err(error))).boxed(),
@@ -140,7 +146,8 @@ impl StageReader for StageFiles {
                 Arc::new(StageFile { name: task.name.clone(), last_modified_ms: task.last_modified_ms })
             })
             .collect();
-        read_files(scan.files, store, Arc::new(spec), self.resources.clone())
+        let consumer = Consumer { filter, ..Consumer::default() };
+        read_files_for(scan.files, store, Arc::new(spec), self.resources.clone(), consumer)
             .filter_map(move |FileRead { index, event }| {
                 let file = files.get(index).cloned();
                 std::future::ready(match (event, file) {

@@ -89,8 +89,8 @@ pub(super) async fn load(
                 held = Held::default();
                 SliceCounters::add(&counters.files_done, 1);
             }
-            // Batches are made ready, and no layout was given.
-            Ready::Other(FileEvent::Started | FileEvent::Batch(_) | FileEvent::Stored(_)) => {}
+            // Batches are made ready, and no target was given.
+            Ready::Other(FileEvent::Started | FileEvent::Batch(_) | FileEvent::Stored(..)) => {}
         }
     }
     Ok(())
@@ -131,8 +131,8 @@ pub(super) async fn load_again(
             }
             Ready::Other(FileEvent::Finished(totals)) => file.finished(totals),
             Ready::Other(FileEvent::Failed(error)) => return Err(try_again(&file, error)),
-            // Batches are made ready, and no layout was given.
-            Ready::Other(FileEvent::Started | FileEvent::Batch(_) | FileEvent::Stored(_)) => {}
+            // Batches are made ready, and no target was given.
+            Ready::Other(FileEvent::Started | FileEvent::Batch(_) | FileEvent::Stored(..)) => {}
         }
     }
     if rule.is_out(&file) {

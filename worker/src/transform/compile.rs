@@ -33,6 +33,7 @@ use super::{Output, OutputSource, Transform, TransformRequest};
 use crate::query::from_datafusion;
 use crate::query::functions::{self, CAST};
 use crate::query::names::{self, RelationColumns, Relations};
+use crate::query::row_filter::row_filter;
 use crate::query::session::{QueryEngine, parse, with_tables};
 use crate::query::spelling::planned_names;
 use crate::query::stage_scan::{Metadata, WHOLE_ROW, is_positional, position};
@@ -74,7 +75,13 @@ impl Transform {
                 Ok(Output { column: column.clone(), number, source, default })
             })
             .collect::<Result<Vec<_>>>()?;
+        let decoded: Vec<Option<usize>> = (0..compiled.input.fields().len())
+            .map(|column| (column < compiled.spec.columns.len()).then_some(column))
+            .collect();
+        let filter = compiled.filter.as_ref();
+        let row_filter = filter.and_then(|filter| row_filter(filter, &compiled.input, &decoded));
         Ok(Self {
+            row_filter,
             spec: compiled.spec,
             metadata: compiled.metadata,
             input: compiled.input,

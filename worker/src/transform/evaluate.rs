@@ -121,7 +121,7 @@ fn column(
     Ok(values)
 }
 
-fn default_values(output: &Output, rows: usize) -> Result<ArrayRef> {
+pub(super) fn default_values(output: &Output, rows: usize) -> Result<ArrayRef> {
     match &output.default {
         Some(default) => default.values(rows),
         None => Ok(new_null_array(&output.column.ty.to_arrow(), rows)),

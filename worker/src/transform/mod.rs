@@ -14,13 +14,15 @@ mod evaluate;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
-use stevedore_common::Result;
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use stevedore_common::file_format::FileFormat;
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
+use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::{ColumnDefaults, LEAST_ROWS, RowFilter, StoredLayout, StoredTarget};
 use stevedore_decode::spec::{CastOptions, DecodeSpec, DecodedBatch, RowError};
 
 use crate::query::stage_scan::{Metadata, StageFile};
@@ -59,6 +61,8 @@ pub struct Transform {
     /// The schema of the decoded columns and the metadata ones, as expressions see it.
     input: SchemaRef,
     filter: Option<Arc<dyn PhysicalExpr>>,
+    /// What the decoder can do of the filter.
+    row_filter: Option<Arc<dyn RowFilter>>,
     /// One for each column of the table.
     outputs: Vec<Output>,
     schema: SchemaRef,
@@ -106,15 +110,28 @@ impl Transform {
         &self.schema
     }
 
-    /// Whether decoded rows are the table's rows already: every column is decoded as the table has it.
-    pub fn is_identity(&self) -> bool {
-        self.filter.is_none()
-            && self.metadata.is_empty()
-            && self.spec.columns.len() == self.outputs.len()
-            && self.outputs.iter().enumerate().all(|(index, output)| {
-                matches!(&output.source, OutputSource::Expression { direct: Some(column), .. } if *column == index)
-                    && self.spec.columns[index].ty.as_ref() == Some(&output.column.ty)
-            })
+    /// Which rows the decoder may leave out. The filter is evaluated on the others all the same.
+    pub fn row_filter(&self) -> Option<&Arc<dyn RowFilter>> {
+        self.row_filter.as_ref()
+    }
+
+    /// Where each column of the table is a decoded column of its type or a default, and no row is dropped:
+    /// which is which, so that row groups may be taken column by column.
+    pub fn stored_target(transform: &Arc<Self>, layout: Arc<StoredLayout>) -> Option<StoredTarget> {
+        if transform.filter.is_some() || !transform.metadata.is_empty() {
+            return None;
+        }
+        let columns = transform.outputs.iter().map(|output| match &output.source {
+            OutputSource::Default => Some(None),
+            OutputSource::Expression { expr, .. } => {
+                let column = expr.as_any().downcast_ref::<PhysicalColumn>()?.index();
+                let decoded = transform.spec.columns.get(column)?.ty.as_ref()?;
+                (*decoded == output.column.ty).then_some(Some(column))
+            }
+        });
+        let columns = columns.collect::<Option<_>>()?;
+        let defaults = Arc::clone(transform) as Arc<dyn ColumnDefaults>;
+        Some(StoredTarget { layout, columns, defaults, least_rows: LEAST_ROWS })
     }
 
     /// Makes table rows of decoded ones. CPU work.
@@ -124,6 +141,16 @@ impl Transform {
     /// the answer.
     pub fn apply(&self, decoded: DecodedBatch, file: &StageFile) -> Result<LoadedBatch> {
         evaluate::apply(self, decoded, file)
+    }
+}
+
+impl ColumnDefaults for Transform {
+    fn values(&self, column: usize, rows: usize) -> Result<ArrayRef> {
+        let output = self
+            .outputs
+            .get(column)
+            .ok_or_else(|| Error::internal(format!("the table has no column {column}")))?;
+        evaluate::default_values(output, rows)
     }
 }
 

@@ -47,7 +47,7 @@ impl Encoders {
 }
 
 /// One top-level column of a row group, with a writer for each of its leaves.
-struct ColumnEncoder {
+pub(super) struct ColumnEncoder {
     field: FieldRef,
     leaves: Vec<ArrowColumnWriter>,
     nans: NanCounts,
@@ -55,7 +55,11 @@ struct ColumnEncoder {
 }
 
 impl ColumnEncoder {
-    fn encode(&mut self, array: &ArrayRef) -> Result<()> {
+    pub(super) fn new(field: FieldRef, leaves: Vec<ArrowColumnWriter>) -> Self {
+        Self { field, leaves, nans: NanCounts::default(), bytes: 0 }
+    }
+
+    pub(super) fn encode(&mut self, array: &ArrayRef) -> Result<()> {
         let array = to_storage(array, self.field.data_type())
             .map_err(|e| e.context(format!("column '{}'", self.field.name())))?;
         if !self.field.is_nullable() && array.null_count() > 0 {
@@ -70,6 +74,13 @@ impl ColumnEncoder {
             writer.write(leaf).map_err(|e| encoding_failed(&self.field, &e))?;
         }
         Ok(())
+    }
+
+    /// Ends the column; its chunks come in the order of the leaves.
+    pub(super) fn finish(self) -> Result<(Vec<ArrowColumnChunk>, NanCounts)> {
+        let Self { field, leaves, nans, .. } = self;
+        let close = |leaf: ArrowColumnWriter| leaf.close().map_err(|e| encoding_failed(&field, &e));
+        Ok((leaves.into_iter().map(close).collect::<Result<_>>()?, nans))
     }
 }
 
@@ -109,12 +120,8 @@ impl RowGroup {
             .iter()
             .zip(leaves_per_column)
             .map(|(field, leaves)| {
-                Mutex::new(Some(ColumnEncoder {
-                    field: field.clone(),
-                    leaves: writers.by_ref().take(*leaves).collect(),
-                    nans: NanCounts::default(),
-                    bytes: 0,
-                }))
+                let leaves = writers.by_ref().take(*leaves).collect();
+                Mutex::new(Some(ColumnEncoder::new(field.clone(), leaves)))
             })
             .collect();
         Self { columns: Arc::new(columns), rows: 0 }
@@ -157,17 +164,7 @@ impl RowGroup {
         for column in self.columns.iter() {
             let encoder = column.lock().take().ok_or_else(|| Error::internal("a column was closed twice"))?;
             let encoders = encoders.clone();
-            tasks.push(async move {
-                encoders
-                    .run(move || {
-                        let mut chunks = Vec::with_capacity(encoder.leaves.len());
-                        for leaf in encoder.leaves {
-                            chunks.push(leaf.close().map_err(|e| encoding_failed(&encoder.field, &e))?);
-                        }
-                        Ok((chunks, encoder.nans))
-                    })
-                    .await
-            });
+            tasks.push(async move { encoders.run(move || encoder.finish()).await });
         }
         let mut chunks = Vec::new();
         let mut nans = NanCounts::default();

@@ -13,8 +13,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::ColumnDescPtr;
 use stevedore_common::{Error, Result};
-use stevedore_decode::parquet::StoredGroup;
+use stevedore_decode::parquet::{StoredChunk, StoredColumn, StoredGroup};
 
 use super::WrittenFile;
 use super::encode::{Encoding, RowGroup};
@@ -117,7 +118,7 @@ impl FileWriter {
         Ok(file_full)
     }
 
-    /// Takes a row group as it is stored: the rows before it become a row group of their own. Says whether
+    /// Takes a row group whose columns are ready: the rows before it become a row group of their own. Says whether
     /// the file has reached its target size.
     pub(super) async fn write_stored(&mut self, group: StoredGroup) -> Result<bool> {
         self.encode_chunk().await?;
@@ -129,8 +130,15 @@ impl FileWriter {
         };
         open.encoded().await?;
         let mut open = open.end_row_group(&context).await?;
-        for (field, column) in context.storage_schema.fields().iter().zip(&group.columns) {
-            open.nans.add_to(field, column.nans);
+        for column in &group.columns {
+            match column {
+                StoredColumn::Copied(chunks) => {
+                    chunks
+                        .iter()
+                        .for_each(|chunk| open.nans.add_chunk(chunk.metadata.column_descr(), chunk.nans));
+                }
+                StoredColumn::Encoded(column) => open.nans.add_counts(&column.nans),
+            }
         }
         let open = self.open.insert(open.append(group).await?);
         Ok(open.parquet.bytes_written() >= context.target_file_bytes)
@@ -147,7 +155,8 @@ impl FileWriter {
                 Ok((0..columns).flat_map(|index| leaf_encodings(&sample, index)).collect())
             })
             .await?;
-        let properties = properties(&self.context, &encodings)?;
+        let leaves = self.context.leaves.iter().zip(encodings);
+        let properties = properties(leaves, self.context.compatible_encodings)?;
         let (sink, upload) = upload::start(self.context.store.clone(), self.path.clone(), self.context.local);
         // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
         // for readers to disagree with.
@@ -211,19 +220,16 @@ impl OpenFile {
         .await
     }
 
-    /// Appends a row group as it is stored.
+    /// Appends a row group whose columns are ready.
     async fn append(self, stored: StoredGroup) -> Result<Self> {
         self.write_row_group(move |group| {
-            stored.columns.into_iter().try_for_each(|chunk| {
-                let close = ColumnCloseResult {
-                    bytes_written: chunk.metadata.compressed_size().unsigned_abs(),
-                    rows_written: stored.rows,
-                    metadata: chunk.metadata.clone(),
-                    bloom_filter: None,
-                    column_index: None,
-                    offset_index: None,
-                };
-                group.append_column(&chunk, close)
+            stored.columns.into_iter().try_for_each(|column| match column {
+                StoredColumn::Copied(chunks) => {
+                    chunks.into_iter().try_for_each(|chunk| copy_chunk(group, &chunk, stored.rows))
+                }
+                StoredColumn::Encoded(column) => {
+                    column.chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
+                }
             })
         })
         .await
@@ -265,8 +271,43 @@ fn finish_parquet(mut parquet: SerializedFileWriter<PartSink>) -> Result<(Parque
     Ok((metadata, bytes))
 }
 
-/// How columns are encoded; those of which nothing was seen have a dictionary while it stays small.
-fn properties(context: &WriteContext, encodings: &[LeafEncoding]) -> Result<WriterProperties> {
+/// Copies a chunk as it is stored.
+fn copy_chunk(
+    group: &mut SerializedRowGroupWriter<'_, PartSink>,
+    chunk: &StoredChunk,
+    rows: u64,
+) -> Result<(), ParquetError> {
+    let close = ColumnCloseResult {
+        bytes_written: chunk.metadata.compressed_size().unsigned_abs(),
+        rows_written: rows,
+        metadata: chunk.metadata.clone(),
+        bloom_filter: None,
+        column_index: None,
+        offset_index: None,
+    };
+    group.append_column(chunk, close)
+}
+
+/// Whether every reader knows an encoding: those of the first Parquet writers.
+pub(super) fn is_compatible(encoding: ParquetEncoding) -> bool {
+    #[expect(deprecated, reason = "old writers name it for their levels")]
+    let levels = encoding == ParquetEncoding::BIT_PACKED;
+    levels
+        || matches!(
+            encoding,
+            ParquetEncoding::PLAIN
+                | ParquetEncoding::RLE
+                | ParquetEncoding::PLAIN_DICTIONARY
+                | ParquetEncoding::RLE_DICTIONARY
+        )
+}
+
+/// How leaf columns are encoded; those of which nothing was seen have a dictionary while it stays small.
+/// `compatible`: plain and dictionary encoding only.
+pub(super) fn properties<'a>(
+    leaves: impl Iterator<Item = (&'a ColumnDescPtr, LeafEncoding)>,
+    compatible: bool,
+) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(|e| parquet_failed(&e))?;
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
@@ -274,17 +315,15 @@ fn properties(context: &WriteContext, encodings: &[LeafEncoding]) -> Result<Writ
         // Row groups taken as they are stored come without; all of a file's have one, or none has.
         .set_offset_index_disabled(true)
         .set_created_by(concat!("stevedore version ", env!("CARGO_PKG_VERSION")).to_owned());
-    for (leaf, encoding) in context.leaves.iter().zip(encodings) {
+    for (leaf, encoding) in leaves {
         let path = leaf.path().clone();
-        let encoding = match (*encoding, leaf.physical_type()) {
+        let encoding = match (encoding, leaf.physical_type()) {
             (LeafEncoding::Dictionary, _) => continue,
             // Some integers are stored as decimals, which have no such encoding.
-            (LeafEncoding::Delta, PhysicalType::INT32 | PhysicalType::INT64)
-                if !context.compatible_encodings =>
-            {
+            (LeafEncoding::Delta, PhysicalType::INT32 | PhysicalType::INT64) if !compatible => {
                 ParquetEncoding::DELTA_BINARY_PACKED
             }
-            (LeafEncoding::Split, _) if !context.compatible_encodings => ParquetEncoding::BYTE_STREAM_SPLIT,
+            (LeafEncoding::Split, _) if !compatible => ParquetEncoding::BYTE_STREAM_SPLIT,
             (LeafEncoding::Plain | LeafEncoding::Delta | LeafEncoding::Split, _) => ParquetEncoding::PLAIN,
         };
         properties =

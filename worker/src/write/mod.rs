@@ -17,6 +17,7 @@ mod partition;
 mod sample;
 mod stats;
 mod storage_arrays;
+mod stored;
 mod table_writer;
 mod upload;
 
@@ -54,12 +55,12 @@ pub trait BatchSink: Send {
     /// Storage, bad data. The sink can only be aborted then.
     async fn write(&mut self, batch: RecordBatch) -> Result<()>;
 
-    /// How the sink stores rows, where it can take row groups as they are stored.
+    /// How the sink stores rows, where it can take row groups column by column.
     fn stored_layout(&self) -> Option<Arc<StoredLayout>> {
         None
     }
 
-    /// Takes a row group as it is stored, verified against [`BatchSink::stored_layout`].
+    /// Takes a row group whose columns are ready, made for [`BatchSink::stored_layout`].
     ///
     /// # Errors
     /// As [`BatchSink::write`]; internal where the sink has no layout.

@@ -9,8 +9,10 @@ use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, PrimitiveType, Schema,
     Struct, StructType, serialize_data_file_to_json,
 };
+use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnDescriptor;
 use stevedore_common::schema::FIELD_ID;
 use stevedore_common::{Error, Result};
 
@@ -28,17 +30,36 @@ pub(super) struct NanCounts(HashMap<i32, u64>);
 
 impl NanCounts {
     /// Adds to the count of a column.
-    pub(super) fn add_to(&mut self, field: &FieldRef, nans: u64) {
+    fn add_to(&mut self, field: &FieldRef, nans: u64) {
         let floats = matches!(field.data_type(), DataType::Float32 | DataType::Float64);
         if floats && let Some(id) = field_id(field) {
             *self.0.entry(id).or_default() += nans;
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
-        for (id, count) in &other.0 {
+    /// Adds those of a chunk as it was stored; below lists they are not counted.
+    pub(super) fn add_chunk(&mut self, column: &ColumnDescriptor, nans: u64) {
+        let floats = matches!(column.physical_type(), PhysicalType::FLOAT | PhysicalType::DOUBLE);
+        let info = column.self_type().get_basic_info();
+        if floats && column.max_rep_level() == 0 && info.has_id() {
+            *self.0.entry(info.id()).or_default() += nans;
+        }
+    }
+
+    /// Adds counts by field id.
+    pub(super) fn add_counts(&mut self, counts: &HashMap<i32, u64>) {
+        for (id, count) in counts {
             *self.0.entry(*id).or_default() += count;
         }
+    }
+
+    /// The counts by field id.
+    pub(super) fn into_counts(self) -> HashMap<i32, u64> {
+        self.0
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.add_counts(&other.0);
     }
 }
 

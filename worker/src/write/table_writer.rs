@@ -17,6 +17,7 @@ use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 
 use super::file_writer::FileWriter;
 use super::partition::PartitionedFiles;
+use super::stored::TableEncoders;
 use super::{BatchSink, Encoders, FileNames, WrittenFile};
 
 /// Small enough that most of a file is written while the rest is still encoded.
@@ -83,7 +84,15 @@ impl WriteContext {
             Ok(bytes) => bytes,
         };
         let partitions = !target.spec.is_unpartitioned();
-        let layout = if partitions { None } else { StoredLayout::new(&parquet_schema).map(Arc::new) };
+        let layout = (!partitions).then(|| {
+            let encoders = TableEncoders {
+                storage_schema: storage_schema.clone(),
+                parquet_schema: parquet_schema.clone(),
+                leaves_per_column: leaves_per_column.clone(),
+                compatible_encodings: target.compatible_encodings,
+            };
+            Arc::new(StoredLayout::new(&parquet_schema, Arc::new(encoders)))
+        });
         // Many files are open at a time then, each with a row group in memory.
         let row_group_bytes = if partitions { ROW_GROUP_BYTES / 8 } else { ROW_GROUP_BYTES };
         Ok(Self {

@@ -7,7 +7,6 @@ use arrow::array::*;
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::*;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use bytes::Bytes;
 use iceberg::arrow::arrow_primitive_to_literal;
 use iceberg::spec::{
     DataFile, Literal, PartitionSpec, PrimitiveLiteral, Schema as IcebergSchema, Transform, Type,
@@ -16,19 +15,16 @@ use iceberg::spec::{
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, Encoding};
-use parquet::file::properties::WriterProperties;
+use parquet::basic::Encoding;
 use proptest::prelude::*;
-use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::ids::{Attempt, AttemptKey, JobId, SliceIndex, SliceKey};
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
-use stevedore_decode::parquet::{Footer, ParquetFile, read_footer};
-use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 
 use super::*;
+
+mod stored;
 
 const EVERY_TYPE: &[&str] = &[
     "BOOLEAN",
@@ -325,154 +321,6 @@ fn check_statistics(table: &Table, file: &DataFile, rows: &[RecordBatch]) {
         );
         assert_eq!(file.nan_value_counts().get(&field.id).copied().unwrap_or(0), nans);
     }
-}
-
-/// Types that Parquet stores under the table's own description.
-const STORED_ALIKE: &[&str] = &[
-    "BOOLEAN",
-    "INT",
-    "BIGINT",
-    "FLOAT",
-    "DOUBLE",
-    "DECIMAL(5, 2)",
-    "DECIMAL(15, 3)",
-    "DECIMAL(38, 10)",
-    "DATE",
-    "TIMESTAMP",
-    "VARCHAR",
-    "BINARY",
-];
-
-impl Table {
-    /// The row groups of a Parquet file that this table can take as they are stored.
-    fn stored_groups(&self, file: &Bytes, layout: &StoredLayout) -> Vec<StoredGroup> {
-        let Footer::Ready(metadata) = read_footer(file.len() as u64, file).unwrap() else { panic!("cut") };
-        let columns = self.schema.columns.iter().map(|column| OutputColumn {
-            name: column.name.clone(),
-            ty: Some(column.ty.clone()),
-            source: ColumnSource::Name(column.name.clone()),
-            nullable: column.nullable,
-            has_default: false,
-        });
-        let spec = DecodeSpec::new(FileFormat::defaults(FormatKind::Parquet), columns.collect());
-        let parquet = Arc::new(ParquetFile::open(metadata, &spec).unwrap());
-        parquet
-            .plan(None)
-            .into_iter()
-            .filter(|task| parquet.may_store(task.row_group, layout))
-            .filter_map(|task| {
-                let ranges = task.byte_ranges.iter();
-                let bytes: Vec<Bytes> =
-                    ranges.map(|range| file.slice(range.start as usize..range.end as usize)).collect();
-                parquet.verify_row_group(&task, &bytes, layout)
-            })
-            .collect()
-    }
-}
-
-fn foreign_file(batch: &RecordBatch, compression: Compression) -> Bytes {
-    let properties = WriterProperties::builder()
-        .set_compression(compression)
-        .set_max_row_group_row_count(Some(70_000))
-        .set_data_page_row_count_limit(5_000)
-        .build();
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
-    writer.write(batch).unwrap();
-    writer.close().unwrap();
-    bytes.into()
-}
-
-/// A column as it is stored, bit by bit.
-fn whole_column(batches: &[RecordBatch], column: usize) -> ArrayRef {
-    let last = batches.last().unwrap().column(column).data_type();
-    let stored: Vec<ArrayRef> =
-        batches.iter().map(|batch| storage_arrays::to_storage(batch.column(column), last).unwrap()).collect();
-    let arrays: Vec<&dyn Array> = stored.iter().map(AsRef::as_ref).collect();
-    arrow::compute::concat(&arrays).unwrap()
-}
-
-#[tokio::test]
-async fn row_groups_are_taken_as_they_are_stored_between_rows_that_are_encoded() {
-    let table = Table::new(STORED_ALIKE);
-    let mut numbers = Numbers(3);
-    let (before, whole, after) =
-        (table.batch(100, &mut numbers), table.batch(66_000, &mut numbers), table.batch(50, &mut numbers));
-    let rows = [before.clone(), whole.clone(), after.clone()];
-    for compression in [Compression::SNAPPY, Compression::ZSTD(Default::default()), Compression::LZ4_RAW] {
-        let mut writer = table.writer(0);
-        let layout = writer.stored_layout().unwrap();
-        let groups = table.stored_groups(&foreign_file(&whole, compression), &layout);
-        assert_eq!(groups.iter().map(|group| group.rows).collect::<Vec<_>>(), [66_000]);
-        writer.write(before.clone()).await.unwrap();
-        for group in groups {
-            writer.write_stored(group).await.unwrap();
-        }
-        writer.write(after.clone()).await.unwrap();
-        let files = writer.finish().await.unwrap();
-        assert_eq!((files.len(), files[0].rows), (1, 66_150));
-        let read = table.read(&files[0]).await;
-        for (column, ty) in STORED_ALIKE.iter().enumerate() {
-            assert!(whole_column(&read, column) == whole_column(&rows, column), "{ty}, {compression:?}");
-        }
-        let file = table.data_file(&files[0]);
-        assert_eq!((file.record_count(), file.file_size_in_bytes()), (66_150, files[0].bytes));
-        if compression == Compression::LZ4_RAW {
-            check_statistics(&table, &file, &rows);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_file_of_stored_row_groups_alone_is_ended_at_its_target_size() {
-    let table = Table::new(STORED_ALIKE);
-    let whole = table.batch(140_000, &mut Numbers(4));
-    let mut writer = table.writer(1 << 20);
-    let layout = writer.stored_layout().unwrap();
-    for group in table.stored_groups(&foreign_file(&whole, Compression::SNAPPY), &layout) {
-        writer.write_stored(group).await.unwrap();
-    }
-    let files = writer.finish().await.unwrap();
-    assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [70_000, 70_000]);
-}
-
-#[test]
-fn what_is_not_stored_alike_is_encoded_again() {
-    let rows = 70_000;
-    let alike = Table::new(&["VARCHAR", "TIMESTAMP", "INT"]);
-    let layout = alike.writer(0).stored_layout().unwrap();
-    let taken = |batch: &RecordBatch, compression| {
-        let file = foreign_file(batch, compression);
-        alike.stored_groups(&file, &layout).len()
-    };
-    let batch = alike.batch(rows, &mut Numbers(5));
-    assert_eq!(taken(&batch, Compression::SNAPPY), 1);
-    // Not compressed; too few rows.
-    assert_eq!(taken(&batch, Compression::UNCOMPRESSED), 0);
-    assert_eq!(taken(&batch.slice(0, 1000), Compression::SNAPPY), 0);
-    // A time without zone, another number type, values that may not be NULL.
-    let with = |index: usize, array: ArrayRef| {
-        let mut columns = batch.columns().to_vec();
-        columns[index] = array;
-        let names = batch.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
-        RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap()
-    };
-    let naive = Arc::new(TimestampMicrosecondArray::from_iter((0..rows).map(|n| Some(n as i64))));
-    assert_eq!(taken(&with(1, naive), Compression::SNAPPY), 0);
-    let wide = Arc::new(Int64Array::from_iter((0..rows).map(|n| Some(n as i64))));
-    assert_eq!(taken(&with(2, wide), Compression::SNAPPY), 0);
-    let required = Arc::new(Int32Array::from_iter_values((0..rows).map(|n| n as i32)));
-    assert_eq!(taken(&with(2, required), Compression::SNAPPY), 0);
-    // Damage shows when the values are decoded.
-    let mut damaged = foreign_file(&batch, Compression::SNAPPY).to_vec();
-    damaged[100..400].fill(0xA5);
-    assert_eq!(alike.stored_groups(&damaged.into(), &layout).len(), 0);
-    // VARIANT is text that has to be JSON; nested columns and partitions have no such layout.
-    let variant = Table::new(&["VARIANT", "TIMESTAMP", "INT"]);
-    let layout = variant.writer(0).stored_layout().unwrap();
-    assert_eq!(variant.stored_groups(&foreign_file(&batch, Compression::SNAPPY), &layout).len(), 0);
-    assert!(Table::new(&["ARRAY(INT)"]).writer(0).stored_layout().is_none());
-    assert!(Table::new(&["INT"]).partitioned("c0", Transform::Identity).writer(0).stored_layout().is_none());
 }
 
 #[tokio::test]

@@ -25,8 +25,8 @@ use stevedore_common::error::{Error, Result};
 use stevedore_common::types::SqlType;
 
 pub use matrix::check;
-pub(crate) use source::UUID_EXTENSION;
 pub use source::natural_type;
+pub(crate) use source::{INTERVAL_EXTENSION, UUID_EXTENSION};
 
 use crate::errors;
 use crate::parse::datetime::Zone;

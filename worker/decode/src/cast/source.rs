@@ -4,11 +4,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, StringBuilder, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, IntervalMonthDayNanoArray, StringBuilder, new_null_array,
+};
 use arrow::compute;
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Field, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
+    DataType, Date32Type, Date64Type, Field, IntervalMonthDayNano, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use stevedore_common::error::Result;
 use stevedore_common::types::{EXTENSION_NAME, SqlType};
@@ -22,6 +24,14 @@ pub(crate) const UUID_EXTENSION: &str = "arrow.uuid";
 pub(crate) fn is_uuid(field: &Field) -> bool {
     *field.data_type() == DataType::FixedSizeBinary(16)
         && field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == UUID_EXTENSION)
+}
+
+/// Marks the months, days and milliseconds of Parquet's INTERVAL; they are VARCHAR in SQL.
+pub(crate) const INTERVAL_EXTENSION: &str = "parquet.interval";
+
+fn is_interval(field: &Field) -> bool {
+    *field.data_type() == DataType::FixedSizeBinary(12)
+        && field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == INTERVAL_EXTENSION)
 }
 
 /// Types that have no SQL type but a faithful text.
@@ -40,7 +50,7 @@ fn reads_as_text(data_type: &DataType) -> bool {
 /// # Errors
 /// Where the dialect has nothing for it.
 pub fn natural_type(field: &Field) -> Result<SqlType> {
-    if is_uuid(field) || reads_as_text(field.data_type()) {
+    if is_uuid(field) || is_interval(field) || reads_as_text(field.data_type()) {
         return Ok(SqlType::String);
     }
     match field.data_type() {
@@ -119,6 +129,10 @@ pub(super) fn plain<'a>(
             let text = uuids(array.as_fixed_size_binary());
             return Ok((text, Cow::Owned(Field::new(from.name(), DataType::Utf8, true))));
         }
+        DataType::FixedSizeBinary(12) if is_interval(from) => {
+            let text = intervals(array, rejects)?;
+            return Ok((text, Cow::Owned(Field::new(from.name(), DataType::Utf8, true))));
+        }
         other if reads_as_text(other) => DataType::Utf8,
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
@@ -180,6 +194,21 @@ fn timestamps(array: &ArrayRef, env: &Env<'_>, rejects: &mut Vec<Reject>) -> Res
         }
     };
     Ok(Arc::new(values.with_timezone("UTC")))
+}
+
+/// Three unsigned little-endian numbers each.
+fn intervals(array: &ArrayRef, rejects: &mut Vec<Reject>) -> Result<ArrayRef> {
+    let bytes = array.as_fixed_size_binary();
+    let interval = |value: &[u8]| {
+        let (parts, _) = value.as_chunks::<4>();
+        let [months, days, milliseconds] = parts else { return None };
+        let number = |part: &[u8; 4]| i32::try_from(u32::from_le_bytes(*part)).ok();
+        let nanoseconds = i64::from(u32::from_le_bytes(*milliseconds)) * 1_000_000;
+        Some(IntervalMonthDayNano::new(number(months)?, number(days)?, nanoseconds))
+    };
+    let values: IntervalMonthDayNanoArray = bytes.iter().map(|value| interval(value?)).collect();
+    reject_new_nulls(array, &values, "out of range", rejects);
+    compute::cast(&values, &DataType::Utf8).map_err(arrow_error)
 }
 
 fn uuids(array: &FixedSizeBinaryArray) -> ArrayRef {

@@ -29,6 +29,18 @@ pub(crate) struct Output {
     pub(crate) source: Source,
 }
 
+impl Output {
+    /// Whether a file that lacks it asks for the default of its column.
+    pub(crate) fn has_default(&self) -> bool {
+        self.column.has_default
+    }
+
+    /// Whether NULL is allowed.
+    pub(crate) fn may_be_null(&self) -> bool {
+        self.column.nullable
+    }
+}
+
 pub(crate) enum Source {
     /// The n-th column of the file.
     Column(usize),
@@ -126,7 +138,7 @@ fn source_of(column: &OutputColumn, columns: &[FileColumn], spec: &DecodeSpec) -
 }
 
 /// Whether NULL_IF applies to values of this type.
-pub(super) fn is_text(data_type: &DataType) -> bool {
+pub(crate) fn is_text(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, value) => is_text(value),

@@ -31,6 +31,19 @@ impl ColumnPlan {
         first_row: u64,
         input_bytes: u64,
     ) -> Result<DecodedBatch> {
+        self.decode_rows(batch, (first_row..first_row + batch.num_rows() as u64).collect(), input_bytes)
+    }
+
+    /// As [`ColumnPlan::decode`], of rows with these numbers within the file.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn decode_rows(
+        &self,
+        batch: &RecordBatch,
+        mut row_numbers: Vec<u64>,
+        input_bytes: u64,
+    ) -> Result<DecodedBatch> {
         let rows = batch.num_rows();
         let mut rejected: Vec<Rejected> = Vec::new();
         let mut columns = Vec::with_capacity(self.outputs.len());
@@ -56,8 +69,6 @@ impl ColumnPlan {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let mut batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(|error| Error::internal(format!("columns do not fit their schema: {error}")))?;
-        let numbers = first_row..first_row + rows as u64;
-        let mut row_numbers: Vec<u64> = numbers.collect();
         let mut errors = Vec::new();
         if !rejected.is_empty() {
             rejected.sort_by_key(|(row, column, _)| (*row, *column));
@@ -65,10 +76,11 @@ impl ColumnPlan {
             let mut good = vec![true; rows];
             for (row, _, message) in rejected {
                 good[row] = false;
-                let number = first_row + row as u64;
+                let number = row_numbers.get(row).copied().unwrap_or_default();
                 errors.push(RowError { line: number + 1, row: number, message });
             }
-            row_numbers.retain(|number| good[(number - first_row) as usize]);
+            let mut rows = good.iter();
+            row_numbers.retain(|_| rows.next().is_some_and(|good| *good));
             let good = BooleanArray::from(good);
             let filtered = |error| Error::internal(format!("rows cannot be filtered: {error}"));
             batch = compute::filter_record_batch(&batch, &good).map_err(filtered)?;
@@ -84,7 +96,11 @@ impl ColumnPlan {
     fn source(&self, batch: &RecordBatch, column: usize) -> Result<(ArrayRef, Field)> {
         let position = self.read.binary_search(&column);
         let array = position.ok().and_then(|position| batch.columns().get(position));
-        let array = array.ok_or_else(|| Error::internal("a column was not read"))?;
+        self.settled(array.ok_or_else(|| Error::internal("a column was not read"))?, column)
+    }
+
+    /// An array of a column of the file as casts take it.
+    fn settled(&self, array: &ArrayRef, column: usize) -> Result<(ArrayRef, Field)> {
         let column = &self.columns[column];
         let mut field = column.source.clone();
         let mut array = match &column.physical {
@@ -102,6 +118,24 @@ impl ColumnPlan {
             field = Field::new(field.name(), DataType::Utf8, true);
         }
         Ok((array, field))
+    }
+
+    /// The values of an output for those of its column in the file; `None` where a row of them is bad.
+    ///
+    /// # Errors
+    /// As [`ColumnPlan::decode`].
+    pub(crate) fn good_values(
+        &self,
+        array: &ArrayRef,
+        column: usize,
+        output: usize,
+    ) -> Result<Option<ArrayRef>> {
+        let output = &self.outputs[output];
+        let (array, from) = self.settled(array, column)?;
+        let context = CastContext { column_number: 0, column_name: String::new() };
+        let cast = cast::cast(&array, &from, &output.ty, &self.spec.cast, &context)?;
+        let refused = !output.column.nullable && cast.values.logical_null_count() > 0;
+        Ok((cast.rejects.is_none() && !refused).then_some(cast.values))
     }
 
     fn column(

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use ::parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
-use ::parquet::file::metadata::ParquetMetaData;
-use ::parquet::schema::types::SchemaDescriptor;
+use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use ::parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use stevedore_common::error::{Error, Result};
 use stevedore_common::file_format::FileFormat;
@@ -39,26 +40,26 @@ pub(super) fn resolve(
     guarded(
         || "the schema of the Parquet file".into(),
         || {
+            let plain = without_intervals(metadata)?;
             let damaged =
                 |error| Error::bad_data(format!("the schema of the Parquet file cannot be read: {error}"));
             let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(!format.use_logic_type);
-            let mut reader = match ArrowReaderMetadata::try_new(metadata.clone(), options()) {
+            let mut reader = match ArrowReaderMetadata::try_new(plain.clone(), options()) {
                 Ok(reader) => reader,
                 // The Arrow schema that a writer may embed is advice; the Parquet schema is the law.
                 Err(_) => {
                     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-                    ArrowReaderMetadata::try_new(metadata.clone(), options).map_err(damaged)?
+                    ArrowReaderMetadata::try_new(plain.clone(), options).map_err(damaged)?
                 }
             };
             let parquet = metadata.file_metadata().schema_descr();
-            // INT96 becomes microseconds in the reader: nanoseconds would end in the year 2262.
             let mut leaf = 0;
             let fields: Fields =
-                reader.schema().fields().iter().map(|f| map_leaves(f, &mut leaf, parquet, &int96)).collect();
+                reader.schema().fields().iter().map(|f| map_leaves(f, &mut leaf, parquet, &retype)).collect();
             if fields != *reader.schema().fields() {
                 let schema = Schema::new_with_metadata(fields, reader.schema().metadata().clone());
                 let options = options().with_schema(Arc::new(schema));
-                reader = ArrowReaderMetadata::try_new(metadata.clone(), options).map_err(damaged)?;
+                reader = ArrowReaderMetadata::try_new(plain.clone(), options).map_err(damaged)?;
             }
             let mut leaf = 0;
             let columns = reader
@@ -113,17 +114,74 @@ fn map_leaves(
     Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
-fn int96(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
-    let is_int96 = parquet.column(leaf).physical_type() == PhysicalType::INT96;
-    if is_int96 && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, None)) {
-        // Those who write INT96 write instants.
-        field.with_data_type(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
-    } else {
-        field
+/// What the reader is to give for a leaf, where its own choice is not ours.
+fn retype(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
+    let column = parquet.column(leaf);
+    let is_enum = matches!(
+        (column.logical_type_ref(), column.converted_type()),
+        (Some(LogicalType::Enum), _) | (None, ConvertedType::ENUM)
+    );
+    match field.data_type() {
+        // Those who write INT96 write instants, and nanoseconds would end in the year 2262.
+        DataType::Timestamp(TimeUnit::Nanosecond, None) if column.physical_type() == PhysicalType::INT96 => {
+            field.with_data_type(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+        }
+        DataType::Binary if is_enum => field.with_data_type(DataType::Utf8),
+        _ => field,
     }
 }
 
-/// Marks JSON and UUID leaves by their Arrow extension.
+/// The metadata with intervals as the bytes that they are: the reader would leave their months out.
+fn without_intervals(metadata: &Arc<ParquetMetaData>) -> Result<Arc<ParquetMetaData>> {
+    let of_file = metadata.file_metadata();
+    let schema = of_file.schema_descr();
+    if !schema.columns().iter().any(|column| column.converted_type() == ConvertedType::INTERVAL) {
+        return Ok(metadata.clone());
+    }
+    let damaged = |error: ParquetError| {
+        Error::bad_data(format!("the schema of the Parquet file cannot be read: {error}"))
+    };
+    let root = plain_field(&schema.root_schema_ptr()).map_err(damaged)?;
+    let of_file = FileMetaData::new(
+        of_file.version(),
+        of_file.num_rows(),
+        of_file.created_by().map(str::to_owned),
+        of_file.key_value_metadata().cloned(),
+        Arc::new(SchemaDescriptor::new(root)),
+        of_file.column_orders().cloned(),
+    );
+    Ok(Arc::new(ParquetMetaData::new(of_file, metadata.row_groups().to_vec())))
+}
+
+fn plain_field(field: &TypePtr) -> Result<TypePtr, ParquetError> {
+    let info = field.get_basic_info();
+    let id = info.has_id().then(|| info.id());
+    let plain = match field.as_ref() {
+        Type::PrimitiveType { .. } if info.converted_type() == ConvertedType::INTERVAL => {
+            Type::primitive_type_builder(field.name(), PhysicalType::FIXED_LEN_BYTE_ARRAY)
+                .with_length(12)
+                .with_repetition(info.repetition())
+                .with_id(id)
+                .build()?
+        }
+        Type::PrimitiveType { .. } => return Ok(field.clone()),
+        Type::GroupType { fields, .. } => {
+            let fields = fields.iter().map(plain_field).collect::<Result<_, _>>()?;
+            let mut group = Type::group_type_builder(field.name())
+                .with_converted_type(info.converted_type())
+                .with_logical_type(info.logical_type_ref().cloned())
+                .with_id(id)
+                .with_fields(fields);
+            if info.has_repetition() {
+                group = group.with_repetition(info.repetition());
+            }
+            group.build()?
+        }
+    };
+    Ok(Arc::new(plain))
+}
+
+/// Marks JSON, UUID and interval leaves by an Arrow extension.
 fn mark(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
     let column = parquet.column(leaf);
     let text = matches!(
@@ -136,6 +194,7 @@ fn mark(field: Field, parquet: &SchemaDescriptor, leaf: usize) -> Field {
             cast::UUID_EXTENSION
         }
         None if text && column.converted_type() == ConvertedType::JSON => JSON_EXTENSION,
+        None if column.converted_type() == ConvertedType::INTERVAL => cast::INTERVAL_EXTENSION,
         _ => return field,
     };
     let mut metadata = field.metadata().clone();

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderMetadata;
-use ::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use ::parquet::file::metadata::ParquetMetaData;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
+use super::chunks::{BlockingRanges, GroupBytes};
 use super::columns::resolve;
 use super::row_group::RowGroupDecoder;
 use crate::columnar::{ColumnPlan, FileColumn};
@@ -41,6 +42,32 @@ impl RowGroupTask {
     /// How many bytes are to be fetched.
     pub fn input_bytes(&self) -> u64 {
         self.byte_ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// What was fetched for it, checked.
+    ///
+    /// # Errors
+    /// Where a range is missing or short.
+    pub fn fetched(&self, fetched: Vec<Bytes>) -> Result<GroupBytes> {
+        if fetched.len() != self.byte_ranges.len() {
+            return Err(Error::internal(format!(
+                "row group {} needs {} ranges, {} were fetched",
+                self.row_group + 1,
+                self.byte_ranges.len(),
+                fetched.len()
+            )));
+        }
+        for (range, bytes) in self.byte_ranges.iter().zip(&fetched) {
+            if bytes.len() as u64 != range.end - range.start {
+                return Err(Error::bad_data(format!(
+                    "the file is cut off: of the bytes {} to {} only {} are there",
+                    range.start,
+                    range.end,
+                    bytes.len()
+                )));
+            }
+        }
+        Ok(GroupBytes::fetched(self.byte_ranges.iter().cloned().zip(fetched).collect()))
     }
 }
 
@@ -77,16 +104,6 @@ impl ParquetFile {
     /// The row groups to decode: all of them, or those whose first byte lies in `range`, so that ranges
     /// which cover a file cover each row group once.
     pub fn plan(&self, range: Option<Range<u64>>) -> Vec<RowGroupTask> {
-        self.plan_where(range, |_, _| true)
-    }
-
-    /// As [`ParquetFile::plan`], without the row groups that `keep` refuses by their statistics.
-    pub fn plan_where(
-        &self,
-        range: Option<Range<u64>>,
-        keep: impl Fn(usize, &RowGroupMetaData) -> bool,
-    ) -> Vec<RowGroupTask> {
-        let leaves: Vec<usize> = self.columns.read.iter().flat_map(|i| self.leaves[*i].clone()).collect();
         let mut tasks = Vec::new();
         let mut first_row = 0;
         for (number, group) in self.metadata.row_groups().iter().enumerate() {
@@ -96,21 +113,29 @@ impl ParquetFile {
                 None => true,
                 Some(range) => starts.min().is_some_and(|start| range.contains(&start)),
             };
-            if wanted && keep(number, group) {
-                let mut byte_ranges: Vec<Range<u64>> = leaves
-                    .iter()
-                    .filter_map(|leaf| group.columns().get(*leaf))
-                    .map(|column| {
-                        let (start, length) = column.byte_range();
-                        start..start + length
-                    })
-                    .collect();
-                join(&mut byte_ranges);
+            if wanted {
+                let byte_ranges = self.byte_ranges(number, &self.columns.read);
                 tasks.push(RowGroupTask { row_group: number, rows, first_row, byte_ranges });
             }
             first_row += rows;
         }
         tasks
+    }
+
+    /// The bytes of some columns of a row group, in file order, neighbours joined.
+    pub(super) fn byte_ranges(&self, row_group: usize, columns: &[usize]) -> Vec<Range<u64>> {
+        let chunks =
+            self.metadata.row_groups().get(row_group).map(|group| group.columns()).unwrap_or_default();
+        let leaves = columns.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
+        let mut ranges: Vec<Range<u64>> = leaves
+            .filter_map(|leaf| chunks.get(leaf))
+            .map(|chunk| {
+                let (start, length) = chunk.byte_range();
+                start..start + length
+            })
+            .collect();
+        join(&mut ranges);
+        ranges
     }
 
     /// Decodes a row group whose bytes were fetched: one buffer for each of the task's ranges.
@@ -122,27 +147,29 @@ impl ParquetFile {
         task: &RowGroupTask,
         fetched: Vec<Bytes>,
     ) -> Result<RowGroupDecoder> {
-        if fetched.len() != task.byte_ranges.len() {
-            return Err(Error::internal(format!(
-                "row group {} needs {} ranges, {} were fetched",
-                task.row_group + 1,
-                task.byte_ranges.len(),
-                fetched.len()
-            )));
-        }
-        let mut chunks = Vec::with_capacity(fetched.len());
-        for (range, bytes) in task.byte_ranges.iter().zip(fetched) {
-            if bytes.len() as u64 != range.end - range.start {
-                return Err(Error::bad_data(format!(
-                    "the file is cut off: of the bytes {} to {} only {} are there",
-                    range.start,
-                    range.end,
-                    bytes.len()
-                )));
-            }
-            chunks.push((range.clone(), bytes));
-        }
-        RowGroupDecoder::new(self.clone(), task.clone(), chunks)
+        self.decode_group(task, task.fetched(fetched)?)
+    }
+
+    /// As [`ParquetFile::decode_row_group`].
+    ///
+    /// # Errors
+    /// Where the row group is damaged.
+    pub fn decode_group(self: &Arc<Self>, task: &RowGroupTask, bytes: GroupBytes) -> Result<RowGroupDecoder> {
+        RowGroupDecoder::new(self.clone(), task.clone(), bytes, None)
+    }
+
+    /// The bytes of a row group that is too large to be held: they are read as they are needed, more than once
+    /// where they are used more than once.
+    pub fn in_store(&self, task: &RowGroupTask, store: Arc<dyn BlockingRanges>) -> GroupBytes {
+        let leaves =
+            self.columns.read.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
+        let group = self.metadata.row_groups().get(task.row_group);
+        let chunks = leaves.filter_map(|leaf| group?.columns().get(leaf));
+        let ranges = chunks.map(|chunk| {
+            let (start, length) = chunk.byte_range();
+            start..start + length
+        });
+        GroupBytes::in_store(ranges.collect(), store)
     }
 
     /// The leaf columns to read.

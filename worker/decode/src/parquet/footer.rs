@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::parquet::basic::Compression;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
@@ -28,7 +29,8 @@ pub enum Footer {
 /// whole file where it is smaller).
 ///
 /// # Errors
-/// Bad data that says why this is not a Parquet file; not supported for encrypted files.
+/// Bad data that says why this is not a Parquet file; not supported for what is encrypted, or compressed in
+/// a way that nobody writes any more.
 pub fn read_footer(file_size: u64, tail: &Bytes) -> Result<Footer> {
     let not_parquet = |why: String| Error::bad_data(format!("not a Parquet file: {why}"));
     if file_size < 12 {
@@ -80,13 +82,23 @@ fn check(metadata: &ParquetMetaData, file_size: u64) -> Result<()> {
             return Err(damaged(format!("it claims {} rows", group.num_rows())));
         }
         for column in group.columns() {
+            let name = || column.column_path().string();
+            if column.crypto_metadata().is_some() {
+                return Err(Error::not_supported(format!("encrypted Parquet files (column '{}')", name())));
+            }
+            if column.compression() == Compression::LZO {
+                return Err(Error::not_supported(format!(
+                    "Parquet files compressed with LZO (column '{}')",
+                    name()
+                )));
+            }
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
             let end = start.checked_add(column.compressed_size());
             let inside = end.is_some_and(|end| start >= 0 && end >= start && end.unsigned_abs() <= file_size);
             if !inside {
                 return Err(damaged(format!(
                     "column {} lies outside of the file's {file_size} bytes; the file may be cut off",
-                    column.column_path().string()
+                    name()
                 )));
             }
         }

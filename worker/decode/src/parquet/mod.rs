@@ -10,7 +10,7 @@
 //! tail ──read_footer──▶ metadata ──ParquetFile::open──▶ ParquetFile ──plan──▶ RowGroupTasks
 //!                                                                                │ fetch byte_ranges
 //! DecodedBatch ◀──iterate── RowGroupDecoder ◀──ParquetFile::decode_row_group─────┤
-//! StoredGroup  ◀─────────────────────────────── ParquetFile::verify_row_group ───┘
+//! StoredColumn ◀─────────────────────────────── ParquetFile::stored_column ──────┘
 //! ```
 //!
 //! [`DecodedBatch`]: crate::spec::DecodedBatch
@@ -18,16 +18,22 @@
 mod chunks;
 mod columns;
 mod file;
+mod filter;
 mod footer;
 mod row_group;
 mod stored;
 
 pub use crate::columnar::FileColumn;
+pub use chunks::{BlockingRanges, ChunkRead, GroupBytes};
 pub use columns::file_schema;
 pub use file::{ParquetFile, RowGroupTask};
+pub use filter::{ColumnBounds, RowFilter, RowGroupBounds, SelectedRows};
 pub use footer::{Footer, TAIL_BYTES, read_footer};
 pub use row_group::RowGroupDecoder;
-pub use stored::{StoredChunk, StoredGroup, StoredLayout};
+pub use stored::{
+    ColumnDefaults, ColumnEncoder, ColumnEncoders, EncodedColumn, LEAST_ROWS, StoredChunk, StoredColumn,
+    StoredGroup, StoredLayout, StoredPlan, StoredTarget,
+};
 
 #[cfg(test)]
 mod tests;

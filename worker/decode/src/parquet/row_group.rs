@@ -1,16 +1,15 @@
 //! Decodes the row groups: batches from the library, columns cast, rows rejected.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
-use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
-use super::chunks::Chunks;
+use super::chunks::GroupBytes;
 use super::file::{ParquetFile, RowGroupTask};
+use super::filter::SelectedRows;
 use crate::columnar::guarded;
 use crate::spec::DecodedBatch;
 
@@ -18,8 +17,13 @@ use crate::spec::DecodedBatch;
 pub struct RowGroupDecoder {
     file: Arc<ParquetFile>,
     task: RowGroupTask,
+    bytes: GroupBytes,
     /// `None` where no column is read: rows are only counted.
     reader: Option<ParquetRecordBatchReader>,
+    /// The numbers of the rows to come within the row group.
+    numbers: Box<dyn Iterator<Item = u64> + Send>,
+    /// How many rows are read.
+    rows: u64,
     /// Rows yielded so far, rejected ones included.
     done: u64,
     failed: bool,
@@ -29,7 +33,8 @@ impl RowGroupDecoder {
     pub(super) fn new(
         file: Arc<ParquetFile>,
         task: RowGroupTask,
-        chunks: Vec<(Range<u64>, Bytes)>,
+        bytes: GroupBytes,
+        selected: Option<SelectedRows>,
     ) -> Result<Self> {
         let reader = if file.columns.read.is_empty() {
             None
@@ -37,24 +42,31 @@ impl RowGroupDecoder {
             let reader = guarded(
                 || part(&task),
                 || {
-                    ParquetRecordBatchReaderBuilder::new_with_metadata(
-                        Chunks::new(chunks),
+                    let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
+                        bytes.clone(),
                         file.reader.clone(),
                     )
                     .with_row_groups(vec![task.row_group])
                     .with_projection(file.projection())
-                    .with_batch_size(file.columns.spec.batch_rows.max(1))
-                    .build()
-                    .map_err(|error| damaged(&task, &error))
+                    .with_batch_size(file.columns.spec.batch_rows.max(1));
+                    if let Some(selected) = &selected {
+                        reader = reader.with_row_selection(selected.selection());
+                    }
+                    reader.build().map_err(|error| bytes.failure().unwrap_or_else(|| damaged(&task, &error)))
                 },
             )?;
             Some(reader)
         };
-        Ok(Self { file, task, reader, done: 0, failed: false })
+        let rows = selected.as_ref().map_or(task.rows, |selected| selected.count);
+        let numbers: Box<dyn Iterator<Item = u64> + Send> = match selected {
+            Some(selected) => Box::new(selected.numbers()),
+            None => Box::new(0..task.rows),
+        };
+        Ok(Self { file, task, bytes, reader, numbers, rows, done: 0, failed: false })
     }
 
     fn next_columns(&mut self) -> Result<Option<RecordBatch>> {
-        let left = self.task.rows - self.done;
+        let left = self.rows - self.done;
         match &mut self.reader {
             None if left == 0 => Ok(None),
             None => {
@@ -74,12 +86,12 @@ impl RowGroupDecoder {
                         "{} is damaged (it has {} rows, its footer claims {})",
                         part(&self.task),
                         self.done,
-                        self.task.rows
+                        self.rows
                     ))),
                     Some(batch) if batch.num_rows() as u64 > left => Err(Error::bad_data(format!(
                         "{} is damaged (it has more than the {} rows that its footer claims)",
                         part(&self.task),
-                        self.task.rows
+                        self.rows
                     ))),
                     _ => Ok(batch),
                 }
@@ -89,16 +101,17 @@ impl RowGroupDecoder {
 
     fn decode(&mut self, batch: &RecordBatch) -> Result<DecodedBatch> {
         let rows = batch.num_rows() as u64;
-        let first_row = self.task.first_row + self.done;
-        let decoded = self.file.columns.decode(batch, first_row, self.share_of(rows))?;
+        let first = self.task.first_row;
+        let numbers = self.numbers.by_ref().take(batch.num_rows()).map(|row| first + row).collect();
+        let decoded = self.file.columns.decode_rows(batch, numbers, self.share_of(rows))?;
         self.done += rows;
         Ok(decoded)
     }
 
-    /// The part of the row group's bytes that the next `rows` rows stand for; the parts add up.
+    /// The part of the bytes read that the next `rows` rows stand for; the parts add up.
     fn share_of(&self, rows: u64) -> u64 {
         let total = u128::from(self.task.input_bytes());
-        let upto = |row: u64| total * u128::from(row) / u128::from(self.task.rows.max(1));
+        let upto = |row: u64| total * u128::from(row) / u128::from(self.rows.max(1));
         (upto(self.done + rows) - upto(self.done)) as u64
     }
 }
@@ -113,7 +126,8 @@ impl Iterator for RowGroupDecoder {
         let result = match self.next_columns() {
             Ok(None) => return None,
             Ok(Some(batch)) => self.decode(&batch),
-            Err(error) => Err(error),
+            // Where the store failed, the file is not to blame.
+            Err(error) => Err(self.bytes.failure().unwrap_or(error)),
         };
         self.failed = result.is_err();
         Some(result)

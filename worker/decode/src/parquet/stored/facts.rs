@@ -1,0 +1,306 @@
+//! What was seen of a column: its NULLs, its NaNs, its least and greatest value, as the statistics of a
+//! chunk have them. What a source file claims of its values plays no part.
+
+use ::parquet::basic::{LogicalType, Type as PhysicalType};
+use ::parquet::data_type::{ByteArray, FixedLenByteArray};
+use ::parquet::file::statistics::{Statistics, ValueStatistics};
+use ::parquet::schema::types::ColumnDescriptor;
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::compute;
+use arrow::datatypes::{
+    ArrowNumericType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
+};
+use stevedore_common::error::{Error, Result};
+
+/// Longer bounds are cut.
+const LONGEST_BOUND: usize = 64;
+
+/// What was seen of a column.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Facts {
+    pub(super) nulls: u64,
+    pub(super) nans: u64,
+    pub(super) bounds: Option<Bounds>,
+}
+
+/// The least and the greatest value.
+#[derive(Debug, PartialEq)]
+pub(super) enum Bounds {
+    Boolean(bool, bool),
+    Integer(i128, i128),
+    Float(f32, f32),
+    Double(f64, f64),
+    Bytes(Vec<u8>, Vec<u8>),
+}
+
+impl Facts {
+    /// Adds the values of an array.
+    pub(super) fn add(&mut self, array: &ArrayRef) -> Result<()> {
+        self.nulls += array.null_count() as u64;
+        match array.data_type() {
+            DataType::Boolean => {
+                let values = array.as_boolean();
+                self.booleans(compute::min_boolean(values).zip(compute::max_boolean(values)));
+            }
+            DataType::Int8 => self.numbers(array.as_primitive::<Int8Type>()),
+            DataType::Int16 => self.numbers(array.as_primitive::<Int16Type>()),
+            DataType::Int32 => self.numbers(array.as_primitive::<Int32Type>()),
+            DataType::Int64 => self.numbers(array.as_primitive::<Int64Type>()),
+            DataType::UInt8 => self.numbers(array.as_primitive::<UInt8Type>()),
+            DataType::UInt16 => self.numbers(array.as_primitive::<UInt16Type>()),
+            DataType::UInt32 => self.numbers(array.as_primitive::<UInt32Type>()),
+            DataType::Date32 => self.numbers(array.as_primitive::<Date32Type>()),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                self.numbers(array.as_primitive::<TimestampMicrosecondType>());
+            }
+            DataType::Decimal128(..) => self.numbers(array.as_primitive::<Decimal128Type>()),
+            DataType::Float32 => {
+                self.floats(array.as_primitive::<Float32Type>().iter().flatten());
+            }
+            DataType::Float64 => {
+                self.doubles(array.as_primitive::<Float64Type>().iter().flatten());
+            }
+            DataType::Utf8 => {
+                let values = array.as_string::<i32>();
+                let range = compute::min_string(values).zip(compute::max_string(values));
+                self.bytes(range.map(|(least, greatest)| (least.as_bytes(), greatest.as_bytes())));
+            }
+            DataType::Binary => {
+                let values = array.as_binary::<i32>();
+                self.bytes(compute::min_binary(values).zip(compute::max_binary(values)));
+            }
+            other => return Err(Error::internal(format!("{other} is not stored as it is"))),
+        }
+        Ok(())
+    }
+
+    fn numbers<T: ArrowNumericType>(&mut self, values: &PrimitiveArray<T>)
+    where
+        T::Native: Into<i128>,
+    {
+        let range = compute::min(values).zip(compute::max(values));
+        self.integers(range.map(|(least, greatest)| (least.into(), greatest.into())));
+    }
+
+    /// Widens the bounds of integers, and of what is stored as integers.
+    pub(super) fn integers(&mut self, range: Option<(i128, i128)>) {
+        let Some((least, greatest)) = range else { return };
+        self.bounds = Some(match self.bounds.take() {
+            Some(Bounds::Integer(a, b)) => Bounds::Integer(a.min(least), b.max(greatest)),
+            // A column keeps its type from page to page.
+            _ => Bounds::Integer(least, greatest),
+        });
+    }
+
+    /// Widens the bounds of booleans.
+    pub(super) fn booleans(&mut self, range: Option<(bool, bool)>) {
+        let Some((least, greatest)) = range else { return };
+        self.bounds = Some(match self.bounds.take() {
+            Some(Bounds::Boolean(a, b)) => Bounds::Boolean(a & least, b | greatest),
+            _ => Bounds::Boolean(least, greatest),
+        });
+    }
+
+    /// Adds numbers; NaN lies outside of all bounds.
+    pub(super) fn floats(&mut self, values: impl Iterator<Item = f32>) {
+        let (mut least, mut greatest, mut nans) = (f32::INFINITY, f32::NEG_INFINITY, 0);
+        for value in values {
+            nans += u64::from(value.is_nan());
+            least = if value < least { value } else { least };
+            greatest = if value > greatest { value } else { greatest };
+        }
+        self.nans += nans;
+        // Nothing but NaN leaves the ends where they were, apart from each other.
+        if least <= greatest {
+            let (low, high) = match self.bounds.take() {
+                Some(Bounds::Float(a, b)) => (a.min(least), b.max(greatest)),
+                _ => (least, greatest),
+            };
+            // Readers must find either zero between the bounds (Parquet's own rule).
+            self.bounds = Some(Bounds::Float(
+                if low == 0.0 { -0.0 } else { low },
+                if high == 0.0 { 0.0 } else { high },
+            ));
+        }
+    }
+
+    /// As [`Facts::floats`].
+    pub(super) fn doubles(&mut self, values: impl Iterator<Item = f64>) {
+        let (mut least, mut greatest, mut nans) = (f64::INFINITY, f64::NEG_INFINITY, 0);
+        for value in values {
+            nans += u64::from(value.is_nan());
+            least = if value < least { value } else { least };
+            greatest = if value > greatest { value } else { greatest };
+        }
+        self.nans += nans;
+        if least <= greatest {
+            let (low, high) = match self.bounds.take() {
+                Some(Bounds::Double(a, b)) => (a.min(least), b.max(greatest)),
+                _ => (least, greatest),
+            };
+            self.bounds = Some(Bounds::Double(
+                if low == 0.0 { -0.0 } else { low },
+                if high == 0.0 { 0.0 } else { high },
+            ));
+        }
+    }
+
+    /// Widens the bounds of texts and bytes.
+    pub(super) fn bytes(&mut self, range: Option<(&[u8], &[u8])>) {
+        if let (Some((least, greatest)), Some(Bounds::Bytes(low, high))) = (range, &mut self.bounds) {
+            if least < low.as_slice() {
+                *low = least.to_vec();
+            }
+            if greatest > high.as_slice() {
+                *high = greatest.to_vec();
+            }
+        } else if let Some((least, greatest)) = range {
+            self.bounds = Some(Bounds::Bytes(least.to_vec(), greatest.to_vec()));
+        }
+    }
+
+    /// Whether all integers lie within a range; true of what has none.
+    pub(super) fn lie_within(&self, allowed: Option<(i128, i128)>) -> bool {
+        match (&self.bounds, allowed) {
+            (Some(Bounds::Integer(least, greatest)), Some((low, high))) => {
+                (low..=high).contains(least) && (low..=high).contains(greatest)
+            }
+            _ => true,
+        }
+    }
+
+    /// The statistics of a chunk on a descriptor of the table; `None` where they do not go together.
+    pub(super) fn statistics(self, target: &ColumnDescriptor) -> Option<Statistics> {
+        let nulls = Some(self.nulls);
+        let Some(bounds) = self.bounds else {
+            return Some(empty_statistics(target, nulls));
+        };
+        Some(match (bounds, target.physical_type()) {
+            (Bounds::Boolean(a, b), PhysicalType::BOOLEAN) => {
+                Statistics::boolean(Some(a), Some(b), None, nulls, false)
+            }
+            (Bounds::Integer(a, b), PhysicalType::INT32) => Statistics::int32(
+                Some(i32::try_from(a).ok()?),
+                Some(i32::try_from(b).ok()?),
+                None,
+                nulls,
+                false,
+            ),
+            (Bounds::Integer(a, b), PhysicalType::INT64) => Statistics::int64(
+                Some(i64::try_from(a).ok()?),
+                Some(i64::try_from(b).ok()?),
+                None,
+                nulls,
+                false,
+            ),
+            (Bounds::Integer(a, b), PhysicalType::FIXED_LEN_BYTE_ARRAY) => {
+                let length = usize::try_from(target.type_length()).ok().filter(|length| *length <= 16)?;
+                let bytes = |value: i128| {
+                    FixedLenByteArray::from(ByteArray::from(value.to_be_bytes()[16 - length..].to_vec()))
+                };
+                Statistics::fixed_len_byte_array(Some(bytes(a)), Some(bytes(b)), None, nulls, false)
+            }
+            (Bounds::Float(a, b), PhysicalType::FLOAT) => {
+                Statistics::float(Some(a), Some(b), None, nulls, false)
+            }
+            (Bounds::Double(a, b), PhysicalType::DOUBLE) => {
+                Statistics::double(Some(a), Some(b), None, nulls, false)
+            }
+            (Bounds::Bytes(a, b), PhysicalType::BYTE_ARRAY) => {
+                let text = target.logical_type_ref() == Some(&LogicalType::String);
+                let (least, greatest) = (cut(&a, text), next_above(&b, text));
+                let exact = |bound: Option<&[u8]>, value: &[u8]| bound == Some(value);
+                let (least_exact, greatest_exact) = (exact(Some(least), &a), exact(greatest.as_deref(), &b));
+                let bytes = |bound: &[u8]| ByteArray::from(bound.to_vec());
+                let bounds = ValueStatistics::new(
+                    Some(bytes(least)),
+                    greatest.as_deref().map(bytes),
+                    None,
+                    nulls,
+                    false,
+                );
+                Statistics::ByteArray(bounds.with_min_is_exact(least_exact).with_max_is_exact(greatest_exact))
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The beginning of a value, short enough for a bound.
+fn cut(value: &[u8], text: bool) -> &[u8] {
+    let mut end = value.len().min(LONGEST_BOUND);
+    // Not between the bytes of a character.
+    while text && end < value.len() && end > 0 && value[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    &value[..end]
+}
+
+/// The value, or a shorter one above all that begin as it does; `None` where there is none.
+fn next_above(value: &[u8], text: bool) -> Option<Vec<u8>> {
+    let cut = cut(value, text);
+    if cut.len() == value.len() {
+        return Some(cut.to_vec());
+    }
+    if !text {
+        let end = cut.iter().rposition(|byte| *byte < u8::MAX)?;
+        let mut above = cut[..=end].to_vec();
+        above[end] += 1;
+        return Some(above);
+    }
+    let mut characters: Vec<char> = std::str::from_utf8(cut).ok()?.chars().collect();
+    while let Some(last) = characters.pop() {
+        // Surrogates are no characters: step over them.
+        let next = if last == '\u{D7FF}' { Some('\u{E000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            characters.push(next);
+            return Some(characters.into_iter().collect::<String>().into_bytes());
+        }
+    }
+    None
+}
+
+fn empty_statistics(target: &ColumnDescriptor, nulls: Option<u64>) -> Statistics {
+    match target.physical_type() {
+        PhysicalType::BOOLEAN => Statistics::boolean(None, None, None, nulls, false),
+        PhysicalType::INT32 => Statistics::int32(None, None, None, nulls, false),
+        PhysicalType::INT64 => Statistics::int64(None, None, None, nulls, false),
+        PhysicalType::INT96 => Statistics::int96(None, None, None, nulls, false),
+        PhysicalType::FLOAT => Statistics::float(None, None, None, nulls, false),
+        PhysicalType::DOUBLE => Statistics::double(None, None, None, nulls, false),
+        PhysicalType::BYTE_ARRAY => Statistics::byte_array(None, None, None, nulls, false),
+        PhysicalType::FIXED_LEN_BYTE_ARRAY => {
+            Statistics::fixed_len_byte_array(None, None, None, nulls, false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn cut_bounds_still_hold_the_value() {
+        let texts =
+            ["short".to_owned(), "ä".repeat(40), "z".repeat(64), "\u{10FFFF}".repeat(40), "a".repeat(65)];
+        for value in &texts {
+            let least = cut(value.as_bytes(), true);
+            assert!(least <= value.as_bytes() && std::str::from_utf8(least).is_ok() && least.len() <= 64);
+            if let Some(greatest) = next_above(value.as_bytes(), true) {
+                assert!(greatest.as_slice() >= value.as_bytes() && greatest.len() <= 64, "{value}");
+                assert!(String::from_utf8(greatest).is_ok());
+            }
+        }
+        assert_eq!(next_above(texts[3].as_bytes(), true), None);
+        assert_eq!(
+            next_above(texts[4].as_bytes(), true).unwrap(),
+            format!("{}b", "a".repeat(63)).into_bytes()
+        );
+        assert_eq!(next_above(&[0xFF; 65], false), None);
+        let mut bytes = [0xFF; 65];
+        bytes[3] = 7;
+        assert_eq!(next_above(&bytes, false).unwrap(), [0xFF, 0xFF, 0xFF, 8]);
+    }
+}
