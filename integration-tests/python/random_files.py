@@ -198,7 +198,7 @@ class TextWriter:
 
     def save(self, path, text):
         """Writes the text. One that the encoding cannot say goes as UTF-8, and so do all files of the case."""
-        if self.mark and self.encoding in ("utf-8", "utf-16le", "utf-16be", "gb18030"):
+        if self.mark and self.encoding in ("utf-8", "utf-16le", "utf-16be"):
             text = "\ufeff" + text
         elif text.startswith("\ufeff"):
             text = "\ufeff" + text
@@ -243,6 +243,7 @@ class DelimitedWriter(TextWriter):
         self.delimiter = random.choice([self.usual, self.usual, ",", "\t", ";", "\x01", "||", "<->", "§", "::", "#*#*#", " "])
         if set(self.delimiter) & set(self.record_end):
             self.delimiter = ";"
+        self.mixed_ends = self.record_end == "\n" and random.random() < 0.2
         self.trim = random.random() < 0.15 and not self.delimiter.isspace()
         self.null = random.choice(["\\N", "\\N", "NULL", "", "NA", "-", "n/a"])
         self.skip = random.choice([0, 0, 1, 1, 3])
@@ -268,7 +269,7 @@ class DelimitedWriter(TextWriter):
         return content if isinstance(column.column, Varchar) else column.column.wanted(value)
 
     def end(self):
-        return self.random.choice(["\n", "\r\n"]) if self.record_end == "\n" else self.record_end
+        return self.random.choice(["\n", "\r\n"]) if self.mixed_ends else self.record_end
 
     def text_of(self, columns, batch):
         random, text, rows, lines = self.random, [], [], []
@@ -355,7 +356,7 @@ class CsvWriter(DelimitedWriter):
 
     def check(self, files, columns):
         plain = self.encoding == "utf-8" and not (self.suffix or self.trim or self.escape or self.ragged or self.miscounted)
-        if not plain or self.record_end not in ("\n", "\r\n") or len(self.delimiter.encode()) > 4 or self.quoted_nulls:
+        if not plain or self.mixed_ends or self.record_end not in ("\n", "\r\n") or len(self.delimiter.encode()) > 4 or self.quoted_nulls:
             return
         names = {f"f{n}": "VARCHAR" for n in range(len(columns))}
         for file in files:
@@ -486,6 +487,10 @@ class NdjsonWriter(TextWriter):
 # ------------------------------------------------------------------------------------------------ columnar
 
 
+class Unwritable(Exception):
+    """The library has no way to write these columns."""
+
+
 class ColumnarWriter:
     def __init__(self, random):
         self.random = random
@@ -586,7 +591,7 @@ class ParquetWriter(ColumnarWriter):
             pq.write_table(table, path, **choices)
         except (pa.ArrowException, OSError):
             # Not every type goes with every choice there.
-            pq.write_table(table, path)
+            self.write_plainly(path)
 
     @staticmethod
     def encodings(kind):
@@ -618,8 +623,14 @@ class ParquetWriter(ColumnarWriter):
             return plain_rows(pq.read_table(path, coerce_int96_timestamp_unit="us"))
         except (OSError, pa.ArrowInvalid):
             # It does not read everything that it writes: DELTA_BINARY_PACKED without a value, for one.
-            pq.write_table(self.table, path)
+            self.write_plainly(path)
             return plain_rows(pq.read_table(path))
+
+    def write_plainly(self, path):
+        try:
+            pq.write_table(self.table, path)
+        except pa.ArrowException as error:
+            raise Unwritable from error
 
 
 class OrcWriter(ColumnarWriter):

@@ -14,6 +14,9 @@ Deliberate differences from those readers, which the expectations here follow:
 - CSV: an empty field is what EMPTY_FIELD_AS and QUOTED_EMPTY_FIELD_AS say; to DuckDB it is ''.
 - Fractions finer than a microsecond are cut, towards the past.
 - VARIANT is compared by what the JSON means.
+- ORC: timestamps whose nanoseconds are below 0, which pyarrow writes before 1970 against the specification, are an
+  error; and so are version 0.11 files whose neighbouring integers are more than 63 bits apart.
+- A mark of byte order is skipped where the WHATWG standard knows one: UTF-8 and UTF-16.
 """
 
 import datetime
@@ -28,7 +31,7 @@ import pytest
 from pyiceberg.table import StaticTable
 
 from random_columns import Tuple, descendants
-from random_files import WRITERS, options_sql, plain_rows, random_rows, random_table
+from random_files import WRITERS, Unwritable, options_sql, plain_rows, random_rows, random_table
 from stevedore_server import run
 
 CASES = int(os.environ.get("STEVEDORE_DIFFERENTIAL_CASES", "12"))
@@ -79,7 +82,10 @@ def run_case(server, connection, database, stage, folder, kind, number):
     counts = [chosen.choice([0, 1, 2, 10, 50, 200]) for _ in range(chosen.randint(1, 3))]
     batches = [random_rows(chosen, columns, n * 1000, count) for n, count in enumerate(counts)]
     folder.mkdir()
-    files = writer.write(folder, columns, batches)
+    try:
+        files = writer.write(folder, columns, batches)
+    except Unwritable:
+        return
 
     table = f"{kind}_{number}".lower()
     order = columns[:1] + chosen.sample(columns[1:], len(columns) - 1) if kind not in ("CSV", "TSV") else columns

@@ -6,12 +6,15 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
+use super::footer_shape;
 use crate::columnar::guarded;
 
 /// How many bytes of the end to fetch at first: enough for the footers of most files.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 /// The largest footer accepted; wider ones would not fit beside the data anyway.
 const MAX_FOOTER_BYTES: u64 = 512 << 20;
+/// The most rows of a row group: where no column is read, they are only counted, and lies cost time.
+const MAX_ROWS: i64 = 1 << 32;
 /// Metadata length and magic.
 const END_BYTES: usize = 8;
 
@@ -59,6 +62,8 @@ pub fn read_footer(file_size: u64, tail: &Bytes) -> Result<Footer> {
     let Some(start) = head.len().checked_sub(length as usize) else {
         return Ok(Footer::Need(length + END_BYTES as u64));
     };
+    footer_shape::check(&head[start..])
+        .map_err(|what| not_parquet(format!("the footer is damaged ({what})")))?;
     let metadata = guarded(
         || "not a Parquet file: the footer".into(),
         || {
@@ -79,7 +84,20 @@ fn check(metadata: &ParquetMetaData, file_size: u64) -> Result<()> {
         if group.num_rows() < 0 {
             return Err(damaged(format!("it claims {} rows", group.num_rows())));
         }
+        if group.num_rows() > MAX_ROWS || (group.num_rows() > 0 && group.columns().is_empty()) {
+            let columns = group.columns().len();
+            return Err(damaged(format!("it claims {} rows of {columns} columns", group.num_rows())));
+        }
         for column in group.columns() {
+            // Every row has a value or a NULL, also in lists.
+            if column.num_values() < group.num_rows() {
+                return Err(damaged(format!(
+                    "it claims {} rows, its column {} {} values",
+                    group.num_rows(),
+                    column.column_path().string(),
+                    column.num_values()
+                )));
+            }
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
             let end = start.checked_add(column.compressed_size());
             let inside = end.is_some_and(|end| start >= 0 && end >= start && end.unsigned_abs() <= file_size);

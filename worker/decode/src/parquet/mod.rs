@@ -19,6 +19,7 @@ mod chunks;
 mod columns;
 mod file;
 mod footer;
+mod footer_shape;
 mod row_group;
 mod stored;
 
