@@ -28,7 +28,7 @@ BUDGET = 256 * MIB
 ALLOWANCE = 512 * MIB
 # What a user should never read.
 NOT_FOR_USERS = re.compile(
-    r"internal|panick|unwrap\(\)|index out of bounds|out of range for slice|assertion|attempt to \w+ with overflow"
+    r"internal|panick|unwrap\(\)|(?<!dictionary )index out of bounds|out of range for slice|assertion|attempt to \w+ with overflow"
     r"|capacity overflow|\.rs\b|not a char boundary|RecvError|SendError",
     re.IGNORECASE,
 )

@@ -19,6 +19,34 @@ use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use stevedore_fuzz::KNOBS;
 
+/// What instrumented code calls; in the targets these come with the fuzzer.
+mod instrumentation {
+    macro_rules! nothing {
+        ($($name:ident($($argument:ty),*)),*) => {$(
+            // SAFETY: it does nothing with what it is given, and no other symbol of this program has the name.
+            #[unsafe(no_mangle)]
+            extern "C" fn $name($(_: $argument),*) {}
+        )*};
+    }
+    nothing!(
+        __sanitizer_cov_8bit_counters_init(usize, usize),
+        __sanitizer_cov_pcs_init(usize, usize),
+        __sanitizer_cov_trace_cmp1(u8, u8),
+        __sanitizer_cov_trace_cmp2(u16, u16),
+        __sanitizer_cov_trace_cmp4(u32, u32),
+        __sanitizer_cov_trace_cmp8(u64, u64),
+        __sanitizer_cov_trace_const_cmp1(u8, u8),
+        __sanitizer_cov_trace_const_cmp2(u16, u16),
+        __sanitizer_cov_trace_const_cmp4(u32, u32),
+        __sanitizer_cov_trace_const_cmp8(u64, u64),
+        __sanitizer_cov_trace_switch(u64, usize),
+        __sanitizer_cov_trace_div4(u32),
+        __sanitizer_cov_trace_div8(u64),
+        __sanitizer_cov_trace_gep(usize),
+        __sanitizer_cov_trace_pc_indir(usize)
+    );
+}
+
 type Done = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Done {
@@ -29,8 +57,9 @@ fn main() -> Done {
         for (n, properties) in parquet_properties().into_iter().enumerate() {
             let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
             writer.write(&batch)?;
+            let bytes = writer.into_inner()?;
             for mode in 0..4 {
-                save(&folder, "parquet", &format!("{nested}-{n}-{mode}"), &knobs(mode), &writer_bytes(&mut writer, &batch, n)?)?;
+                save(&folder, "parquet", &format!("{nested}-{n}-{mode}"), &knobs(mode), &bytes)?;
             }
         }
         if !nested {
@@ -136,15 +165,6 @@ fn parquet_properties() -> Vec<WriterProperties> {
             .set_column_encoding("d".into(), Encoding::BYTE_STREAM_SPLIT)
             .build(),
     ]
-}
-
-fn writer_bytes(
-    writer: &mut ArrowWriter<Vec<u8>>,
-    _: &RecordBatch,
-    _: usize,
-) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    writer.finish()?;
-    Ok(writer.inner().clone())
 }
 
 fn orc(folder: &Path, batch: &RecordBatch) -> Done {

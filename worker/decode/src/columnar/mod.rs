@@ -25,6 +25,7 @@ use stevedore_common::error::{Error, Result};
 pub(crate) fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> Result<T>) -> Result<T> {
     // What a panic leaves half done is dropped by every caller. What it says is for those who know the
     // library; it stands in the log.
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(Error::bad_data(format!("{} is damaged (its parts do not fit together)", what()))))
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Error::bad_data(format!("{} is damaged (its parts do not fit together)", what())))
+    })
 }

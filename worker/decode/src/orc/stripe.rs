@@ -135,9 +135,7 @@ fn check(stripe: &Stripe) -> Result<(), String> {
             Ok::<bool, String>(sum_within(&bytes, version_2, most).is_some())
         };
         match column.data_type() {
-            OrcType::List { .. } | OrcType::Map { .. }
-                if !sum_is_within(StreamKind::Length, MAX_ITEMS)? =>
-            {
+            OrcType::List { .. } | OrcType::Map { .. } if !sum_is_within(StreamKind::Length, MAX_ITEMS)? => {
                 return Err(format!("column '{}' claims more than {MAX_ITEMS} items", column.name()));
             }
             // Arrow C++ (pyarrow) writes them for fractions of a second before 1970. The library takes them

@@ -17,6 +17,8 @@ use crate::columnar::guarded;
 pub const TAIL_BYTES: u64 = 64 * 1024;
 /// The largest tail accepted; larger ones would not fit beside the data anyway.
 const MAX_TAIL_BYTES: u64 = 512 << 20;
+/// The most rows of a stripe: where no column is read, they are only counted, and lies cost time.
+const MAX_ROWS: u64 = 1 << 32;
 /// The largest compression block: its length has to fit into 23 bits.
 const MAX_COMPRESSION_BLOCK: u64 = 1 << 23;
 
@@ -102,6 +104,13 @@ fn check(file: &FileMetadata, file_size: u64) -> Result<()> {
             return Err(Error::bad_data(format!(
                 "stripe {} of the ORC file is damaged (it lies outside of the file's {file_size} bytes; the file may be cut off)",
                 number + 1
+            )));
+        }
+        if stripe.number_of_rows() > MAX_ROWS {
+            return Err(Error::bad_data(format!(
+                "stripe {} of the ORC file is damaged (it claims {} rows)",
+                number + 1,
+                stripe.number_of_rows()
             )));
         }
         rows = rows.saturating_add(stripe.number_of_rows());

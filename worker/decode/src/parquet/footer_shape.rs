@@ -133,26 +133,10 @@ const COLUMN_METADATA: Fields = &[
     (16, Struct(&[(1, Integer), (2, List(&Integer)), (3, List(&Integer))])),
     (17, Struct(&[(1, Struct(BOX)), (2, List(&Integer))])),
 ];
-const STATISTICS: Fields = &[
-    (1, Binary),
-    (2, Binary),
-    (3, Integer),
-    (4, Integer),
-    (5, Binary),
-    (6, Binary),
-    (7, Bool),
-    (8, Bool),
-];
-const BOX: Fields = &[
-    (1, Double),
-    (2, Double),
-    (3, Double),
-    (4, Double),
-    (5, Double),
-    (6, Double),
-    (7, Double),
-    (8, Double),
-];
+const STATISTICS: Fields =
+    &[(1, Binary), (2, Binary), (3, Integer), (4, Integer), (5, Binary), (6, Binary), (7, Bool), (8, Bool)];
+const BOX: Fields =
+    &[(1, Double), (2, Double), (3, Double), (4, Double), (5, Double), (6, Double), (7, Double), (8, Double)];
 const KEY_VALUE: Fields = &[(1, Binary), (2, Binary)];
 const AES: Fields = &[(1, Binary), (2, Binary), (3, Bool)];
 
