@@ -3,8 +3,8 @@
 
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::Result;
+use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_decode::blocks::{BlockCutter, TextBlock};
 use stevedore_decode::limits::TextLimits;
 use stevedore_fuzz::{knobs, split};

