@@ -528,7 +528,6 @@ impl FileFormat {
 
     /// The value of an option as SHOW FILE FORMATS prints it.
     fn option_text(&self, option: &str) -> String {
-        let quoted = |text: &str| format!("'{}'", text.escape_default().to_string().replace("\\\"", "\""));
         match option {
             "COMPRESSION" => self.compression.to_string(),
             "RECORD_DELIMITER" => quoted(&self.record_delimiter),
@@ -571,6 +570,26 @@ impl fmt::Display for FileFormat {
     }
 }
 
+/// A text as a literal of the dialect.
+fn quoted(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len() + 2);
+    literal.push('\'');
+    for c in text.chars() {
+        match c {
+            '\\' => literal.push_str("\\\\"),
+            '\'' => literal.push_str("\\'"),
+            '\n' => literal.push_str("\\n"),
+            '\r' => literal.push_str("\\r"),
+            '\t' => literal.push_str("\\t"),
+            '\0' => literal.push_str("\\0"),
+            c if c.is_ascii_control() => literal.push_str(&format!("\\x{:02X}", u32::from(c))),
+            c => literal.push(c),
+        }
+    }
+    literal.push('\'');
+    literal
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -604,6 +623,19 @@ mod tests {
             let error = FileFormat::from_options(&options(&pairs)).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn texts_print_as_literals_of_the_dialect() {
+        let format = FileFormat::from_options(&options(&[
+            ("TYPE", "CSV"),
+            ("FIELD_DELIMITER", "§\u{1}"),
+            ("NULL_DISPLAY", "\\N's"),
+            ("RECORD_DELIMITER", "\r\n"),
+        ]))
+        .unwrap();
+        let text = r"TYPE = CSV FIELD_DELIMITER = '§\x01' NULL_DISPLAY = '\\N\'s' RECORD_DELIMITER = '\r\n'";
+        assert_eq!(format.to_string(), text);
     }
 
     #[test]

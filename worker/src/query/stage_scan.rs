@@ -47,6 +47,8 @@ use crate::infer::{InferredColumn, ParquetFacts};
 
 /// The largest `$n` of a CSV or TSV file.
 const MAX_POSITION: usize = 10_000;
+/// Columns that a * stands for, at most: planning takes the square of their number.
+const MOST_SHOWN: usize = 10_000;
 /// The whole row of a named format.
 pub(crate) const WHOLE_ROW: &str = "$1";
 
@@ -234,6 +236,15 @@ impl StageTable {
                 || mentions.names.iter().any(|name| name != WHOLE_ROW && Metadata::of_name(name).is_none());
             if named && !scan.files.is_empty() {
                 let found = reader.infer(&scan).await?;
+                if mentions.star && found.len() > MOST_SHOWN {
+                    let files: Vec<&str> = scan.files.iter().take(1).map(|file| file.name.as_str()).collect();
+                    return Err(Error::exhausted(format!(
+                        "file '{}' has {} columns; * shows {MOST_SHOWN} at most",
+                        files.concat(),
+                        found.len()
+                    ))
+                    .hint("name the columns, or take $1, the whole row"));
+                }
                 let planned = planned_names(found.iter().map(|(name, _)| name.as_str()));
                 for ((name, ty), planned) in found.into_iter().zip(planned) {
                     let source = decoded(&name, Some(ty.clone()), ColumnSource::Name(name.clone()));

@@ -22,6 +22,9 @@ use crate::spec::{DecodeSpec, DecodedBatch};
 const MAX_EMPTY_RECORDS: usize = 1 << 24;
 /// What NULLs of fixed types may take, at the most, in a group.
 const MAX_FIXED: u64 = 8 << 30;
+/// The same for types of a size that nobody has use for: there, few records are enough.
+const MAX_LARGE_FIXED: u64 = 256 << 20;
+const LARGE_FIXED: u64 = 4096;
 /// The marker between our own header and block; its bytes do not matter.
 const SYNC: [u8; 16] = [0x5e; 16];
 
@@ -109,7 +112,8 @@ impl AvroFile {
                 )));
             }
         }
-        if self.largest_fixed.saturating_mul(data.len() as u64) > MAX_FIXED {
+        let most = if self.largest_fixed > LARGE_FIXED { MAX_LARGE_FIXED } else { MAX_FIXED };
+        if self.largest_fixed.saturating_mul(data.len() as u64) > most {
             return Err(Error::exhausted(format!(
                 "the Avro file has values of {} bytes, too large for blocks of {} bytes",
                 self.largest_fixed,

@@ -23,13 +23,9 @@ use stevedore_common::error::{Error, Result};
 
 /// Runs library code that may panic on damaged input; `what` is the part of the file that it reads.
 pub(crate) fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What a panic leaves half done is dropped by every caller.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("unknown failure");
-        Err(Error::bad_data(format!("{} is damaged ({text})", what())))
+    // What a panic leaves half done is dropped by every caller. What it says is for those who know the
+    // library; it stands in the log.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Error::bad_data(format!("{} is damaged (its parts do not fit together)", what())))
     })
 }

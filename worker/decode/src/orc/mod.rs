@@ -19,6 +19,7 @@ mod lengths;
 mod ranges;
 mod stripe;
 mod tail;
+mod types;
 
 pub use crate::columnar::FileColumn;
 pub use file::{OrcFile, StripeTask, file_schema};

@@ -22,6 +22,8 @@ use crate::spec::DecodedBatch;
 const MAX_DICTIONARY: usize = 1 << 26;
 /// Items of lists that a stripe may claim, for the same reason.
 const MAX_ITEMS: u128 = 1 << 27;
+/// What the nanoseconds of all rows of a stripe, as they are encoded, stay below; one below 0 is above it.
+const MAX_NANOSECONDS: u128 = (1 << 31) * 8_000_000_008;
 /// Bytes of lengths that are looked at.
 const MAX_LENGTHS: u64 = 256 << 20;
 
@@ -125,15 +127,29 @@ fn check(stripe: &Stripe) -> Result<(), String> {
         if entries > MAX_DICTIONARY {
             return Err(format!("column '{}' claims a dictionary of {entries} entries", column.name()));
         }
-        if matches!(column.data_type(), OrcType::List { .. } | OrcType::Map { .. })
-            && let Some(lengths) = stripe.stream_map().get_opt(&column, StreamKind::Length)
-        {
+        let sum_is_within = |kind, most| {
+            let Some(stream) = stripe.stream_map().get_opt(&column, kind) else { return Ok(true) };
             let mut bytes = Vec::new();
-            lengths.take(MAX_LENGTHS).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            stream.take(MAX_LENGTHS).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
             let version_2 = matches!(column.encoding().kind(), Encoding::DirectV2 | Encoding::DictionaryV2);
-            if sum_within(&bytes, version_2, MAX_ITEMS).is_none() {
+            Ok::<bool, String>(sum_within(&bytes, version_2, most).is_some())
+        };
+        match column.data_type() {
+            OrcType::List { .. } | OrcType::Map { .. } if !sum_is_within(StreamKind::Length, MAX_ITEMS)? => {
                 return Err(format!("column '{}' claims more than {MAX_ITEMS} items", column.name()));
             }
+            // Arrow C++ (pyarrow) writes them for fractions of a second before 1970. The library takes them
+            // for other instants, silently.
+            OrcType::Timestamp { .. } | OrcType::TimestampWithLocalTimezone { .. }
+                if !sum_is_within(StreamKind::Secondary, MAX_NANOSECONDS)? =>
+            {
+                return Err(format!(
+                    "column '{}' has timestamps with nanoseconds below 0, as pyarrow writes them before 1970; \
+                     they are not supported",
+                    column.name()
+                ));
+            }
+            _ => {}
         }
         columns.extend(column.children());
     }

@@ -10,12 +10,15 @@ use orc_rust::reader::metadata::{FileMetadata, read_metadata};
 use stevedore_common::error::{Error, Result};
 
 use super::ranges::Fetched;
+use super::types;
 use crate::columnar::guarded;
 
 /// How many bytes of the end to fetch at first: enough for the tails of most files.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 /// The largest tail accepted; larger ones would not fit beside the data anyway.
 const MAX_TAIL_BYTES: u64 = 512 << 20;
+/// The most rows of a stripe: where no column is read, they are only counted, and lies cost time.
+const MAX_ROWS: u64 = 1 << 32;
 /// The largest compression block: its length has to fit into 23 bits.
 const MAX_COMPRESSION_BLOCK: u64 = 1 << 23;
 
@@ -76,6 +79,11 @@ pub fn read_tail(file_size: u64, tail: &Bytes) -> Result<Tail> {
     if (tail.len() as u64) < needed {
         return Ok(Tail::Need(needed));
     }
+    // All of it is there: the sizes were added up above.
+    let sections = head.get(..start).unwrap_or_default();
+    let footer = sections.len().saturating_sub(postscript.footer_length as usize);
+    types::check(&tail.slice(footer..start), &head[start..])
+        .map_err(|what| not_orc(&format!("the footer is damaged ({what})")))?;
     let mut reader = Fetched::new(file_size, vec![(file_size - tail.len() as u64, tail.clone())], 0..0);
     let file = guarded(
         || "not an ORC file: the footer".into(),
@@ -96,6 +104,13 @@ fn check(file: &FileMetadata, file_size: u64) -> Result<()> {
             return Err(Error::bad_data(format!(
                 "stripe {} of the ORC file is damaged (it lies outside of the file's {file_size} bytes; the file may be cut off)",
                 number + 1
+            )));
+        }
+        if stripe.number_of_rows() > MAX_ROWS {
+            return Err(Error::bad_data(format!(
+                "stripe {} of the ORC file is damaged (it claims {} rows)",
+                number + 1,
+                stripe.number_of_rows()
             )));
         }
         rows = rows.saturating_add(stripe.number_of_rows());
@@ -123,33 +138,36 @@ impl Postscript {
     fn parse(mut bytes: &[u8]) -> Option<Self> {
         let mut postscript = Self::default();
         while !bytes.is_empty() {
-            let key = varint(&mut bytes)?;
-            match key & 7 {
-                0 => {
-                    let value = varint(&mut bytes)?;
-                    match key >> 3 {
-                        1 => postscript.footer_length = value,
-                        3 => postscript.compression_block = value,
-                        5 => postscript.metadata_length = value,
-                        _ => {}
-                    }
-                }
-                2 => {
-                    let length = usize::try_from(varint(&mut bytes)?).ok()?;
-                    let (value, rest) = bytes.split_at_checked(length)?;
-                    postscript.has_magic |= key >> 3 == 8000 && value == b"ORC";
-                    bytes = rest;
-                }
-                1 => bytes = bytes.split_at_checked(8)?.1,
-                5 => bytes = bytes.split_at_checked(4)?.1,
-                _ => return None,
+            let (number, (value, text)) = field(&mut bytes)?;
+            match number {
+                1 => postscript.footer_length = value,
+                3 => postscript.compression_block = value,
+                5 => postscript.metadata_length = value,
+                8000 => postscript.has_magic |= text == b"ORC",
+                _ => {}
             }
         }
         Some(postscript)
     }
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+/// The next field of a message: its number, and its value as a number or as bytes.
+pub(super) fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, (u64, &'a [u8]))> {
+    let key = varint(bytes)?;
+    let (mut value, mut length) = (0, 0);
+    match key & 7 {
+        0 => value = varint(bytes)?,
+        1 => length = 8,
+        2 => length = usize::try_from(varint(bytes)?).ok()?,
+        5 => length = 4,
+        _ => return None,
+    }
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some((key >> 3, (value, text)))
+}
+
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for place in 0..10 {
         let (byte, rest) = bytes.split_first()?;

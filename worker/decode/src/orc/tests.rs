@@ -251,6 +251,15 @@ fn lists_of_every_length_are_read() {
     assert!(lengths.into_iter().eq(expected));
 }
 
+/// Arrow C++ writes -1 ns as second 0 and nanosecond -1.
+#[test]
+fn nanoseconds_below_zero_are_refused_rather_than_taken_for_another_instant() {
+    let file = testdata!("before_1970.orc");
+    let error = decode(&file, &spec(vec![column("at", None)])).unwrap_err().to_string();
+    assert!(error.contains("column 'at' has timestamps with nanoseconds below 0"), "{error}");
+    assert_eq!(decode(&file, &spec(vec![column("id", None)])).unwrap()[0].batch.num_rows(), 2);
+}
+
 /// Stripes of about 1.7 MB.
 fn striped() -> Bytes {
     let n: ArrayRef = Arc::new(Int64Array::from_iter_values(0..60_000));

@@ -7,12 +7,15 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 
+use super::footer_shape;
 use crate::columnar::guarded;
 
 /// How many bytes of the end to fetch at first: enough for the footers of most files.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 /// The largest footer accepted; wider ones would not fit beside the data anyway.
 const MAX_FOOTER_BYTES: u64 = 512 << 20;
+/// The most rows of a row group: where no column is read, they are only counted, and lies cost time.
+const MAX_ROWS: i64 = 1 << 32;
 /// Metadata length and magic.
 const END_BYTES: usize = 8;
 
@@ -61,6 +64,8 @@ pub fn read_footer(file_size: u64, tail: &Bytes) -> Result<Footer> {
     let Some(start) = head.len().checked_sub(length as usize) else {
         return Ok(Footer::Need(length + END_BYTES as u64));
     };
+    footer_shape::check(&head[start..])
+        .map_err(|what| not_parquet(format!("the footer is damaged ({what})")))?;
     let metadata = guarded(
         || "not a Parquet file: the footer".into(),
         || {
@@ -81,6 +86,10 @@ fn check(metadata: &ParquetMetaData, file_size: u64) -> Result<()> {
         if group.num_rows() < 0 {
             return Err(damaged(format!("it claims {} rows", group.num_rows())));
         }
+        if group.num_rows() > MAX_ROWS || (group.num_rows() > 0 && group.columns().is_empty()) {
+            let columns = group.columns().len();
+            return Err(damaged(format!("it claims {} rows of {columns} columns", group.num_rows())));
+        }
         for column in group.columns() {
             let name = || column.column_path().string();
             if column.crypto_metadata().is_some() {
@@ -90,6 +99,15 @@ fn check(metadata: &ParquetMetaData, file_size: u64) -> Result<()> {
                 return Err(Error::not_supported(format!(
                     "Parquet files compressed with LZO (column '{}')",
                     name()
+                )));
+            }
+            // Every row has a value or a NULL, also in lists.
+            if column.num_values() < group.num_rows() {
+                return Err(damaged(format!(
+                    "it claims {} rows, its column {} {} values",
+                    group.num_rows(),
+                    name(),
+                    column.num_values()
                 )));
             }
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());

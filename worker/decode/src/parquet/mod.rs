@@ -20,6 +20,7 @@ mod columns;
 mod file;
 mod filter;
 mod footer;
+mod footer_shape;
 mod row_group;
 mod stored;
 

@@ -602,8 +602,9 @@ fn batches_are_of_the_types_asked_for_and_no_larger() {
     spec.batch_rows = 2;
     let decoder = text_decoder(Arc::new(spec.clone())).unwrap();
     let bytes = b"1.25,[1],1\n2,[2],2\nx,[3],3\n4,[4],4\n5,[5],5\n".to_vec();
-    let batches =
-        decoder.decode(TextBlock { bytes, first_line: 10, last_line: 14, input_bytes: 100, elements: None }).unwrap();
+    let batches = decoder
+        .decode(TextBlock { bytes, first_line: 10, last_line: 14, input_bytes: 100, elements: None })
+        .unwrap();
     assert_eq!(batches.iter().map(|b| b.batch.num_rows()).collect::<Vec<_>>(), [2, 1, 1]);
     assert_eq!(batches.iter().map(|b| b.input_bytes).sum::<u64>(), 100);
     assert_eq!(batches[1].row_numbers, [3]);

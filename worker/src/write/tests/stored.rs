@@ -179,6 +179,21 @@ async fn a_file_of_stored_row_groups_alone_is_ended_at_its_target_size() {
 }
 
 #[test]
+fn a_table_for_old_readers_takes_no_pages_that_they_do_not_know() {
+    let table = Table::new(&["INT", "VARCHAR"]);
+    let batch = table.batch(1000, &mut Numbers(3));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_dictionary_enabled(false)
+        .set_column_encoding("c0".into(), Encoding::DELTA_BINARY_PACKED);
+    let file = file_of(&batch, properties.build());
+    for (compatible_encodings, ways) in [(false, "cc"), (true, "ec")] {
+        let writer = Table::writer_to(WriteTarget { compatible_encodings, ..table.target(0) });
+        assert_eq!(table.load(&file, writer.stored_layout().unwrap(), |_| ()).ways(), ways);
+    }
+}
+
+#[test]
 fn columns_go_their_own_ways() {
     let rows = 1000;
     let table = Table::new(&["VARCHAR", "TIMESTAMP", "INT"]);

@@ -54,3 +54,7 @@ lengths = [3] * 50 + list(range(100)) + [i * 7919 % 13 for i in range(300)]
 lengths += [2000 if i % 60 == 7 else i % 5 for i in range(300)]
 lists = pa.array([list(range(n)) for n in lengths], pa.list_(pa.int16()))
 orc.write_table(pa.table({"l": lists}), folder / "lists.orc", compression="uncompressed")
+
+# One nanosecond before 1970, which Arrow writes as second 0 and nanosecond -1.
+early = pa.table({"id": pa.array([1, 2]), "at": pa.array([-1, 1], pa.timestamp("ns"))})
+orc.write_table(early, folder / "before_1970.orc", compression="uncompressed")

@@ -1,0 +1,201 @@
+//! Parquet, ORC and Avro files from bytes to rows, driven as a worker drives the decoders.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arbitrary::Unstructured;
+use bytes::Bytes;
+use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::types::SqlType;
+use stevedore_common::{Error, Result};
+use stevedore_decode::avro::{self, AvroFile, BlockCutter, HEADER_BYTES, read_header};
+use stevedore_decode::orc::{self, OrcFile, Tail, read_tail};
+use stevedore_decode::parquet::{self, Footer, ParquetFile, StoredLayout, read_footer};
+use stevedore_decode::spec::{ColumnSource, DecodeSpec, DecodedBatch, OutputColumn};
+
+use crate::{knobs, split};
+
+/// Rows of a file that are looked at.
+const MOST_ROWS: u64 = 100_000;
+
+/// What is asked of a file: its columns as they are, or cast to any type, or whole rows, or nothing.
+fn spec(
+    u: &mut Unstructured<'_>,
+    format: FileFormat,
+    columns: &[(String, SqlType, bool)],
+) -> arbitrary::Result<DecodeSpec> {
+    let mode = u.int_in_range(0..=3)?;
+    let column = |name: &str, ty, source| OutputColumn {
+        name: name.to_owned(),
+        ty,
+        source,
+        nullable: true,
+        has_default: false,
+    };
+    let wanted = match mode {
+        0 | 1 => {
+            let mut wanted = Vec::new();
+            for (name, ..) in columns.iter().take(20) {
+                let ty = if mode == 0 { None } else { Some(knobs::sql_type(u, 0)?) };
+                wanted.push(column(name, ty, ColumnSource::Name(name.clone())));
+            }
+            wanted
+        }
+        2 => vec![column("row", Some(SqlType::Variant), ColumnSource::WholeRow)],
+        _ => Vec::new(),
+    };
+    let mut spec = DecodeSpec::new(format, wanted);
+    spec.batch_rows = if u.arbitrary()? { 3 } else { 8192 };
+    Ok(spec)
+}
+
+fn slice(file: &Bytes, range: &Range<u64>) -> Result<Bytes> {
+    if range.start > range.end || range.end > file.len() as u64 {
+        return Err(Error::bad_data("outside of the file"));
+    }
+    Ok(file.slice(range.start as usize..range.end as usize))
+}
+
+/// Looks at batches until there are enough; rows are numbered on from `next`.
+fn look(batches: impl Iterator<Item = Result<DecodedBatch>>, next: &mut u64, seen: &mut u64) -> Result<()> {
+    for batch in batches {
+        let batch = batch?;
+        assert_eq!(batch.batch.num_rows(), batch.row_numbers.len());
+        assert_eq!(batch.batch.num_rows(), batch.lines.len());
+        let mut numbers: Vec<u64> =
+            batch.row_numbers.iter().copied().chain(batch.errors.iter().map(|error| error.row)).collect();
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(*next..*next + numbers.len() as u64), "rows are numbered on");
+        *next += numbers.len() as u64;
+        *seen += numbers.len() as u64;
+        if *seen > MOST_ROWS {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One input of the target for Parquet.
+pub fn parquet(input: &[u8]) {
+    let (chosen, file) = split(input);
+    let mut u = Unstructured::new(chosen);
+    let Ok(format) = knobs::format(&mut u, FormatKind::Parquet) else { return };
+    let file = Bytes::copy_from_slice(file);
+    let _ = parquet_file(&mut u, format, &file);
+}
+
+fn parquet_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &Bytes) -> Result<()> {
+    let size = bytes.len() as u64;
+    let mut tail = parquet::TAIL_BYTES.min(size);
+    let mut metadata = None;
+    for _ in 0..3 {
+        match read_footer(size, &slice(bytes, &(size - tail..size))?)? {
+            Footer::Ready(ready) => metadata = Some(ready),
+            Footer::Need(more) => tail = more.min(size),
+        }
+    }
+    let Some(metadata) = metadata else { return Ok(()) };
+    let columns = parquet::file_schema(&metadata, &format)?;
+    let Ok(spec) = spec(u, format, &columns) else { return Ok(()) };
+    let file = Arc::new(ParquetFile::open(Arc::clone(&metadata), &spec)?);
+    let layout = StoredLayout::new(metadata.file_metadata().schema_descr());
+    let mut seen = 0;
+    for task in file.plan(None).into_iter().take(50) {
+        let fetched: Vec<Bytes> =
+            task.byte_ranges.iter().map(|range| slice(bytes, range)).collect::<Result<_>>()?;
+        if let Some(layout) = &layout
+            && file.may_store(task.row_group, layout)
+        {
+            let _ = file.verify_row_group(&task, &fetched, layout);
+        }
+        let mut next = task.first_row;
+        // The next row group may be better.
+        let _ = file.decode_row_group(&task, fetched).and_then(|group| look(group, &mut next, &mut seen));
+        if seen > MOST_ROWS {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One input of the target for ORC.
+pub fn orc(input: &[u8]) {
+    let (chosen, file) = split(input);
+    let mut u = Unstructured::new(chosen);
+    let Ok(format) = knobs::format(&mut u, FormatKind::Orc) else { return };
+    let file = Bytes::copy_from_slice(file);
+    let _ = orc_file(&mut u, format, &file);
+}
+
+fn orc_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &Bytes) -> Result<()> {
+    let size = bytes.len() as u64;
+    let mut tail = orc::TAIL_BYTES.min(size);
+    let mut metadata = None;
+    for _ in 0..3 {
+        match read_tail(size, &slice(bytes, &(size - tail..size))?)? {
+            Tail::Ready(ready) => metadata = Some(ready),
+            Tail::Need(more) => tail = more.min(size),
+        }
+    }
+    let Some(metadata) = metadata else { return Ok(()) };
+    let columns = orc::file_schema(&metadata)?;
+    let Ok(spec) = spec(u, format, &columns) else { return Ok(()) };
+    let file = Arc::new(OrcFile::open(metadata, &spec)?);
+    let mut seen = 0;
+    for task in file.plan(None).into_iter().take(50) {
+        let mut fetched = Vec::new();
+        if let Some(first) = task.first_range.clone() {
+            let footer = slice(bytes, &first)?;
+            let streams = file.streams(&task, &footer);
+            fetched.push((first, footer));
+            for range in streams.unwrap_or_default() {
+                fetched.push((range.clone(), slice(bytes, &range)?));
+            }
+        }
+        let mut next = task.first_row;
+        let _ = file.decode_stripe(&task, fetched).and_then(|stripe| look(stripe, &mut next, &mut seen));
+        if seen > MOST_ROWS {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One input of the target for Avro.
+pub fn avro(input: &[u8]) {
+    let (chosen, file) = split(input);
+    let mut u = Unstructured::new(chosen);
+    let Ok(piece) = u.arbitrary::<u8>() else { return };
+    let Ok(format) = knobs::format(&mut u, FormatKind::Avro) else { return };
+    let _ = avro_file(&mut u, format, file, usize::from(piece) * 16 + 1);
+}
+
+fn avro_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &[u8], piece: usize) -> Result<()> {
+    let first = bytes.len().min(HEADER_BYTES);
+    let header = match read_header(&bytes[..first], first == bytes.len())? {
+        Some(header) => header,
+        None => match read_header(bytes, true)? {
+            Some(header) => header,
+            None => return Ok(()),
+        },
+    };
+    let columns = avro::file_schema(&header, &format)?;
+    let Ok(spec) = spec(u, format, &columns) else { return Ok(()) };
+    let file = Arc::new(AvroFile::open(&header, &spec)?);
+    let mut cutter = BlockCutter::new(&header, spec.batch_rows);
+    let mut groups = Vec::new();
+    let mut result = Ok(());
+    for bytes in bytes.chunks(piece) {
+        result = result.and_then(|()| cutter.push(bytes, &mut groups));
+    }
+    let _ = result.and_then(|()| cutter.finish(&mut groups));
+    let mut seen = 0;
+    for group in groups {
+        let mut next = group.first_row;
+        let _ = look(file.decode(group), &mut next, &mut seen);
+        if seen > MOST_ROWS {
+            break;
+        }
+    }
+    Ok(())
+}
