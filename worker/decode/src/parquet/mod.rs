@@ -20,6 +20,7 @@ mod columns;
 mod file;
 mod footer;
 mod footer_shape;
+mod page_sizes;
 mod row_group;
 mod stored;
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use ::parquet::file::reader::ChunkReader;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use stevedore_common::error::{Error, Result};
 
 use super::chunks::Chunks;
 use super::file::{ParquetFile, RowGroupTask};
+use super::page_sizes;
 use crate::columnar::guarded;
 use crate::spec::DecodedBatch;
 
@@ -34,18 +36,17 @@ impl RowGroupDecoder {
         let reader = if file.columns.read.is_empty() {
             None
         } else {
+            let chunks = Chunks::new(chunks);
+            check_pages(&file, &task, &chunks)?;
             let reader = guarded(
                 || part(&task),
                 || {
-                    ParquetRecordBatchReaderBuilder::new_with_metadata(
-                        Chunks::new(chunks),
-                        file.reader.clone(),
-                    )
-                    .with_row_groups(vec![task.row_group])
-                    .with_projection(file.projection())
-                    .with_batch_size(file.columns.spec.batch_rows.max(1))
-                    .build()
-                    .map_err(|error| damaged(&task, &error))
+                    ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, file.reader.clone())
+                        .with_row_groups(vec![task.row_group])
+                        .with_projection(file.projection())
+                        .with_batch_size(file.columns.spec.batch_rows.max(1))
+                        .build()
+                        .map_err(|error| damaged(&task, &error))
                 },
             )?;
             Some(reader)
@@ -118,6 +119,18 @@ impl Iterator for RowGroupDecoder {
         self.failed = result.is_err();
         Some(result)
     }
+}
+
+/// Refuses pages that claim to be larger than they can be.
+fn check_pages(file: &ParquetFile, task: &RowGroupTask, chunks: &Chunks) -> Result<()> {
+    let Some(group) = file.metadata.row_groups().get(task.row_group) else { return Ok(()) };
+    for leaf in file.columns.read.iter().flat_map(|i| file.leaves[*i].clone()) {
+        let Some(column) = group.columns().get(leaf) else { continue };
+        let (start, length) = column.byte_range();
+        let Ok(bytes) = chunks.get_bytes(start, length as usize) else { continue };
+        page_sizes::check(&bytes, column.compression()).map_err(|what| damaged(task, &what))?;
+    }
+    Ok(())
 }
 
 fn part(task: &RowGroupTask) -> String {
