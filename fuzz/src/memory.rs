@@ -6,10 +6,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The largest single allocation.
-const MOST_AT_ONCE: usize = 1 << 30;
+/// The largest single allocation. The library for Parquet reserves what a page claims to be, up to 2 GiB, and
+/// uses of it what there is; what is used is bounded by `-rss_limit_mb`.
+const MOST_AT_ONCE: usize = 1 << 31;
 /// The most that may be allocated at a time.
-const MOST: usize = 1536 << 20;
+const MOST: usize = 5 << 29;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 

@@ -329,8 +329,8 @@ class CsvWriter(DelimitedWriter):
         if self.quoted_nulls:
             self.options["ALLOW_QUOTED_NULLS"] = "true"
         self.always = random.random() < 0.1
-        # For each field of each record what a reader without our options should find.
-        self.found = []
+        # Whether a quote stands within a field without quotes, where DuckDB takes it for one.
+        self.bare_quotes = False
 
     def field(self, column, value):
         """What is written, what it contains, and what it means if that is nothing."""
@@ -344,6 +344,7 @@ class CsvWriter(DelimitedWriter):
         must = any(part in text for part in special) or content[:1] == self.quote or content == self.null
         must = must or (content == "" and random.random() < 0.7)
         if not (must or self.always or random.random() < 0.1):
+            self.bare_quotes |= self.quote in text
             return text, content, self.empty
         if self.escape:
             inner = text.replace("\\", "\\\\").replace(self.quote, random.choice(["\\", self.quote]) + self.quote)
@@ -356,7 +357,7 @@ class CsvWriter(DelimitedWriter):
 
     def check(self, files, columns):
         plain = self.encoding == "utf-8" and not (self.suffix or self.trim or self.escape or self.ragged or self.miscounted)
-        if not plain or self.mixed_ends or self.record_end not in ("\n", "\r\n") or len(self.delimiter.encode()) > 4 or self.quoted_nulls:
+        if not plain or self.mixed_ends or self.bare_quotes or self.record_end not in ("\n", "\r\n") or len(self.delimiter.encode()) > 4 or self.quoted_nulls:
             return
         names = {f"f{n}": "VARCHAR" for n in range(len(columns))}
         for file in files:

@@ -25,7 +25,7 @@ MIB = 1 << 20
 BUDGET = 256 * MIB
 # What the process takes beside the budget: itself, what is in flight outside of it, one value that is held in
 # several forms at a time.
-ALLOWANCE = 512 * MIB
+ALLOWANCE = 640 * MIB
 # What a user should never read.
 NOT_FOR_USERS = re.compile(
     r"internal|panick|unwrap\(\)|(?<!dictionary )index out of bounds|out of range for slice|assertion|attempt to \w+ with overflow"

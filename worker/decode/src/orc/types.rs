@@ -3,7 +3,7 @@
 //! Comes in: the bytes of the tail. Goes out: nothing, or what is wrong. The library descends from each type to
 //! those that it names; where a type names itself, or one that is above it, it would descend until the process
 //! ends, and where many name the same, for ever. So the types are checked here: each one stands after the type
-//! that names it, once, and not too deep. Whatever cannot be read here is left to the library to judge.
+//! that names it, once, and not too deep. What cannot be read here is refused: the library might read it.
 
 use std::io::Read;
 
@@ -31,7 +31,7 @@ const EMPTY_FOOTER: &[u8] = &[TYPES as u8 * 8 + 2, 2, 8, 12, 48, 0];
 /// # Errors
 /// What is wrong with it.
 pub(super) fn check(footer: &Bytes, postscript: &[u8]) -> Result<(), String> {
-    let Some(compression) = compression(postscript) else { return Ok(()) };
+    let compression = compression(postscript).ok_or("its postscript cannot be read")?;
     let plain = guarded(
         || "the footer".into(),
         || {
@@ -42,12 +42,14 @@ pub(super) fn check(footer: &Bytes, postscript: &[u8]) -> Result<(), String> {
             Ok(plain)
         },
     );
-    let Ok(plain) = plain else { return Ok(()) };
+    let plain = plain.map_err(|error| error.message().to_owned())?;
     if plain.len() as u64 > MAX_FOOTER {
         return Err(format!("it has more than {MAX_FOOTER} bytes when decompressed"));
     }
     tree(&plain).map_err(str::to_owned)
 }
+
+const UNREADABLE: &str = "a type cannot be read";
 
 /// The codec of a file, as the library understands its postscript: it is asked to read a file without
 /// anything in it.
@@ -57,7 +59,10 @@ fn compression(postscript: &[u8]) -> Option<Option<Compression>> {
     while !rest.is_empty() {
         let start = rest;
         let (number, value) = field(&mut rest)?;
-        packed |= number == 2 && value.0 != 0;
+        // The last one counts.
+        if number == 2 {
+            packed = value.0 != 0;
+        }
         // The lengths of footer and metadata.
         if number != 1 && number != 5 {
             told.extend_from_slice(&start[..start.len() - rest.len()]);
@@ -84,14 +89,14 @@ fn tree(mut footer: &[u8]) -> Result<(), &'static str> {
     let mut depths: Vec<usize> = vec![1];
     let mut place = 0;
     while !footer.is_empty() {
-        let Some((number, (_, value))) = field(&mut footer) else { return Ok(()) };
+        let (number, (_, value)) = field(&mut footer).ok_or(UNREADABLE)?;
         if number != TYPES {
             continue;
         }
         let depth = depths.get(place).copied().unwrap_or(0);
         let mut ty = value;
         while !ty.is_empty() {
-            let Some((number, (single, mut packed))) = field(&mut ty) else { return Ok(()) };
+            let (number, (single, mut packed)) = field(&mut ty).ok_or(UNREADABLE)?;
             if number != SUBTYPES {
                 continue;
             }
@@ -100,8 +105,7 @@ fn tree(mut footer: &[u8]) -> Result<(), &'static str> {
                 children.push(single);
             }
             while !packed.is_empty() {
-                let Some(child) = varint(&mut packed) else { return Ok(()) };
-                children.push(child);
+                children.push(varint(&mut packed).ok_or(UNREADABLE)?);
             }
             for child in children {
                 let child = usize::try_from(child).unwrap_or(usize::MAX);
@@ -155,6 +159,17 @@ mod tests {
         assert_eq!(tree(&footer(&[&[1], &[2], &[1]])), Err("a type contains itself, or one before it"));
         assert_eq!(tree(&footer(&[&[1, 2], &[3], &[3], &[]])), Err("a type is contained twice"));
         assert_eq!(tree(&footer(&[&[100]])), Err("a type contains one that is not there"));
+    }
+
+    #[test]
+    fn what_the_library_might_read_otherwise_is_refused() {
+        // A group, which is passed over by others, before a type that contains itself.
+        let grouped = [&[0x3b, 0x3c][..], &footer(&[&[0]])].concat();
+        assert_eq!(tree(&grouped), Err(UNREADABLE));
+        // Two codecs, of which the last counts: none.
+        let plain = Bytes::from(footer(&[&[0]]));
+        let postscript = [8, 6, 16, 1, 16, 0, 0x82, 0xf4, 3, 3, b'O', b'R', b'C'];
+        assert_eq!(check(&plain, &postscript), Err("a type contains itself, or one before it".to_owned()));
     }
 
     #[test]

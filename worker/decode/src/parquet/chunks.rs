@@ -7,9 +7,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::parquet::errors::{ParquetError, Result};
+use ::parquet::file::metadata::ColumnChunkMetaData;
 use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::{Buf, Bytes, buf::Reader};
 use stevedore_common::error::{Error, Result as OurResult};
+
+use super::page_sizes;
 
 /// What is fetched at a time for all columns of a row group together, and for one.
 const WINDOWS_BYTES: u64 = 64 << 20;
@@ -57,6 +60,23 @@ impl GroupBytes {
         match &self.0 {
             Place::Memory(_) => None,
             Place::Store(windows) => windows.failure.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        }
+    }
+
+    /// Refuses pages of a chunk that claim to be larger than they can be. Chunks that are read in windows
+    /// are too large to be looked at twice.
+    ///
+    /// # Errors
+    /// What is wrong with a page.
+    pub(super) fn check_pages(&self, chunk: &ColumnChunkMetaData) -> std::result::Result<(), String> {
+        let (start, length) = chunk.byte_range();
+        match (&self.0, usize::try_from(length)) {
+            (Place::Memory(_), Ok(length)) => match self.get_bytes(start, length) {
+                Ok(bytes) => page_sizes::check(&bytes, chunk.compression()),
+                // Reading it says what is missing.
+                Err(_) => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 

@@ -159,8 +159,7 @@ impl Shape {
 /// # Errors
 /// What is wrong with them.
 pub(super) fn check(metadata: &[u8]) -> Result<(), &'static str> {
-    let mut walk = Walk { rest: metadata, open: Vec::new() };
-    walk.fields(FILE).map(drop)
+    Walk::new(metadata).fields(FILE).map(drop)
 }
 
 type Walked<T> = Result<T, &'static str>;
@@ -168,13 +167,30 @@ type Walked<T> = Result<T, &'static str>;
 const CUT_OFF: &str = "it is cut off";
 const WRONG_TYPE: &str = "a field is not of its type";
 
-struct Walk<'a> {
+/// Reads the compact protocol.
+pub(super) struct Walk<'a> {
     rest: &'a [u8],
     /// For each group of the schema that is open, how many elements of it are still to come.
     open: Vec<i64>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// From the first of these bytes on.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, open: Vec::new() }
+    }
+
+    /// What is left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Passes over the value of a field.
+    pub(super) fn skip_field(&mut self, kind: u8) -> Walked<()> {
+        // The value is the type.
+        if matches!(kind, kind::TRUE | kind::FALSE) { Ok(()) } else { self.unknown(kind, 0) }
+    }
+
     fn byte(&mut self) -> Walked<u8> {
         let (byte, rest) = self.rest.split_first().ok_or(CUT_OFF)?;
         self.rest = rest;
@@ -199,13 +215,13 @@ impl Walk<'_> {
         Err("a number does not end")
     }
 
-    fn zigzag(&mut self) -> Walked<i64> {
+    pub(super) fn zigzag(&mut self) -> Walked<i64> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
     /// The id and type of the next field; `None` at the end of the structure.
-    fn field(&mut self, last: i16) -> Walked<Option<(i16, u8)>> {
+    pub(super) fn field(&mut self, last: i16) -> Walked<Option<(i16, u8)>> {
         let head = self.byte()?;
         if head == 0 {
             return Ok(None);
@@ -229,8 +245,7 @@ impl Walk<'_> {
                 Some((_, Bool)) => {}
                 Some((CHILDREN, Integer)) => children = self.zigzag()?,
                 Some((_, shape)) => self.known(*shape)?,
-                None if matches!(kind, kind::TRUE | kind::FALSE) => {}
-                None => self.unknown(kind, 0)?,
+                None => self.skip_field(kind)?,
             }
         }
         Ok(children)

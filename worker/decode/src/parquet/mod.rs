@@ -21,6 +21,7 @@ mod file;
 mod filter;
 mod footer;
 mod footer_shape;
+mod page_sizes;
 mod row_group;
 mod stored;
 

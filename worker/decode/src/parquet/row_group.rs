@@ -39,6 +39,7 @@ impl RowGroupDecoder {
         let reader = if file.columns.read.is_empty() {
             None
         } else {
+            check_pages(&file, &task, &bytes)?;
             let reader = guarded(
                 || part(&task),
                 || {
@@ -132,6 +133,15 @@ impl Iterator for RowGroupDecoder {
         self.failed = result.is_err();
         Some(result)
     }
+}
+
+/// Refuses pages that claim to be larger than they can be.
+fn check_pages(file: &ParquetFile, task: &RowGroupTask, bytes: &GroupBytes) -> Result<()> {
+    let Some(group) = file.metadata.row_groups().get(task.row_group) else { return Ok(()) };
+    let leaves = file.columns.read.iter().flat_map(|i| file.leaves[*i].clone());
+    leaves
+        .filter_map(|leaf| group.columns().get(leaf))
+        .try_for_each(|chunk| bytes.check_pages(chunk).map_err(|what| damaged(task, &what)))
 }
 
 fn part(task: &RowGroupTask) -> String {

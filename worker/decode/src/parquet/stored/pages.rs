@@ -71,6 +71,7 @@ pub(super) fn look(
     if target.max_rep_level() != 0 || u64::try_from(chunk.num_values()) != Ok(rows) {
         return None;
     }
+    bytes.check_pages(chunk).ok()?;
     let mut pages =
         SerializedPageReader::new(Arc::new(bytes.clone()), chunk, usize::try_from(rows).ok()?, None).ok()?;
     let mut column = Column { kind, facts: Facts::default(), dictionary: None };
