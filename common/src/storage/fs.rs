@@ -10,7 +10,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind as IoKind, Write as _};
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use rustix::buffer::spare_capacity;
+use rustix::io::{pread, retry_on_intr};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -339,16 +341,30 @@ impl FsFile {
         blocking(move || {
             let len = usize::try_from(range.end.saturating_sub(range.start))
                 .map_err(|_| Error::exhausted(format!("'/{path}': the range is too large")))?;
-            let mut buffer = vec![0; len];
-            match file.read_exact_at(&mut buffer, range.start) {
+            let bytes = match read_exact_at(&file, range.start, len) {
                 Err(e) if e.kind() == IoKind::UnexpectedEof => return Err(changed(&path)),
                 other => other.map_err(|e| explain(e, &path))?,
-            }
+            };
             check_version(&file, &path, &version)?;
-            Ok(Bytes::from(buffer))
+            Ok(bytes)
         })
         .await
     }
+}
+
+/// Reads so many bytes, into memory that is not filled with zeros first.
+fn read_exact_at(file: &File, offset: u64, len: usize) -> std::io::Result<Bytes> {
+    let mut buffer = Vec::with_capacity(len);
+    while buffer.len() < len {
+        let at = offset.saturating_add(buffer.len() as u64);
+        let read = retry_on_intr(|| pread(file, spare_capacity(&mut buffer), at))?;
+        if read == 0 {
+            return Err(IoKind::UnexpectedEof.into());
+        }
+    }
+    // More may have been reserved, and read.
+    buffer.truncate(len);
+    Ok(Bytes::from(buffer))
 }
 
 #[async_trait]

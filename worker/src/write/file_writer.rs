@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use iceberg::spec::Struct;
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
@@ -18,7 +19,7 @@ use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{StoredChunk, StoredColumn, StoredGroup};
 
 use super::WrittenFile;
-use super::encode::{Encoding, RowGroup};
+use super::encode::{Encoders, Encoding, RowGroup};
 use super::sample::{LeafEncoding, leaf_encodings};
 use super::stats::{Finished, NanCounts, data_file_json};
 use super::table_writer::WriteContext;
@@ -28,6 +29,8 @@ use super::upload::{self, PartSink, Upload};
 /// encoding it.
 const CHUNK_ROWS: usize = 64 << 10;
 const CHUNK_BYTES: usize = 8 << 20;
+/// Batches of fewer rows are put together before they are encoded.
+const FEW_ROWS: usize = 1024;
 /// Higher levels cost more time than the space is worth.
 pub(super) const ZSTD_LEVEL: i32 = 1;
 
@@ -92,6 +95,7 @@ impl FileWriter {
             return Ok(false);
         }
         let context = self.context.clone();
+        let chunk = coalesced(chunk, &context.encoders).await?;
         if self.open.is_none() {
             self.open = Some(self.start(&chunk).await?);
         }
@@ -196,6 +200,17 @@ impl FileWriter {
         };
         let json = data_file_json(&file, &context.schema, &context.partition_type)?;
         Ok(Some(WrittenFile { json, rows: self.rows, bytes, location: self.location }))
+    }
+}
+
+/// One batch instead of many small ones, as small files give: encoders and samples cost by the batch.
+async fn coalesced(chunk: Vec<RecordBatch>, encoders: &Encoders) -> Result<Vec<RecordBatch>> {
+    let rows: usize = chunk.iter().map(RecordBatch::num_rows).sum();
+    match chunk.first().map(RecordBatch::schema) {
+        Some(schema) if chunk.len() > 1 && rows / chunk.len() < FEW_ROWS => {
+            encoders.run(move || Ok(vec![concat_batches(&schema, &chunk)?])).await
+        }
+        _ => Ok(chunk),
     }
 }
 
