@@ -170,8 +170,10 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
         let held = usual <= most;
         // What is encoded again is held until the whole row group is.
         let stored = stored.filter(|(plan, _)| held || plan.encoded_bytes() <= most);
+        // What is copied is held once more on its way to the table's store.
+        let copies = if stored.is_some() { 2 } else { 1 };
         Ok(Piece {
-            memory: if held { usual } else { most },
+            memory: if held { usual.saturating_mul(copies) } else { most },
             batches: if held { batches_of(task.rows, &spec) } else { 1 },
             content: Box::pin(async move {
                 let bytes = if held {
