@@ -193,12 +193,13 @@ def load(folder, name):
 
 def load_by_peer(python, peer, folder, name):
     """Seconds that another engine takes."""
-    extension = extension_of(name)
-    command = [python, str(Path(__file__).with_name("load_peers.py")), peer, str(folder), extension]
-    try:
-        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    except subprocess.CalledProcessError as error:
-        raise SystemExit(f"{peer} failed to load {name}: {error.stderr.strip()[-500:]}") from None
+    script = Path(__file__).resolve().with_name("load_peers.py")
+    # Some engines leave files where they are started.
+    with tempfile.TemporaryDirectory(prefix="stevedore-peers-") as started_in:
+        command = [os.path.abspath(python), str(script), peer, str(folder), extension_of(name)]
+        ran = subprocess.run(command, cwd=started_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if ran.returncode != 0:
+        raise SystemExit(f"{peer} failed to load {name}: {ran.stderr.strip()[-500:]}")
     seconds, count = ran.stdout.split()[-2:]
     if int(count) != SETS[name][0] * SETS[name][1]:
         raise SystemExit(f"{peer} loaded {count} rows of {name}")
