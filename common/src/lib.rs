@@ -5,6 +5,7 @@
 //! and joining of locations, the building of object stores, the sealing of secrets.
 //! Imports no crate of this workspace. Must never hold policy of the coordinator or the worker.
 
+pub mod buffers;
 pub mod clock;
 pub mod error;
 pub mod file_format;

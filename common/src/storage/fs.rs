@@ -23,6 +23,7 @@ use rustix::io::{pread, retry_on_intr};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::buffers::BufferPool;
 use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
 
@@ -30,6 +31,9 @@ use super::backend::{Backend, BackendFile, BackendWriter};
 use super::failure::changed;
 
 const STREAM_CHUNK: u64 = 1 << 20;
+/// What files are usually read in.
+const READ_BUFFER: usize = 1 << 20;
+const READ_BUFFERS_KEPT: usize = 32;
 const MAX_DEPTH: usize = 128;
 /// Names of files that are being written; never listed.
 const UNFINISHED: &str = ".stevedore-";
@@ -37,6 +41,7 @@ const UNFINISHED: &str = ".stevedore-";
 #[derive(Debug, Clone)]
 pub(crate) struct FsBackend {
     roots: Arc<[PathBuf]>,
+    buffers: BufferPool,
 }
 
 impl FsBackend {
@@ -55,7 +60,7 @@ impl FsBackend {
             ))
             .hint(hint));
         }
-        Ok(Self { roots: roots.into() })
+        Ok(Self { roots: roots.into(), buffers: BufferPool::new(READ_BUFFER, READ_BUFFERS_KEPT) })
     }
 
     fn allowed(&self, resolved: &Path) -> bool {
@@ -199,7 +204,8 @@ impl Backend for FsBackend {
         let (this, path, version) = (self.clone(), path.to_owned(), version.clone());
         blocking(move || {
             let file = Arc::new(this.open_now(&path, &version)?);
-            Ok(Arc::new(FsFile { file, path, version }) as Arc<dyn BackendFile>)
+            let buffers = this.buffers.clone();
+            Ok(Arc::new(FsFile { file, path, version, buffers }) as Arc<dyn BackendFile>)
         })
         .await
     }
@@ -324,28 +330,25 @@ impl Walk<'_> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct FsFile {
     file: Arc<File>,
     path: String,
     version: FileVersion,
+    buffers: BufferPool,
 }
 
 impl FsFile {
-    async fn read_checked(
-        file: Arc<File>,
-        path: String,
-        version: FileVersion,
-        range: Range<u64>,
-    ) -> Result<Bytes> {
+    async fn read_checked(self, range: Range<u64>) -> Result<Bytes> {
         blocking(move || {
+            let Self { file, path, version, buffers } = &self;
             let len = usize::try_from(range.end.saturating_sub(range.start))
                 .map_err(|_| Error::exhausted(format!("'/{path}': the range is too large")))?;
-            let bytes = match read_exact_at(&file, range.start, len) {
-                Err(e) if e.kind() == IoKind::UnexpectedEof => return Err(changed(&path)),
-                other => other.map_err(|e| explain(e, &path))?,
+            let bytes = match read_exact_at(file, range.start, len, buffers) {
+                Err(e) if e.kind() == IoKind::UnexpectedEof => return Err(changed(path)),
+                other => other.map_err(|e| explain(e, path))?,
             };
-            check_version(&file, &path, &version)?;
+            check_version(file, path, version)?;
             Ok(bytes)
         })
         .await
@@ -353,18 +356,19 @@ impl FsFile {
 }
 
 /// Reads so many bytes, into memory that is not filled with zeros first.
-fn read_exact_at(file: &File, offset: u64, len: usize) -> std::io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(len);
+fn read_exact_at(file: &File, offset: u64, len: usize, buffers: &BufferPool) -> std::io::Result<Bytes> {
+    let mut pooled = buffers.take(len);
+    let buffer = pooled.vec();
     while buffer.len() < len {
         let at = offset.saturating_add(buffer.len() as u64);
-        let read = retry_on_intr(|| pread(file, spare_capacity(&mut buffer), at))?;
+        let read = retry_on_intr(|| pread(file, spare_capacity(buffer), at))?;
         if read == 0 {
             return Err(IoKind::UnexpectedEof.into());
         }
     }
     // More may have been reserved, and read.
     buffer.truncate(len);
-    Ok(Bytes::from(buffer))
+    Ok(pooled.freeze())
 }
 
 #[async_trait]
@@ -374,20 +378,20 @@ impl BackendFile for FsFile {
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        Self::read_checked(Arc::clone(&self.file), self.path.clone(), self.version.clone(), range).await
+        self.clone().read_checked(range).await
     }
 
     async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let (file, path, version) = (Arc::clone(&self.file), self.path.clone(), self.version.clone());
-        let size = version.size;
+        let file = self.clone();
         Ok(futures::stream::try_unfold(0, move |at| {
-            let (file, path, version) = (Arc::clone(&file), path.clone(), version.clone());
+            let file = file.clone();
             async move {
+                let size = file.version.size;
                 if at >= size {
                     return Ok(None);
                 }
                 let end = size.min(at + STREAM_CHUNK);
-                Ok(Some((Self::read_checked(file, path, version, at..end).await?, end)))
+                Ok(Some((file.read_checked(at..end).await?, end)))
             }
         })
         .boxed())

@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
 use stevedore_common::types::SqlType;
@@ -105,7 +106,7 @@ fn input(format: &FileFormat) -> TextInput {
 }
 
 /// Cuts and drops, as a pipeline that keeps up does.
-fn cut(format: &FileFormat, data: &[u8]) -> usize {
+fn cut(format: &FileFormat, data: &Bytes) -> usize {
     let mut cutter = input(format);
     let mut bytes = 0;
     let mut each = |block: TextBlock| {
@@ -120,6 +121,7 @@ fn cut(format: &FileFormat, data: &[u8]) -> usize {
 fn bench(c: &mut Criterion) {
     for (kind, data) in [(FormatKind::Csv, csv()), (FormatKind::Ndjson, ndjson()), (FormatKind::Json, json())]
     {
+        let data = Bytes::from(data);
         let format = FileFormat::defaults(kind);
         let columns = COLUMNS
             .iter()

@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    ArrayRef, AsArray as _, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions,
+};
 use arrow::compute::FilterBuilder;
 use arrow::datatypes::SchemaRef;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use crate::blocks::TextBlock;
-use crate::parse::columns::{Builder, ColumnInfo, Marks, Rejects, ValueRules, builder};
+use crate::parse::columns::{Builder, ColumnInfo, Marks, Rejects, Room, TextSize, ValueRules, builder};
 use crate::spec::{DecodeSpec, DecodedBatch, RowError};
 
 /// A batch of columns of fixed width stays below this, whatever `batch_rows` says.
@@ -47,13 +49,14 @@ impl BatchPlan {
                     Some(ty) => ty.clone(),
                     None => SqlType::from_arrow_field(field)?,
                 };
-                builder(&ty, &rules, 0)?;
+                builder(&ty, &rules, Room::default())?;
                 Ok(ColumnInfo {
                     number: spec.number(i),
                     name: column.name.clone(),
                     ty,
                     nullable: column.nullable,
                     has_default: column.has_default,
+                    text: TextSize::default(),
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -73,6 +76,12 @@ fn width(ty: &SqlType) -> usize {
         SqlType::Tuple(fields) => fields.iter().map(|(_, ty)| width(ty)).sum(),
         _ => 8,
     }
+}
+
+/// Bytes of the values of an array that have no fixed width.
+fn text_bytes(array: &ArrayRef) -> Option<usize> {
+    let text = array.as_string_opt::<i32>().map(|array| array.value_data().len());
+    text.or_else(|| array.as_binary_opt::<i32>().map(|array| array.value_data().len()))
 }
 
 /// Builds the batches of one block.
@@ -103,7 +112,10 @@ impl<'a> BatchAssembler<'a> {
         let builders = plan
             .columns
             .iter()
-            .map(|column| builder(&column.ty, &plan.rules, rows))
+            .map(|column| {
+                let bytes = column.text.expected(block.bytes.len());
+                builder(&column.ty, &plan.rules, Room { rows, bytes })
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             plan,
@@ -161,7 +173,11 @@ impl<'a> BatchAssembler<'a> {
                 rejects: &mut self.rejects,
                 defaulted: &mut self.defaulted[i],
             };
-            arrays.push(builder.finish(Some(&mut marks))?);
+            let array = builder.finish(Some(&mut marks))?;
+            if let Some(bytes) = text_bytes(&array) {
+                marks.column.text.seen(bytes);
+            }
+            arrays.push(array);
         }
         let mut lines = std::mem::replace(&mut self.lines, Vec::with_capacity(rows));
         let mut row_numbers: Vec<u64> = (self.finished_rows..self.finished_rows + rows as u64).collect();

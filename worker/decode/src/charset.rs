@@ -5,6 +5,7 @@
 //! that a bad byte costs a row rather than the file. Every other encoding under STRICT fails with the
 //! offset of the bad byte; REPLACE puts U+FFFD.
 
+use bytes::Bytes;
 use encoding_rs::{CoderResult, Decoder, DecoderResult, Encoding, UTF_8};
 use stevedore_common::file_format::EncodingErrorMode;
 use stevedore_common::{Error, Result};
@@ -64,6 +65,20 @@ impl Transcoder {
             offset: 0,
             buffer: Vec::new(),
         })
+    }
+
+    /// The next bytes as text, where they are text as they stand; else `None`, and
+    /// [`Transcoder::push`] takes them.
+    pub fn pass(&mut self, input: &Bytes) -> Option<Bytes> {
+        match &self.head {
+            _ if self.decoder.is_some() => None,
+            None => Some(input.clone()),
+            Some(head) if head.is_empty() && input.len() >= BOM.len() => {
+                self.head = None;
+                Some(if input.starts_with(BOM) { input.slice(BOM.len()..) } else { input.clone() })
+            }
+            Some(_) => None,
+        }
     }
 
     /// Takes bytes and hands out the text that they complete.

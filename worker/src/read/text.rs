@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use stevedore_common::file_format::Compression;
 use stevedore_common::storage::ReadAhead;
@@ -74,13 +74,21 @@ impl Front {
         matches!(self, Self::Part { cutter, .. } if cutter.is_done())
     }
 
-    fn push(&mut self, bytes: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+    fn push(&mut self, bytes: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         match self {
             Self::Whole(input) => input.push(bytes, each),
             Self::Part { cutter, at_start } => {
                 cutter.count_input(bytes.len() as u64);
-                cutter.push(bytes, &mut |block| each(without_mark(block, at_start)))
+                cutter.push_shared(bytes, &mut |block| each(without_mark(block, at_start)))
             }
+        }
+    }
+
+    /// Ends the file with its last bytes.
+    fn finish_with(&mut self, bytes: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Whole(input) => input.finish_with(bytes, each),
+            Self::Part { .. } => self.push(bytes, each).and_then(|()| self.finish(each)),
         }
     }
 
@@ -97,7 +105,7 @@ impl Front {
 /// Drops the byte order mark of a file's first block. It cannot be dropped earlier: parts count bytes.
 fn without_mark(mut block: TextBlock, at_start: &mut bool) -> TextBlock {
     if std::mem::take(at_start) && block.bytes.starts_with(BOM) {
-        block.bytes.drain(..BOM.len());
+        block.bytes.advance(BOM.len());
     }
     block
 }
@@ -160,7 +168,7 @@ async fn small(
                 batches.append(&mut decoded);
                 Ok(())
             };
-            let read = front.push(&bytes, &mut each).and_then(|()| front.finish(&mut each));
+            let read = front.finish_with(&bytes, &mut each);
             match read {
                 Err(e) if e == too_large() => Ok(None),
                 // Rows before the damage are given, as they are when a large file is damaged.

@@ -161,7 +161,8 @@ impl FileWriter {
             .await?;
         let leaves = self.context.leaves.iter().zip(encodings);
         let properties = properties(leaves, self.context.compatible_encodings)?;
-        let (sink, upload) = upload::start(self.context.store.clone(), self.path.clone(), self.context.local);
+        let (sink, upload) =
+            upload::start(context.store.clone(), self.path.clone(), context.local, &context.part_buffers);
         // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
         // for readers to disagree with.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);

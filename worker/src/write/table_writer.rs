@@ -11,6 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::schema::types::ColumnDescPtr;
+use stevedore_common::buffers::BufferPool;
 use stevedore_common::ids::AttemptKey;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{StoredGroup, StoredLayout};
@@ -18,6 +19,7 @@ use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 use super::file_writer::FileWriter;
 use super::partition::PartitionedFiles;
 use super::stored::TableEncoders;
+use super::upload;
 use super::{BatchSink, Encoders, FileNames, WrittenFile};
 
 /// Small enough that most of a file is written while the rest is still encoded.
@@ -60,6 +62,7 @@ pub(super) struct WriteContext {
     pub(super) store: Arc<dyn ObjectStore>,
     /// The store is this machine's file system.
     pub(super) local: bool,
+    pub(super) part_buffers: BufferPool,
     pub(super) folder: Path,
     pub(super) encoders: Encoders,
     pub(super) target_file_bytes: usize,
@@ -95,6 +98,7 @@ impl WriteContext {
         });
         // Many files are open at a time then, each with a row group in memory.
         let row_group_bytes = if partitions { ROW_GROUP_BYTES / 8 } else { ROW_GROUP_BYTES };
+        let local = target.data_location.starts_with("file:");
         Ok(Self {
             partition_type: target.spec.partition_type(&schema)?,
             spec: Arc::new(target.spec),
@@ -103,7 +107,8 @@ impl WriteContext {
             leaves_per_column,
             layout,
             leaves: parquet_schema.columns().to_vec(),
-            local: target.data_location.starts_with("file:"),
+            local,
+            part_buffers: upload::part_buffers(local),
             data_location: target.data_location.trim_end_matches('/').to_owned(),
             store: target.store,
             folder: target.folder,

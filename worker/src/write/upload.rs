@@ -7,15 +7,19 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use stevedore_common::buffers::{BufferPool, PooledBuffer};
 use stevedore_common::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Bytes a part; all but the last have exactly this size, as some stores demand.
 const PART_BYTES: usize = 8 << 20;
+/// The same for the local file system, which has no price for a request: small enough to be written while the
+/// CPU's caches hold it.
+const LOCAL_PART_BYTES: usize = 1 << 20;
 /// Parts that wait for the upload.
 const WAITING_PARTS: usize = 2;
 /// Parts uploaded at a time.
@@ -29,28 +33,36 @@ enum Piece {
 /// The sync end. Blocks its thread while the upload is behind: never write to it on a core thread,
 /// except for less than a part.
 pub(super) struct PartSink {
-    buffer: BytesMut,
+    buffer: PooledBuffer,
+    part_bytes: usize,
+    buffers: BufferPool,
     pieces: mpsc::Sender<Piece>,
 }
 
 impl PartSink {
     /// Sends the rest. Blocks like a write.
     pub(super) fn complete(&mut self) -> Result<()> {
-        let rest = self.buffer.split().freeze();
+        let rest = self.next_part();
         self.pieces.blocking_send(Piece::Last(rest)).map_err(|_| Error::storage("the upload ended early"))
+    }
+
+    fn next_part(&mut self) -> Bytes {
+        std::mem::replace(&mut self.buffer, self.buffers.take(self.part_bytes)).freeze()
     }
 }
 
 impl io::Write for PartSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(data);
-        while self.buffer.len() >= PART_BYTES {
-            let part = self.buffer.split_to(PART_BYTES).freeze();
+        let part = self.buffer.vec();
+        let taken = data.len().min(self.part_bytes - part.len());
+        part.extend_from_slice(&data[..taken]);
+        if part.len() == self.part_bytes {
+            let part = self.next_part();
             self.pieces
                 .blocking_send(Piece::Part(part))
                 .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended early"))?;
         }
-        Ok(data.len())
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -68,8 +80,20 @@ impl Upload {
     }
 }
 
+/// The buffers that the parts of a writer's files are gathered in; `local`: their store is this machine's
+/// file system.
+pub(super) fn part_buffers(local: bool) -> BufferPool {
+    let part_bytes = if local { LOCAL_PART_BYTES } else { PART_BYTES };
+    BufferPool::new(part_bytes, WAITING_PARTS + PARTS_IN_FLIGHT)
+}
+
 /// Starts the upload of a file; `local`: the store is this machine's file system.
-pub(super) fn start(store: Arc<dyn ObjectStore>, path: Path, local: bool) -> (PartSink, Upload) {
+pub(super) fn start(
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    local: bool,
+    buffers: &BufferPool,
+) -> (PartSink, Upload) {
     let (pieces, received) = mpsc::channel(WAITING_PARTS);
     let upload = tokio::spawn(async move {
         let durable = async {
@@ -78,7 +102,8 @@ pub(super) fn start(store: Arc<dyn ObjectStore>, path: Path, local: bool) -> (Pa
         };
         durable.await.map_err(|e| e.context(format!("writing data file '{path}'")))
     });
-    (PartSink { buffer: BytesMut::new(), pieces }, Upload(upload))
+    let (buffers, part_bytes) = (buffers.clone(), buffers.buffer_bytes());
+    (PartSink { buffer: buffers.take(part_bytes), part_bytes, buffers, pieces }, Upload(upload))
 }
 
 /// The local file system's store leaves files in the page cache; a commit must outlive a power failure.
@@ -173,9 +198,10 @@ mod tests {
     #[tokio::test]
     async fn files_of_one_and_of_many_parts_arrive_whole() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let buffers = part_buffers(false);
         for size in [0, 10, PART_BYTES, 2 * PART_BYTES, 6 * PART_BYTES + 5] {
             let path = Path::from(format!("f{size}"));
-            let (mut sink, upload) = start(store.clone(), path.clone(), false);
+            let (mut sink, upload) = start(store.clone(), path.clone(), false, &buffers);
             let data: Vec<u8> = (0..size).map(|n| (n / 1000) as u8).collect();
             let written = data.clone();
             tokio::task::spawn_blocking(move || {
@@ -196,7 +222,7 @@ mod tests {
     async fn a_dropped_sink_leaves_no_file() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let path = Path::from("f");
-        let (mut sink, upload) = start(store.clone(), path.clone(), false);
+        let (mut sink, upload) = start(store.clone(), path.clone(), false, &part_buffers(false));
         tokio::task::spawn_blocking(move || sink.write_all(&vec![1; PART_BYTES + 1]).unwrap()).await.unwrap();
         assert_eq!(upload.finished().await.unwrap_err().kind(), stevedore_common::ErrorKind::Cancelled);
         assert!(store.head(&path).await.is_err());

@@ -241,7 +241,7 @@ mod tests {
         let mut spec = DecodeSpec::new(FileFormat::defaults(kind), Vec::new());
         spec.batch_rows = 3;
         let block = TextBlock {
-            bytes: text.as_bytes().to_vec(),
+            bytes: text.as_bytes().to_vec().into(),
             first_line: 1,
             last_line: 1,
             input_bytes: 7,

@@ -12,6 +12,7 @@
 //! What stood before is handed out first. It holds one block and one element at most; an element above
 //! `max_record_bytes` is an error of the file.
 
+use bytes::Bytes;
 use stevedore_common::{Error, Result};
 
 use crate::bits::{Chunk, escaped, prefix_xor};
@@ -343,7 +344,7 @@ impl ElementCutter {
         self.before += self.elements.len() as u64;
         let elements = std::mem::take(&mut self.elements);
         let input_bytes = std::mem::take(&mut self.input_bytes);
-        TextBlock { bytes, first_line, last_line, input_bytes, elements: Some(elements) }
+        TextBlock { bytes: Bytes::from(bytes), first_line, last_line, input_bytes, elements: Some(elements) }
     }
 
     fn check_size(&self) -> Result<()> {

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
 use stevedore_common::{Error, Result};
 
@@ -110,6 +111,20 @@ impl Cutter {
         }
     }
 
+    fn push_shared(&mut self, text: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Records(cutter) => cutter.push_shared(text, each),
+            Self::Elements(cutter) => cutter.push(text, each),
+        }
+    }
+
+    fn finish_with(&mut self, text: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Records(cutter) => cutter.finish_with(text, each),
+            Self::Elements(cutter) => cutter.push(text, each).and_then(|()| cutter.finish(each)),
+        }
+    }
+
     fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         match self {
             Self::Records(cutter) => cutter.rescue(each),
@@ -150,19 +165,43 @@ impl TextInput {
     }
 
     /// Takes the next bytes and hands out the blocks that they complete. `each` may wait: what one push
-    /// holds stays bounded however well the bytes were compressed.
+    /// holds stays bounded however well the bytes were compressed. Blocks may be parts of `input`.
     ///
     /// # Errors
     /// A damaged stream, a limit, invalid text under STRICT, and the errors of `each`.
-    pub fn push(&mut self, input: &[u8], each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+    pub fn push(&mut self, input: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         self.cutter.count_input(input.len() as u64);
         let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);
         let result = match &mut self.decompressor {
-            None => transcoder.push(input, &mut |text| cutter.push(text, each)),
+            None => match transcoder.pass(input) {
+                Some(text) => cutter.push_shared(&text, each),
+                None => transcoder.push(input, &mut |text| cutter.push(text, each)),
+            },
             Some(decompressor) => decompressor
                 .push(input, &mut |bytes| transcoder.push(bytes, &mut |text| cutter.push(text, each))),
         };
         self.or_rescue(result, each)
+    }
+
+    /// Ends the file with its last bytes, as [`TextInput::push`] and [`TextInput::finish`] do. A small file that
+    /// is text as it stands is one block.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_with(
+        &mut self,
+        input: &Bytes,
+        each: &mut dyn FnMut(TextBlock) -> Result<()>,
+    ) -> Result<()> {
+        if self.decompressor.is_none()
+            && let Some(text) = self.transcoder.pass(input)
+        {
+            self.cutter.count_input(input.len() as u64);
+            let result = self.cutter.finish_with(&text, each);
+            return self.or_rescue(result, each);
+        }
+        self.push(input, each)?;
+        self.finish(each)
     }
 
     /// Hands out the records before the place that cannot be read.

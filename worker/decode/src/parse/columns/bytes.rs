@@ -11,7 +11,7 @@ use stevedore_common::Result;
 use stevedore_common::file_format::BinaryFormat;
 
 use super::primitive::scalar_text;
-use super::{Builder, Cell, Cells, Marks, ValueRules};
+use super::{Builder, Cell, Cells, Marks, Room, ValueRules};
 use crate::csv::cells::CsvCells;
 use crate::json::scan::validate;
 use crate::ndjson::cells::JsonCells;
@@ -29,10 +29,10 @@ struct Slices {
 }
 
 impl Slices {
-    fn new(rows: usize) -> Self {
-        let mut offsets = Vec::with_capacity(rows + 1);
+    fn new(room: Room) -> Self {
+        let mut offsets = Vec::with_capacity(room.rows + 1);
         offsets.push(0);
-        Self { offsets, values: Vec::new(), nulls: NullBufferBuilder::new(rows) }
+        Self { offsets, values: Vec::with_capacity(room.bytes), nulls: NullBufferBuilder::new(room.rows) }
     }
 
     #[inline(always)]
@@ -91,8 +91,8 @@ pub(crate) struct StringColumn {
 }
 
 impl StringColumn {
-    pub(crate) fn new(rows: usize) -> Self {
-        Self { slices: Slices::new(rows), scratch: Vec::new() }
+    pub(crate) fn new(room: Room) -> Self {
+        Self { slices: Slices::new(room), scratch: Vec::new() }
     }
 
     #[inline]
@@ -170,9 +170,9 @@ pub(crate) struct VariantColumn {
 }
 
 impl VariantColumn {
-    pub(crate) fn new(rules: &ValueRules, rows: usize) -> Self {
+    pub(crate) fn new(rules: &ValueRules, room: Room) -> Self {
         Self {
-            slices: Slices::new(rows),
+            slices: Slices::new(room),
             scratch: Vec::new(),
             max_nesting: rules.max_nesting,
             invalid_as_null: rules.invalid_json_as_null,
@@ -247,8 +247,8 @@ pub(crate) struct BinaryColumn {
 }
 
 impl BinaryColumn {
-    pub(crate) fn new(format: BinaryFormat, rows: usize) -> Self {
-        Self { slices: Slices::new(rows), scratch: Vec::new(), format }
+    pub(crate) fn new(format: BinaryFormat, room: Room) -> Self {
+        Self { slices: Slices::new(room), scratch: Vec::new(), format }
     }
 
     #[inline]

@@ -9,6 +9,8 @@ pub(crate) mod bytes;
 pub(crate) mod nested;
 pub(crate) mod primitive;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::{
     Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -54,7 +56,7 @@ pub(crate) trait Cells {
 }
 
 /// What a builder needs to know of its column, for messages and NULLs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct ColumnInfo {
     /// From 1, in the statement's list.
     pub(crate) number: usize,
@@ -62,6 +64,25 @@ pub(crate) struct ColumnInfo {
     pub(crate) ty: SqlType,
     pub(crate) nullable: bool,
     pub(crate) has_default: bool,
+    pub(crate) text: TextSize,
+}
+
+/// How many bytes the values without a fixed width take in a batch of a column, as seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct TextSize(AtomicUsize);
+
+impl TextSize {
+    /// A batch had so many. Small batches come between large ones, so that what was seen fades slowly.
+    pub(crate) fn seen(&self, bytes: usize) {
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(bytes.max(before - before / 16), Ordering::Relaxed);
+    }
+
+    /// What the next batch should have room for, made from a block of so many bytes.
+    pub(crate) fn expected(&self, block_bytes: usize) -> usize {
+        let seen = self.0.load(Ordering::Relaxed);
+        (seen + seen / 8).min(block_bytes)
+    }
 }
 
 /// Messages beyond this many in one block are not written out: only the first of a file is ever shown.
@@ -212,11 +233,20 @@ impl ValueRules {
     }
 }
 
-/// A builder for a type, with room for `rows`.
+/// What a builder makes room for at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Room {
+    pub(crate) rows: usize,
+    /// Of values without a fixed width, all together.
+    pub(crate) bytes: usize,
+}
+
+/// A builder for a type.
 ///
 /// # Errors
 /// Unsupported, for a MAP whose keys are not scalars.
-pub(crate) fn builder(ty: &SqlType, rules: &ValueRules, rows: usize) -> Result<Box<dyn Builder>> {
+pub(crate) fn builder(ty: &SqlType, rules: &ValueRules, room: Room) -> Result<Box<dyn Builder>> {
+    let rows = room.rows;
     use primitive::{DateText, DecimalText, FloatText, IntegerText, PrimitiveColumn, TimestampText};
     macro_rules! integer {
         ($arrow:ty) => {
@@ -248,9 +278,9 @@ pub(crate) fn builder(ty: &SqlType, rules: &ValueRules, rows: usize) -> Result<B
         >::new(
             TimestampText::new(rules.zone), ty, rows
         )),
-        SqlType::String => Box::new(bytes::StringColumn::new(rows)),
-        SqlType::Variant => Box::new(bytes::VariantColumn::new(rules, rows)),
-        SqlType::Binary => Box::new(bytes::BinaryColumn::new(rules.binary, rows)),
+        SqlType::String => Box::new(bytes::StringColumn::new(room)),
+        SqlType::Variant => Box::new(bytes::VariantColumn::new(rules, room)),
+        SqlType::Binary => Box::new(bytes::BinaryColumn::new(rules.binary, room)),
         SqlType::Vector(n) => Box::new(nested::VectorColumn::new(*n, rules)),
         SqlType::Array(element) => Box::new(nested::ListColumn::new(ty, element, rules)?),
         SqlType::Tuple(fields) => Box::new(nested::StructColumn::new(ty, fields, rules)?),

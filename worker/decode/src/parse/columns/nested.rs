@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, Fields};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
-use super::{Builder, Cell, Cells, Marks, ValueRules, builder};
+use super::{Builder, Cell, Cells, Marks, Room, ValueRules, builder};
 use crate::csv::cells::CsvCells;
 use crate::json::scan::{for_each_element, for_each_entry, validate};
 use crate::json::unescape::unescape;
@@ -201,7 +201,7 @@ impl ListColumn {
             field,
             offsets: vec![0],
             nulls: NullBufferBuilder::new(0),
-            element: builder(element, rules, 0)?,
+            element: builder(element, rules, Room::default())?,
             max_nesting: rules.max_nesting,
         })
     }
@@ -254,7 +254,8 @@ pub(crate) struct StructColumn {
 impl StructColumn {
     pub(crate) fn new(ty: &SqlType, fields: &[(String, SqlType)], rules: &ValueRules) -> Result<Self> {
         let DataType::Struct(arrow) = ty.to_arrow() else { return Err(unfit()) };
-        let children = fields.iter().map(|(_, ty)| builder(ty, rules, 0)).collect::<Result<_>>()?;
+        let children =
+            fields.iter().map(|(_, ty)| builder(ty, rules, Room::default())).collect::<Result<_>>()?;
         Ok(Self {
             fields: arrow,
             children,
@@ -375,8 +376,8 @@ impl MapColumn {
             entries,
             offsets: vec![0],
             nulls: NullBufferBuilder::new(0),
-            key: builder(key, rules, 0)?,
-            value: builder(value, rules, 0)?,
+            key: builder(key, rules, Room::default())?,
+            value: builder(value, rules, Room::default())?,
             max_nesting: rules.max_nesting,
             quoted: Vec::new(),
         })

@@ -5,26 +5,29 @@
 //! here: quoted line ends make it costly, and the decoder counts records anyway, so the caller adds it up
 //! in file order ([`crate::text::RowNumbering`]).
 //!
-//! NDJSON and TSV are cut at the last record end of the buffer, searched backwards, so cutting costs next
-//! to nothing. CSV needs to know what is inside quotes, from the start: 64 bytes at a time with a prefix
-//! xor over the quote mask, as the tokeniser does; records with unusual quoting are walked. Line ends are
-//! counted once, when a block leaves.
+//! Bytes that can be shared are cut where they are ([`BlockCutter::push_shared`]): only a record that goes
+//! on in the next bytes is copied. Other bytes are gathered until they make a block. Where records end is
+//! found by [`record_ends`]; line ends are counted once, when a block leaves.
 //!
 //! It holds one block and one record at most; a record above `max_record_bytes` is an error of the file.
 
+mod record_ends;
+
+use bytes::Bytes;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::{Error, Result};
 
-use crate::bits::{chunk_at, prefix_xor};
 use crate::charset::BOM;
-use crate::csv::dialect::{CarriageReturn, Dialect, Ending};
+use crate::csv::dialect::{Dialect, Ending};
 use crate::limits::TextLimits;
+
+use record_ends::{RecordEnds, ends_record};
 
 /// Whole records, in file order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextBlock {
     /// The records; the last one of a file may have no delimiter.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// The physical line of the first record, from 1 within the file (or part).
     pub first_line: u64,
     /// The physical line that its last byte is in.
@@ -47,6 +50,8 @@ const LOOK_BACK: u64 = 4096;
 pub(crate) const LARGEST_BLOCK: usize = 1 << 28;
 /// Input is taken in pieces of this size, so that blocks stay near their size.
 pub(crate) const PIECE: usize = 64 << 10;
+/// The first piece in which the rest of a record is looked for.
+const FIRST_PIECE: usize = 1 << 10;
 
 /// Cuts blocks. See the module.
 #[derive(Debug)]
@@ -57,13 +62,8 @@ pub struct BlockCutter {
     buffer: Vec<u8>,
     /// The line of the buffer's first byte.
     line: u64,
-    /// How far the buffer has been looked at.
-    scanned: usize,
-    /// The last record end found, as an offset after it; 0 for none.
-    last_end: usize,
-    in_quotes: bool,
-    /// A record that must be walked is walked again when the buffer is this long.
-    walk_at: usize,
+    /// Record ends in the buffer.
+    ends: RecordEnds,
     input_bytes: u64,
     part: Option<Part>,
 }
@@ -92,10 +92,7 @@ impl BlockCutter {
             skip: if format.kind == FormatKind::Ndjson { 0 } else { format.skip_header },
             buffer: Vec::new(),
             line: 1,
-            scanned: 0,
-            last_end: 0,
-            in_quotes: false,
-            walk_at: 0,
+            ends: RecordEnds::new(limits.record_bytes()),
             input_bytes: 0,
             part: None,
         }
@@ -158,21 +155,64 @@ impl BlockCutter {
             if self.buffer.capacity() == 0 {
                 self.buffer.reserve(self.limits.block_bytes + PIECE);
             }
-            self.buffer.extend_from_slice(piece);
-            self.find_part(false)?;
-            if self.part.as_ref().is_some_and(|part| !part.found_start) {
-                continue;
-            }
-            if self.skip > 0 {
-                self.skip_records(false);
-            }
-            if self.skip == 0 && self.buffer.len() >= self.limits.block_bytes {
-                self.scan();
-                if self.last_end > 0 {
+            if self.gather(piece)? && self.buffer.len() >= self.limits.block_bytes {
+                self.ends.scan(&self.dialect, &self.buffer);
+                if self.ends.last_end > 0 {
                     each(self.cut())?;
                 }
             }
-            self.check_record()?;
+            self.check_record(&self.buffer)?;
+        }
+        Ok(())
+    }
+
+    /// As [`BlockCutter::push`], for bytes that can be shared: blocks are parts of them where they can be.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn push_shared(&mut self, data: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        let (mut at, mut step) = (0, FIRST_PIECE);
+        while at < data.len() && !self.is_done() {
+            let sharable = self.sharable(data.len() - at);
+            if sharable > 0 && self.buffer.is_empty() {
+                self.cut_shared(data.slice(at..at + sharable), each)?;
+                at += sharable;
+                continue;
+            }
+            // The record that is held goes on: its end is looked for in larger and larger pieces.
+            let piece = &data[at..data.len().min(at + step)];
+            at += piece.len();
+            step = (2 * step).min(PIECE);
+            if self.gather(piece)? && (sharable > 0 || self.buffer.len() >= self.limits.block_bytes) {
+                self.ends.scan(&self.dialect, &self.buffer);
+                if self.ends.last_end > 0 {
+                    let after = self.buffer.len() - self.ends.last_end;
+                    each(self.cut())?;
+                    if sharable > 0 && after <= at && !self.is_done() {
+                        // What follows the record is all in `data`.
+                        at -= after;
+                        self.buffer.clear();
+                        self.ends.restart();
+                    }
+                }
+            }
+            self.check_record(&self.buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream with its last bytes. A stream that has no others is one block if it fits one.
+    ///
+    /// # Errors
+    /// As [`BlockCutter::push`].
+    pub fn finish_with(&mut self, data: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        if !self.buffer.is_empty() || self.part.is_some() || data.len() > self.limits.block_bytes {
+            self.push_shared(data, each)?;
+            return self.finish(each);
+        }
+        let skipped = self.skip_records(data, true);
+        if skipped < data.len() || self.input_bytes > 0 {
+            each(self.block(data.slice(skipped..)))?;
         }
         Ok(())
     }
@@ -183,11 +223,9 @@ impl BlockCutter {
     /// As [`BlockCutter::push`].
     pub fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         self.find_part(true)?;
-        if self.skip > 0 {
-            self.skip_records(true);
-        }
+        self.skip_held(true);
         if !self.buffer.is_empty() || self.input_bytes > 0 {
-            self.last_end = self.buffer.len();
+            self.ends.last_end = self.buffer.len();
             each(self.cut())?;
         }
         Ok(())
@@ -199,48 +237,109 @@ impl BlockCutter {
     /// Those of `each`.
     pub fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         if self.skip == 0 && self.part.is_none() {
-            self.walk_at = 0;
-            self.scan();
-            self.walk_at = 0;
-            self.walk_records();
-            if self.last_end > 0 {
+            self.ends.scan_all(&self.dialect, &self.buffer);
+            if self.ends.last_end > 0 {
                 each(self.cut())?;
             }
         }
         Ok(())
     }
 
+    /// Holds more bytes; answers whether records are wanted of what is held.
+    fn gather(&mut self, piece: &[u8]) -> Result<bool> {
+        self.buffer.extend_from_slice(piece);
+        self.find_part(false)?;
+        if self.part.as_ref().is_some_and(|part| !part.found_start) {
+            return Ok(false);
+        }
+        self.skip_held(false);
+        Ok(self.skip == 0)
+    }
+
+    /// How many of the next bytes may be cut where they are: those that are not skipped and are within the
+    /// part.
+    fn sharable(&self, bytes: usize) -> usize {
+        match &self.part {
+            _ if self.skip > 0 => 0,
+            None => bytes,
+            Some(part) if !part.found_start => 0,
+            Some(part) => {
+                let before_end = part.end.saturating_sub(part.buffer_at + self.buffer.len() as u64 + 1);
+                usize::try_from(before_end).unwrap_or(usize::MAX).min(bytes)
+            }
+        }
+    }
+
+    /// Cuts text that begins with a record; what is left of its last one is held.
+    fn cut_shared(&mut self, mut text: Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        while !text.is_empty() {
+            // Blocks of like size, so that the last one is not a small rest.
+            let most = self.limits.block_bytes;
+            let blocks = ((text.len() + most / 2) / most).max(1);
+            let mut window = text.len().div_ceil(blocks);
+            loop {
+                if window == text.len() {
+                    self.ends.scan_all(&self.dialect, &text);
+                } else {
+                    self.ends.scan(&self.dialect, &text[..window]);
+                }
+                if self.ends.last_end > 0 || window == text.len() {
+                    break;
+                }
+                self.check_record(&text[..window])?;
+                window = (2 * window).min(text.len());
+            }
+            let end = self.ends.last_end;
+            self.ends.restart();
+            if end == 0 {
+                break;
+            }
+            let block = self.block(text.split_to(end));
+            each(block)?;
+        }
+        self.buffer.extend_from_slice(&text);
+        self.check_record(&text)
+    }
+
+    /// Cuts what is held at the last record end.
     fn cut(&mut self) -> TextBlock {
-        let mut rest = Vec::with_capacity(self.limits.block_bytes + PIECE);
-        rest.extend_from_slice(&self.buffer[self.last_end..]);
-        let mut bytes = std::mem::replace(&mut self.buffer, rest);
-        bytes.truncate(self.last_end);
+        let rest = &self.buffer[self.ends.last_end..];
+        let is_full = self.buffer.len() >= self.limits.block_bytes;
+        let mut next = Vec::with_capacity(if is_full { self.limits.block_bytes + PIECE } else { rest.len() });
+        next.extend_from_slice(rest);
+        let mut bytes = std::mem::replace(&mut self.buffer, next);
+        bytes.truncate(self.ends.last_end);
+        self.ends.cut();
+        self.block(Bytes::from(bytes))
+    }
+
+    /// The next bytes as a block.
+    fn block(&mut self, bytes: Bytes) -> TextBlock {
         let first_line = self.line;
         self.line += self.dialect.count_lines(&bytes);
         let last_line = last_line(self.line, &bytes, self.dialect.record_end);
         if let Some(part) = &mut self.part {
-            part.buffer_at += self.last_end as u64;
+            part.buffer_at += bytes.len() as u64;
         }
-        self.scanned = self.scanned.saturating_sub(self.last_end);
-        self.walk_at = 0;
-        self.last_end = 0;
         let input_bytes = std::mem::take(&mut self.input_bytes);
         TextBlock { bytes, first_line, last_line, input_bytes, elements: None }
     }
 
-    fn check_record(&self) -> Result<()> {
-        let bytes = self.buffer.len() - self.last_end;
+    /// Checks the record that has no end yet of `text`, whose first byte is in the current line.
+    fn check_record(&self, text: &[u8]) -> Result<()> {
+        let unfinished = self.ends.last_end;
         let limit = self.limits.record_bytes();
-        if bytes <= limit.max(self.limits.block_bytes + PIECE) {
+        let is_before_part = self.part.as_ref().is_some_and(|part| !part.found_start);
+        if is_before_part || text.len() - unfinished <= limit.max(self.limits.block_bytes + PIECE) {
             return Ok(());
         }
-        let line = self.line + self.dialect.count_lines(&self.buffer[..self.last_end]);
+        let line = self.line + self.dialect.count_lines(&text[..unfinished]);
         let mut error = Error::exhausted(format!(
             "the record that begins in line {line} is larger than {limit} bytes (limit max_record_bytes)"
         ));
-        error = match self.dialect.walk(&self.buffer, self.last_end, |_| ()).ending {
+        error = match self.dialect.walk(text, unfinished, |_| ()).ending {
             Ending::Quoted(open) => {
-                let line = line + self.dialect.count_lines(&self.buffer[self.last_end..open]);
+                let line = line + self.dialect.count_lines(&text[unfinished..open]);
                 error.hint(format!("the quoted field that begins in line {line} may lack its closing quote"))
             }
             _ => error.hint("check RECORD_DELIMITER, or raise max_record_bytes"),
@@ -248,11 +347,26 @@ impl BlockCutter {
         Err(error)
     }
 
-    fn skip_records(&mut self, at_end: bool) {
+    /// Skips the records at the top that are held.
+    fn skip_held(&mut self, at_end: bool) {
+        if self.skip == 0 {
+            return;
+        }
+        let text = std::mem::take(&mut self.buffer);
+        let skipped = self.skip_records(&text, at_end);
+        self.buffer = text;
+        self.buffer.drain(..skipped);
+        if let Some(part) = &mut self.part {
+            part.buffer_at += skipped as u64;
+        }
+    }
+
+    /// Skips records of text; answers how many bytes.
+    fn skip_records(&mut self, text: &[u8], at_end: bool) -> usize {
         let mut at = 0;
-        while self.skip > 0 && at < self.buffer.len() {
+        while self.skip > 0 && at < text.len() {
             let (mut fields, mut last) = (0, at);
-            let record = self.dialect.walk(&self.buffer, at, |end| {
+            let record = self.dialect.walk(text, at, |end| {
                 fields += 1;
                 last = end;
             });
@@ -264,120 +378,7 @@ impl BlockCutter {
             self.skip -= u64::from(!blank);
             at = record.next;
         }
-        self.buffer.drain(..at);
-        if let Some(part) = &mut self.part {
-            part.buffer_at += at as u64;
-        }
-    }
-
-    /// Looks for record ends in what has come since the last time.
-    fn scan(&mut self) {
-        if self.dialect.quote.is_none() {
-            let mut end = self.buffer.len();
-            while let Some(at) = memchr::memrchr(self.dialect.record_end, &self.buffer[self.scanned..end]) {
-                let at = self.scanned + at;
-                if self.ends_record(at) {
-                    self.last_end = at + 1;
-                    break;
-                }
-                end = at;
-            }
-            self.scanned = self.buffer.len();
-        } else if self.dialect.delimiter.len() == 1 {
-            self.scan_quotes();
-        } else {
-            self.walk_records();
-        }
-    }
-
-    /// Whether the record end byte at `at` is one, for formats without quotes.
-    fn ends_record(&self, at: usize) -> bool {
-        let before = &self.buffer[..at];
-        if self.dialect.carriage_return == CarriageReturn::Required && !before.ends_with(b"\r") {
-            return false;
-        }
-        let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
-        !self.dialect.backslash || backslashes % 2 == 0
-    }
-
-    /// Walks whole records from the last record end.
-    fn walk_records(&mut self) {
-        if self.buffer.len() < self.walk_at {
-            return;
-        }
-        loop {
-            let record = self.dialect.walk(&self.buffer, self.last_end, |_| ());
-            if record.ending != Ending::Delimiter {
-                self.walk_later();
-                return;
-            }
-            self.last_end = record.next;
-        }
-    }
-
-    fn scan_quotes(&mut self) {
-        if self.buffer.len() < self.walk_at {
-            return;
-        }
-        let Some(quote) = self.dialect.quote else { return };
-        let (delimiter, record_end) = (self.dialect.delimiter[0], self.dialect.record_end);
-        let required = self.dialect.carriage_return == CarriageReturn::Required;
-        // A part of a chunk is left until there is more, so that nothing is looked at twice.
-        while self.scanned + 64 <= self.buffer.len() {
-            let base = self.scanned;
-            let (chunk, _) = chunk_at(&self.buffer, base);
-            let quotes = chunk.eq(quote);
-            let mut ends = chunk.eq(record_end);
-            let before = base.checked_sub(1).map(|at| self.buffer[at]);
-            if required {
-                ends &= chunk.eq(b'\r') << 1 | u64::from(before == Some(b'\r'));
-            }
-            let mut unusual = 0;
-            if quotes != 0 || self.in_quotes {
-                let inside = prefix_xor(quotes) ^ u64::from(self.in_quotes).wrapping_neg();
-                let separators = chunk.eq(delimiter) | ends;
-                let first = match before {
-                    None => true,
-                    Some(byte) if byte == record_end => {
-                        !required || base.checked_sub(2).is_some_and(|at| self.buffer[at] == b'\r')
-                    }
-                    Some(byte) => byte == delimiter || byte == quote,
-                };
-                unusual = quotes & inside & !(separators << 1 | quotes << 1 | u64::from(first));
-                if let Some(escape) = self.dialect.escape {
-                    unusual |= chunk.eq(escape) & inside;
-                }
-                ends &= !inside;
-                if unusual != 0 {
-                    ends &= (unusual & unusual.wrapping_neg()) - 1;
-                } else {
-                    self.in_quotes = inside >> 63 == 1;
-                }
-            }
-            if ends != 0 {
-                self.last_end = base + 64 - ends.leading_zeros() as usize;
-            }
-            if unusual == 0 {
-                self.scanned = base + 64;
-                continue;
-            }
-            let record = self.dialect.walk(&self.buffer, self.last_end, |_| ());
-            self.in_quotes = false;
-            if record.ending != Ending::Delimiter {
-                self.scanned = self.last_end;
-                self.walk_later();
-                return;
-            }
-            self.last_end = record.next;
-            self.scanned = record.next;
-        }
-    }
-
-    /// A record that has no end yet is walked again when there is twice as much of it, which keeps the
-    /// cost linear, or as much as a record may have.
-    fn walk_later(&mut self) {
-        let bytes = self.buffer.len() - self.last_end;
-        self.walk_at = self.last_end + (2 * bytes).min(self.limits.record_bytes());
+        at
     }
 
     /// Finds the bounds of a part in the buffer: drops what is before it and after it.
@@ -466,7 +467,7 @@ impl BlockCutter {
                     part.buffer_at + at as u64
                 )));
             }
-            if self.ends_record(at) {
+            if ends_record(&self.dialect, &self.buffer, at) {
                 return Ok(Some(at + 1));
             }
             from = at + 1;
