@@ -28,6 +28,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The file for reading, pinned to a version.
     async fn open(&self, path: &str, version: &FileVersion) -> Result<Arc<dyn BackendFile>>;
 
+    /// Small files, whole. `None` where the store has no shorter way than to open each.
+    async fn read_at_once(&self, _files: Vec<(String, FileVersion)>) -> Option<Vec<Result<Bytes>>> {
+        None
+    }
+
     /// Writes a file in one step; `new` refuses to replace one.
     async fn put(&self, path: &str, bytes: Bytes, new: bool) -> Result<()>;
 

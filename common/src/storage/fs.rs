@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,9 +31,8 @@ use super::backend::{Backend, BackendFile, BackendWriter};
 use super::failure::changed;
 
 const STREAM_CHUNK: u64 = 1 << 20;
-/// What files are usually read in.
-const READ_BUFFER: usize = 1 << 20;
-const READ_BUFFERS_KEPT: usize = 32;
+/// Files are usually read in pieces of this size. Shared by all stores, so that what is kept is bounded.
+static READ_BUFFERS: LazyLock<BufferPool> = LazyLock::new(|| BufferPool::new(1 << 20, 32));
 const MAX_DEPTH: usize = 128;
 /// Names of files that are being written; never listed.
 const UNFINISHED: &str = ".stevedore-";
@@ -41,7 +40,6 @@ const UNFINISHED: &str = ".stevedore-";
 #[derive(Debug, Clone)]
 pub(crate) struct FsBackend {
     roots: Arc<[PathBuf]>,
-    buffers: BufferPool,
 }
 
 impl FsBackend {
@@ -60,7 +58,7 @@ impl FsBackend {
             ))
             .hint(hint));
         }
-        Ok(Self { roots: roots.into(), buffers: BufferPool::new(READ_BUFFER, READ_BUFFERS_KEPT) })
+        Ok(Self { roots: roots.into() })
     }
 
     fn allowed(&self, resolved: &Path) -> bool {
@@ -106,21 +104,21 @@ impl FsBackend {
         Ok(real.join(name))
     }
 
-    fn open_now(&self, path: &str, version: &FileVersion) -> Result<File> {
-        let real = self.resolve(path)?;
+    fn open_now(&self, path: String, version: FileVersion) -> Result<FsFile> {
+        let real = self.resolve(&path)?;
         // Opening a pipe would wait for its other end.
-        if !std::fs::metadata(&real).map_err(|e| explain(e, path))?.is_file() {
+        if !std::fs::metadata(&real).map_err(|e| explain(e, &path))?.is_file() {
             return Err(Error::invalid(format!("'/{path}' is not a regular file")));
         }
-        let file = File::open(&real).map_err(|e| explain(e, path))?;
+        let file = File::open(&real).map_err(|e| explain(e, &path))?;
         // A folder may have become a link between the check and the opening.
         if let Ok(opened) = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
             && !self.allowed(&opened)
         {
-            return Err(self.refused(path));
+            return Err(self.refused(&path));
         }
-        check_version(&file, path, version)?;
-        Ok(file)
+        check_version(&file, &path, &version)?;
+        Ok(FsFile { file: Arc::new(file), path, version })
     }
 }
 
@@ -202,12 +200,16 @@ impl Backend for FsBackend {
 
     async fn open(&self, path: &str, version: &FileVersion) -> Result<Arc<dyn BackendFile>> {
         let (this, path, version) = (self.clone(), path.to_owned(), version.clone());
-        blocking(move || {
-            let file = Arc::new(this.open_now(&path, &version)?);
-            let buffers = this.buffers.clone();
-            Ok(Arc::new(FsFile { file, path, version, buffers }) as Arc<dyn BackendFile>)
-        })
-        .await
+        blocking(move || Ok(Arc::new(this.open_now(path, version)?) as Arc<dyn BackendFile>)).await
+    }
+
+    async fn read_at_once(&self, files: Vec<(String, FileVersion)>) -> Option<Vec<Result<Bytes>>> {
+        let this = self.clone();
+        let read = move |(path, version): (String, FileVersion)| {
+            let size = version.size;
+            this.open_now(path, version)?.read_now(0..size)
+        };
+        blocking(move || Ok(files.into_iter().map(read).collect())).await.ok()
     }
 
     async fn put(&self, path: &str, bytes: Bytes, new: bool) -> Result<()> {
@@ -335,29 +337,25 @@ struct FsFile {
     file: Arc<File>,
     path: String,
     version: FileVersion,
-    buffers: BufferPool,
 }
 
 impl FsFile {
-    async fn read_checked(self, range: Range<u64>) -> Result<Bytes> {
-        blocking(move || {
-            let Self { file, path, version, buffers } = &self;
-            let len = usize::try_from(range.end.saturating_sub(range.start))
-                .map_err(|_| Error::exhausted(format!("'/{path}': the range is too large")))?;
-            let bytes = match read_exact_at(file, range.start, len, buffers) {
-                Err(e) if e.kind() == IoKind::UnexpectedEof => return Err(changed(path)),
-                other => other.map_err(|e| explain(e, path))?,
-            };
-            check_version(file, path, version)?;
-            Ok(bytes)
-        })
-        .await
+    fn read_now(&self, range: Range<u64>) -> Result<Bytes> {
+        let Self { file, path, version } = self;
+        let len = usize::try_from(range.end.saturating_sub(range.start))
+            .map_err(|_| Error::exhausted(format!("'/{path}': the range is too large")))?;
+        let bytes = match read_exact_at(file, range.start, len) {
+            Err(e) if e.kind() == IoKind::UnexpectedEof => return Err(changed(path)),
+            other => other.map_err(|e| explain(e, path))?,
+        };
+        check_version(file, path, version)?;
+        Ok(bytes)
     }
 }
 
 /// Reads so many bytes, into memory that is not filled with zeros first.
-fn read_exact_at(file: &File, offset: u64, len: usize, buffers: &BufferPool) -> std::io::Result<Bytes> {
-    let mut pooled = buffers.take(len);
+fn read_exact_at(file: &File, offset: u64, len: usize) -> std::io::Result<Bytes> {
+    let mut pooled = READ_BUFFERS.take(len);
     let buffer = pooled.vec();
     while buffer.len() < len {
         let at = offset.saturating_add(buffer.len() as u64);
@@ -378,7 +376,8 @@ impl BackendFile for FsFile {
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.clone().read_checked(range).await
+        let file = self.clone();
+        blocking(move || file.read_now(range)).await
     }
 
     async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
@@ -386,12 +385,11 @@ impl BackendFile for FsFile {
         Ok(futures::stream::try_unfold(0, move |at| {
             let file = file.clone();
             async move {
-                let size = file.version.size;
-                if at >= size {
+                let end = file.version.size.min(at + STREAM_CHUNK);
+                if at >= end {
                     return Ok(None);
                 }
-                let end = size.min(at + STREAM_CHUNK);
-                Ok(Some((file.read_checked(at..end).await?, end)))
+                Ok(Some((blocking(move || file.read_now(at..end)).await?, end)))
             }
         })
         .boxed())

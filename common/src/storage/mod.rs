@@ -183,6 +183,9 @@ impl StorageSpec {
     }
 }
 
+/// Small files that are read at a time, where each is a request.
+const SMALL_AT_ONCE: usize = 8;
+
 /// Stores that were built, so that slices of one job share connections. A cache belongs to one runtime.
 #[derive(Debug, Default)]
 pub struct Stores(Mutex<HashMap<[u8; 32], Store>>);
@@ -397,6 +400,21 @@ impl Store {
     pub async fn open(&self, path: &str, version: &FileVersion) -> Result<PinnedFile> {
         let file = self.backend.open(&self.full_path(path)?, version).await?;
         Ok(PinnedFile::new(file, path, version.clone()))
+    }
+
+    /// Small files, whole, each pinned to the version that was listed; what became of each, in their order.
+    pub async fn read_small(&self, files: Vec<(String, FileVersion)>) -> Vec<Result<Bytes>> {
+        let full = files.iter().map(|(path, version)| Ok((self.full_path(path)?, version.clone())));
+        if let Ok(full) = full.collect::<Result<Vec<_>>>()
+            && let Some(read) = self.backend.read_at_once(full).await
+        {
+            return read;
+        }
+        futures::stream::iter(files)
+            .map(|(path, version)| async move { self.open(&path, &version).await?.read_all(version.size).await })
+            .buffered(SMALL_AT_ONCE)
+            .collect()
+            .await
     }
 
     /// A file as it is now: [`Store::head`], then [`Store::open`].

@@ -17,11 +17,14 @@ mod open;
 mod orc;
 mod pieces;
 mod resources;
+mod small;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::collections::VecDeque;
+use std::iter::{Enumerate, Peekable};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -179,18 +182,23 @@ impl FileJob {
     }
 }
 
-/// A file that is being read ahead or consumed.
+/// Files that are being read ahead or consumed: one, or a group of small ones that follow each other.
 struct InFlight {
-    index: usize,
+    /// The places of those that have not ended.
+    files: Range<usize>,
+    /// What the files give, one after the other.
     items: mpsc::Receiver<Item>,
     turn: Arc<Turn>,
+    /// Whether the consumer was told of the first of them.
     started: bool,
     _task: AbortOnDropHandle<()>,
 }
 
 struct Reader {
-    waiting: std::iter::Enumerate<std::vec::IntoIter<FileTask>>,
+    waiting: Peekable<Enumerate<std::vec::IntoIter<FileTask>>>,
     in_flight: VecDeque<InFlight>,
+    /// Most files of the next group: few at first, since the consumer may want few rows only.
+    group_files: usize,
     store: Store,
     spec: Arc<DecodeSpec>,
     resources: WorkerResources,
@@ -216,11 +224,14 @@ impl GivenUp {
 impl Reader {
     /// Starts files until as many are ahead as may be.
     fn fill(&mut self) {
-        while self.in_flight.len() < self.resources.settings.files_ahead.max(1) {
+        while self.in_flight.len() < self.most_in_flight() {
             let Some((index, task)) = self.waiting.next() else { return };
-            let (out, items) = mpsc::channel(BATCHES_READY);
+            let mut tasks = vec![task];
+            self.gather_small(&mut tasks);
+            let files = index..index + tasks.len();
+            let (out, items) = mpsc::channel(if tasks.len() > 1 { 3 * tasks.len() } else { BATCHES_READY });
             let turn = Arc::new(Turn::default());
-            let job = FileJob {
+            let job = |task| FileJob {
                 task,
                 store: self.store.clone(),
                 spec: Arc::clone(&self.spec),
@@ -228,38 +239,83 @@ impl Reader {
                 filter: self.consumer.filter.clone(),
                 resources: self.resources.clone(),
                 turn: Arc::clone(&turn),
-                out,
+                out: out.clone(),
             };
-            let task = AbortOnDropHandle::new(tokio::spawn(job.run()));
-            self.in_flight.push_back(InFlight { index, items, turn, started: false, _task: task });
+            let jobs = tasks.into_iter().map(job).collect();
+            let task = AbortOnDropHandle::new(tokio::spawn(read_jobs(jobs)));
+            self.in_flight.push_back(InFlight { files, items, turn, started: false, _task: task });
         }
     }
 
+    /// Groups keep a thread busy for a while each, so that fewer are needed ahead.
+    fn most_in_flight(&self) -> usize {
+        let ahead = self.resources.settings.files_ahead.max(1);
+        match self.in_flight.back() {
+            Some(last) if last.files.len() > 1 => ahead.min(2 * self.resources.cpu.threads() + 2),
+            _ => ahead,
+        }
+    }
+
+    /// Adds the small files that follow a small one.
+    fn gather_small(&mut self, tasks: &mut Vec<FileTask>) {
+        let Some(first) = tasks.first().filter(|task| small::is_small(task, &self.spec)) else { return };
+        let mut bytes = first.size;
+        while tasks.len() < self.group_files
+            && bytes < small::GROUP_BYTES
+            && let Some((_, task)) = self.waiting.next_if(|(_, task)| small::is_small(task, &self.spec))
+        {
+            bytes += task.size;
+            tasks.push(task);
+        }
+        self.group_files = (2 * self.group_files).min(small::GROUP_FILES);
+    }
+
     async fn next(&mut self) -> Option<FileRead> {
-        while self.in_flight.front().is_some_and(|front| self.consumer.given_up.has(front.index)) {
-            self.in_flight.pop_front();
-        }
-        self.fill();
-        let front = self.in_flight.front_mut()?;
-        let index = front.index;
-        if !front.started {
-            front.started = true;
-            front.turn.come();
-            return Some(FileRead { index, event: FileEvent::Started });
-        }
-        let event = match front.items.recv().await {
-            Some(Item::Batch(batch, _held)) => {
-                return Some(FileRead { index, event: FileEvent::Batch(batch) });
+        loop {
+            self.fill();
+            let front = self.in_flight.front_mut()?;
+            let index = front.files.start;
+            let is_given_up = self.consumer.given_up.has(index);
+            if is_given_up && front.files.len() == 1 {
+                self.in_flight.pop_front();
+                continue;
             }
-            Some(Item::Stored(group, held)) => {
-                return Some(FileRead { index, event: FileEvent::Stored(group, Held { _memory: held }) });
+            if !front.started {
+                front.started = true;
+                front.turn.come();
+                if !is_given_up {
+                    return Some(FileRead { index, event: FileEvent::Started });
+                }
             }
-            Some(Item::Finished(totals)) => FileEvent::Finished(totals),
-            Some(Item::Failed(e)) => FileEvent::Failed(e),
-            None => FileEvent::Failed(Error::internal("the task that reads a file ended early")),
-        };
-        self.in_flight.pop_front();
-        Some(FileRead { index, event })
+            let event = match front.items.recv().await {
+                Some(Item::Batch(batch, _held)) => FileEvent::Batch(batch),
+                Some(Item::Stored(group, held)) => FileEvent::Stored(group, Held { _memory: held }),
+                Some(Item::Finished(totals)) => FileEvent::Finished(totals),
+                Some(Item::Failed(e)) => FileEvent::Failed(e),
+                None => FileEvent::Failed(Error::internal("the task that reads a file ended early")),
+            };
+            if matches!(event, FileEvent::Finished(_) | FileEvent::Failed(_)) {
+                (front.files.start, front.started) = (index + 1, false);
+                if front.files.is_empty() {
+                    self.in_flight.pop_front();
+                }
+            }
+            if !is_given_up {
+                return Some(FileRead { index, event });
+            }
+        }
+    }
+}
+
+async fn read_jobs(mut jobs: Vec<FileJob>) {
+    let is_small = jobs.first().is_some_and(|job| small::is_small(&job.task, &job.spec));
+    match jobs.pop() {
+        Some(job) if jobs.is_empty() && !is_small => job.run().await,
+        Some(job) => {
+            jobs.push(job);
+            small::read_group(jobs).await;
+        }
+        None => {}
     }
 }
 
@@ -293,8 +349,9 @@ pub fn read_files_for(
     resources: WorkerResources,
     consumer: Consumer,
 ) -> BoxStream<'static, FileRead> {
-    let waiting = tasks.into_iter().enumerate();
-    let reader = Reader { waiting, in_flight: VecDeque::new(), store, spec, resources, consumer };
+    let waiting = tasks.into_iter().enumerate().peekable();
+    let in_flight = VecDeque::new();
+    let reader = Reader { waiting, in_flight, group_files: 1, store, spec, resources, consumer };
     futures::stream::unfold(reader, |mut reader| async move {
         let read = reader.next().await?;
         Some((read, reader))

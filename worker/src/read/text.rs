@@ -1,8 +1,7 @@
 //! CSV, TSV, NDJSON and JSON: chunks fetched ahead, one thread that decompresses and cuts, blocks decoded on
 //! all threads and put back in order.
 //!
-//! A small file is done in one piece of CPU work instead, since hops between threads would cost more than
-//! it does. A small file that turns out to be large once decompressed goes the long way after all.
+//! Small files go another way ([`super::small`]).
 
 use std::sync::Arc;
 
@@ -21,17 +20,13 @@ use super::open::{open, part_of};
 use super::resources::{Reservation, WorkerResources};
 use super::{FileJob, FileTotals};
 
-/// Files up to this size (as stored) are tried in one piece.
-const SMALL: u64 = 512 << 10;
-/// What a small file may become before it goes the long way.
-const SMALL_TEXT: usize = 8 << 20;
 /// Memory that a block takes while it is decoded, in multiples of its text.
-const DECODED_FACTOR: u64 = 3;
+pub(super) const DECODED_FACTOR: u64 = 3;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What stored bytes go through on their way to blocks.
-enum Front {
+pub(super) enum Front {
     Whole(Box<TextInput>),
     /// A part of an uncompressed UTF-8 file.
     Part {
@@ -41,7 +36,7 @@ enum Front {
 }
 
 impl Front {
-    fn new(job: &FileJob) -> Result<Self> {
+    pub(super) fn new(job: &FileJob) -> Result<Self> {
         let format = &job.spec.format;
         let settings = &job.resources.settings;
         let limits = TextLimits {
@@ -85,7 +80,11 @@ impl Front {
     }
 
     /// Ends the file with its last bytes.
-    fn finish_with(&mut self, bytes: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+    pub(super) fn finish_with(
+        &mut self,
+        bytes: &Bytes,
+        each: &mut dyn FnMut(TextBlock) -> Result<()>,
+    ) -> Result<()> {
         match self {
             Self::Whole(input) => input.finish_with(bytes, each),
             Self::Part { .. } => self.push(bytes, each).and_then(|()| self.finish(each)),
@@ -123,66 +122,12 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let _base = job.resources.memory.reserve_base(base, &job.turn).await;
     let file = open(job).await?;
     let ahead = ReadAhead { chunk_bytes: settings.chunk_bytes, ahead: settings.chunks_ahead };
-    let mut totals = if job.task.size <= SMALL && part_of(&job.task).is_none() {
-        let bytes = file.read_all(SMALL).await?;
-        match small(job, front, Arc::clone(&decoder), bytes.clone()).await? {
-            Some(totals) => totals,
-            None => {
-                let chunks = futures::stream::iter([Ok(bytes)]).boxed();
-                large(job, Front::new(job)?, decoder, chunks).await?
-            }
-        }
-    } else {
-        large(job, front, decoder, file.chunks(start..end, ahead)).await?
-    };
+    let mut totals = large(job, front, decoder, file.chunks(start..end, ahead)).await?;
     totals.bytes = match part_of(&job.task) {
         Some((start, end)) => end.min(job.task.size).saturating_sub(start),
         None => job.task.size,
     };
     Ok(totals)
-}
-
-/// A whole file in one piece of CPU work; `None` where it becomes too large for that.
-async fn small(
-    job: &FileJob,
-    mut front: Front,
-    decoder: Arc<dyn BlockDecoder>,
-    bytes: Bytes,
-) -> Result<Option<FileTotals>> {
-    let held = job.resources.memory.reserve(bytes.len() as u64 * DECODED_FACTOR, &job.turn).await;
-    let decoded = job
-        .resources
-        .cpu
-        .run(move || {
-            let too_large = || Error::cancelled("the file is larger than it looked");
-            let (mut batches, mut text, mut lines) = (Vec::new(), 0usize, 0);
-            let mut numbering = RowNumbering::default();
-            let mut each = |block: TextBlock| {
-                text += block.bytes.len();
-                if text > SMALL_TEXT {
-                    return Err(too_large());
-                }
-                lines = block.last_line;
-                let mut decoded = decoder.decode(block)?;
-                numbering.number_block(&mut decoded);
-                batches.append(&mut decoded);
-                Ok(())
-            };
-            let read = front.finish_with(&bytes, &mut each);
-            match read {
-                Err(e) if e == too_large() => Ok(None),
-                // Rows before the damage are given, as they are when a large file is damaged.
-                Err(e) => Ok(Some((batches, Err(e)))),
-                Ok(()) => Ok(Some((batches, Ok(FileTotals { lines, rows: numbering.rows(), bytes: 0 })))),
-            }
-        })
-        .await?;
-    let Some((batches, totals)) = decoded else { return Ok(None) };
-    let held = Arc::new(held);
-    for batch in batches {
-        job.emit(batch, &held).await?;
-    }
-    totals.map(Some)
 }
 
 /// What the cutting thread is given.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Fuse};
+use futures::{FutureExt, StreamExt};
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Store;
@@ -27,6 +27,9 @@ use crate::read::{
 use crate::storage_access::storage_spec;
 use crate::transform::{LoadedBatch, Transform, TransformRequest};
 use crate::write::BatchSink;
+
+/// Rows that are made ready in one go, about.
+const ROWS_TOGETHER: usize = 4096;
 
 /// An event with its rows made ready for the table.
 pub(super) enum Ready {
@@ -58,30 +61,55 @@ impl Input {
         let by_element = spec.format.kind == FormatKind::Json;
         let at_a_time = cpu.threads() + 1;
         let consumer = Consumer { filter: transform.row_filter().cloned(), ..consumer };
-        read_files_for(tasks, self.store.clone(), spec, self.resources.clone(), consumer)
-            .map(move |FileRead { index, event }| {
-                let index = first + index;
-                let (cpu, transform, file) = (cpu.clone(), transform.clone(), names.get(index).cloned());
-                async move {
-                    let ready = match (event, file) {
-                        (FileEvent::Batch(decoded), Some(file)) => {
-                            let apply = move || {
-                                let mut loaded = transform.apply(decoded, &file)?;
-                                if by_element {
-                                    loaded.errors.iter_mut().for_each(RowError::name_element);
-                                }
-                                Ok(loaded)
-                            };
-                            cpu.run(apply).await.map(Ready::Rows)
+        let make_ready = move |FileRead { index, event }: FileRead| {
+            let index = first + index;
+            let ready = match (event, names.get(index)) {
+                (FileEvent::Batch(decoded), Some(file)) => {
+                    transform.apply(decoded, file).map(|mut loaded| {
+                        if by_element {
+                            loaded.errors.iter_mut().for_each(RowError::name_element);
                         }
-                        (event, _) => Ok(Ready::Other(event)),
-                    };
-                    (index, ready)
+                        Ready::Rows(loaded)
+                    })
                 }
-            })
-            .buffered(at_a_time)
-            .boxed()
+                (event, _) => Ok(Ready::Other(event)),
+            };
+            (index, ready)
+        };
+        // What has ended is asked once more, where the last events come together.
+        let reads = read_files_for(tasks, self.store.clone(), spec, self.resources.clone(), consumer).fuse();
+        futures::stream::unfold(
+            reads,
+            |mut reads| async move { Some((ready_together(&mut reads).await?, reads)) },
+        )
+        .map(move |reads| {
+            let (cpu, make_ready) = (cpu.clone(), make_ready.clone());
+            let first = reads.first().map_or(0, |read| first + read.index);
+            let ready = move || reads.into_iter().map(make_ready).collect::<Vec<_>>();
+            async move { cpu.run(|| Ok(ready())).await.unwrap_or_else(|e| vec![(first, Err(e))]) }
+        })
+        .buffered(at_a_time)
+        .flat_map(futures::stream::iter)
+        .boxed()
     }
+}
+
+/// The next event, and those after it that have come already, up to so many rows as are worth a hop to
+/// another thread: small files give few.
+async fn ready_together(reads: &mut Fuse<BoxStream<'static, FileRead>>) -> Option<Vec<FileRead>> {
+    let rows_of = |read: &FileRead| match &read.event {
+        FileEvent::Batch(decoded) => decoded.batch.num_rows(),
+        _ => 0,
+    };
+    let first = reads.next().await?;
+    let (mut rows, mut together) = (rows_of(&first), vec![first]);
+    while rows < ROWS_TOGETHER
+        && let Some(Some(read)) = reads.next().now_or_never()
+    {
+        rows += rows_of(&read);
+        together.push(read);
+    }
+    Some(together)
 }
 
 /// An attempt ends without a verdict on a file; another one may come to one.
