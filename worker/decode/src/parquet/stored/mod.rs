@@ -10,14 +10,12 @@
 mod alike;
 mod facts;
 mod pages;
-mod runs;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use ::parquet::arrow::arrow_writer::ArrowColumnChunk;
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::PageReader;
@@ -36,6 +34,7 @@ use self::alike::{Alike, Described, Verified, alike};
 use self::facts::Facts;
 use super::chunks::{ChunkRead, GroupBytes};
 use super::file::{ParquetFile, RowGroupTask};
+use super::reader::Reading;
 use crate::columnar::{Source, guarded};
 
 /// Row groups of fewer rows and bytes are merged with others by encoding them again: the table's readers pay
@@ -403,13 +402,8 @@ impl ParquetFile {
         output: usize,
     ) -> Option<impl Iterator<Item = Option<ArrayRef>>> {
         let leaves = self.leaves.get(column)?.clone();
-        let mask = ProjectionMask::leaves(self.reader.parquet_schema(), leaves);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), self.reader.clone())
-            .with_row_groups(vec![task.row_group])
-            .with_projection(mask)
-            .with_batch_size(self.columns.spec.batch_rows.max(1))
-            .build()
-            .ok()?;
+        let reading = Reading { row_group: task.row_group, bytes, rows: None, index: None };
+        let reader = self.reader(reading, leaves).ok()?;
         Some(Values { file: self, reader, output, column, left: task.rows })
     }
 

@@ -15,8 +15,8 @@ use ::parquet::schema::types::ColumnDescriptor;
 use bytes::Bytes;
 
 use super::facts::Facts;
-use super::runs::{Run, count_greatest, each_run, ones_of};
 use crate::parquet::chunks::GroupBytes;
+use crate::parquet::runs::{Run, count_greatest, each_run, ones_of};
 
 /// The values of a column, as they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
