@@ -67,7 +67,7 @@ pub(super) fn look(
     rows: u64,
 ) -> Option<Facts> {
     let kind = Kind::of(target)?;
-    let greatest_level = u32::try_from(target.max_def_level()).ok()?;
+    let greatest_level = u32::try_from(chunk.column_descr().max_def_level()).ok()?;
     if target.max_rep_level() != 0 || u64::try_from(chunk.num_values()) != Ok(rows) {
         return None;
     }
