@@ -182,7 +182,7 @@ fn avro_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &[u8], piece: 
     let columns = avro::file_schema(&header, &format)?;
     let Ok(spec) = spec(u, format, &columns) else { return Ok(()) };
     let file = Arc::new(AvroFile::open(&header, &spec)?);
-    let mut cutter = BlockCutter::new(&header, spec.batch_rows);
+    let mut cutter = BlockCutter::new(&header, &spec);
     let mut groups = Vec::new();
     let mut result = Ok(());
     for bytes in bytes.chunks(piece) {

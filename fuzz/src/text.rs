@@ -27,7 +27,7 @@ pub struct Outcome {
 /// Decodes a file that comes in pieces of so many bytes, cut into blocks of so many.
 pub fn decode(spec: &Arc<DecodeSpec>, file: &[u8], piece: usize, block_bytes: usize) -> Option<Outcome> {
     let decoder = text_decoder(Arc::clone(spec)).ok()?;
-    let limits = TextLimits { block_bytes, max_record_bytes: spec.max_record_bytes };
+    let limits = TextLimits { block_bytes, max_record_bytes: TextLimits::default().max_record_bytes };
     let mut input =
         TextInput::new(&spec.format, Compression::None, DecompressLimits::default(), limits).ok()?;
     let (mut numbering, mut batches) = (RowNumbering::default(), Vec::new());
