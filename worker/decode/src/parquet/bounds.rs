@@ -286,20 +286,11 @@ fn is_ordered(order: ColumnOrder) -> bool {
 /// Whether the order of the statistics is that of SQL: not for floating point numbers (NaN lies outside of
 /// the bounds), INT96, nor for what is cast to text.
 fn may_be_compared(data_type: &DataType, physical: PhysicalType) -> bool {
+    let is_integer = matches!(physical, PhysicalType::INT32 | PhysicalType::INT64);
     match data_type {
-        DataType::Boolean
-        | DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::UInt8
-        | DataType::UInt16
-        | DataType::UInt32
-        | DataType::UInt64
-        | DataType::Date32
-        | DataType::Timestamp(..) => {
-            matches!(physical, PhysicalType::BOOLEAN | PhysicalType::INT32 | PhysicalType::INT64)
-        }
+        DataType::Boolean => physical == PhysicalType::BOOLEAN,
+        integer if integer.is_integer() => is_integer,
+        DataType::Date32 | DataType::Timestamp(..) => is_integer,
         DataType::Decimal128(..) => physical != PhysicalType::BYTE_ARRAY,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => physical == PhysicalType::BYTE_ARRAY,
         DataType::Dictionary(_, values) => may_be_compared(values, physical),

@@ -475,15 +475,8 @@ fn always_casts(from: &Field, to: &SqlType, utc: bool) -> bool {
 /// Whether every value of an Arrow type fits its own SQL type.
 fn always_settles(data_type: &DataType, utc: bool) -> bool {
     match data_type {
+        integer if integer.is_integer() => true,
         DataType::Boolean
-        | DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::UInt8
-        | DataType::UInt16
-        | DataType::UInt32
-        | DataType::UInt64
         | DataType::Float16
         | DataType::Float32
         | DataType::Float64

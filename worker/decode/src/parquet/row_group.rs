@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::Schema;
 use stevedore_common::error::{Error, Result};
 
 use super::chunks::GroupBytes;
@@ -14,7 +13,7 @@ use super::file::{ParquetFile, RowGroupTask};
 use super::filter::SelectedRows;
 use super::page_index::PageIndex;
 use super::reader::Reading;
-use crate::columnar::guarded;
+use crate::columnar::{PartRows, guarded};
 use crate::spec::DecodedBatch;
 
 /// The batches of one row group, in order. After an error it yields nothing more.
@@ -28,10 +27,7 @@ pub struct RowGroupDecoder {
     wanted: Option<Wanted>,
     /// The numbers of the rows to come within the row group.
     numbers: Box<dyn Iterator<Item = u64> + Send>,
-    /// How many rows are read.
-    rows: u64,
-    /// Rows yielded so far, rejected ones included.
-    done: u64,
+    rows: PartRows,
     failed: bool,
 }
 
@@ -65,6 +61,7 @@ impl RowGroupDecoder {
         index: Option<&PageIndex>,
     ) -> Result<Self> {
         let rows = selected.as_ref().map_or(task.rows, |selected| selected.count);
+        let rows = PartRows::new(rows, task.input_bytes());
         let numbers: Box<dyn Iterator<Item = u64> + Send> = match &selected {
             Some(selected) => Box::new(selected.numbers()),
             None => Box::new(0..task.rows),
@@ -87,19 +84,13 @@ impl RowGroupDecoder {
             Some(reader)
         };
         let wanted = wanted.map(|wanted| Wanted { rows: wanted, read: 0 });
-        Ok(Self { file, task, bytes, reader, wanted, numbers, rows, done: 0, failed: false })
+        Ok(Self { file, task, bytes, reader, wanted, numbers, rows, failed: false })
     }
 
     fn next_columns(&mut self) -> Result<Option<RecordBatch>> {
-        let left = self.rows - self.done;
+        let left = self.rows.left();
         match &mut self.reader {
-            None if left == 0 => Ok(None),
-            None => {
-                let rows = left.min(self.file.columns.spec.batch_rows.max(1) as u64) as usize;
-                let options = RecordBatchOptions::new().with_row_count(Some(rows));
-                let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
-                empty.map(Some).map_err(|error| Error::internal(error.to_string()))
-            }
+            None => self.rows.count(self.file.columns.spec.batch_rows),
             Some(reader) => {
                 let task = &self.task;
                 let mut next = || {
@@ -122,13 +113,13 @@ impl RowGroupDecoder {
                     None if left > 0 => Err(Error::bad_data(format!(
                         "{} is damaged (it has {} rows, its footer claims {})",
                         part(&self.task),
-                        self.done,
-                        self.rows
+                        self.rows.done(),
+                        self.rows.all()
                     ))),
                     Some(batch) if batch.num_rows() as u64 > left => Err(Error::bad_data(format!(
                         "{} is damaged (it has more than the {} rows that its footer claims)",
                         part(&self.task),
-                        self.rows
+                        self.rows.all()
                     ))),
                     _ => Ok(batch),
                 }
@@ -140,16 +131,9 @@ impl RowGroupDecoder {
         let rows = batch.num_rows() as u64;
         let first = self.task.first_row;
         let numbers = self.numbers.by_ref().take(batch.num_rows()).map(|row| first + row).collect();
-        let decoded = self.file.columns.decode_rows(batch, numbers, self.share_of(rows))?;
-        self.done += rows;
+        let decoded = self.file.columns.decode_rows(batch, numbers, self.rows.share_of(rows))?;
+        self.rows.advance(rows);
         Ok(decoded)
-    }
-
-    /// The part of the bytes read that the next `rows` rows stand for; the parts add up.
-    fn share_of(&self, rows: u64) -> u64 {
-        let total = u128::from(self.task.input_bytes());
-        let upto = |row: u64| total * u128::from(row) / u128::from(self.rows.max(1));
-        (upto(self.done + rows) - upto(self.done)) as u64
     }
 }
 
