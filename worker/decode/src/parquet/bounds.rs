@@ -198,6 +198,11 @@ impl PartBounds for Footers<'_> {
     }
 }
 
+/// What the bounds of all runs of a row group may take; columns for which there is no room are not pruned by.
+const MOST_BYTES: usize = 16 << 20;
+/// What bounds take beside the values of texts and bytes.
+const FIXED_BYTES: usize = 40;
+
 /// Runs of rows between the borders of the pages of all columns whose index is known.
 pub(super) struct Segments {
     /// The first row of each, and behind the last one their number.
@@ -213,24 +218,32 @@ impl Segments {
         columns: impl Iterator<Item = (usize, &'a Comparable<'a>, &'a LeafPages, PageBounds<'a>)>,
     ) -> Option<Self> {
         let part = || "the page index of the Parquet file".to_owned();
-        let known: Vec<(usize, &LeafPages, ColumnBounds)> = columns
+        let known: Vec<(usize, &LeafPages, ColumnBounds, Vec<usize>)> = columns
             .filter_map(|(output, column, pages, bounds)| {
+                let lengths = bounds.least.iter().zip(&bounds.greatest);
+                let sizes =
+                    lengths.map(|(least, greatest)| FIXED_BYTES + least.len() + greatest.len()).collect();
                 let bounds = guarded(part, || Ok(column.of_pages(group, pages, &bounds))).ok().flatten()?;
-                Some((output, pages, bounds))
+                Some((output, pages, bounds, sizes))
             })
             .collect();
         let firsts = |pages: &LeafPages| {
             pages.locations().iter().map(|page| page.first_row_index.unsigned_abs()).collect::<Vec<u64>>()
         };
-        let mut borders: BTreeSet<u64> = known.iter().flat_map(|(_, pages, _)| firsts(pages)).collect();
+        let mut borders: BTreeSet<u64> = known.iter().flat_map(|(_, pages, ..)| firsts(pages)).collect();
         borders.insert(group.num_rows().unsigned_abs());
         let borders: Vec<u64> = borders.into_iter().collect();
         let mut columns = Vec::with_capacity(known.len());
-        for (output, pages, bounds) in known {
+        let mut room = MOST_BYTES;
+        for (output, pages, bounds, sizes) in known {
             let firsts = firsts(pages);
             let starts = borders.get(..borders.len() - 1)?;
             let page_of = |start: &u64| firsts.partition_point(|first| first <= start).checked_sub(1);
             let places = starts.iter().map(page_of).collect::<Option<Vec<usize>>>()?;
+            // A long bound stands once in the index, and in each run of its page here.
+            let bytes = places.iter().try_fold(0usize, |sum, page| sum.checked_add(*sizes.get(*page)?));
+            let Some(left) = bytes.and_then(|bytes| room.checked_sub(bytes)) else { continue };
+            room = left;
             let take = |array: &ArrayRef| {
                 let places: UInt32Array =
                     places.iter().map(|page| u32::try_from(*page).ok()).collect::<UInt32Array>();

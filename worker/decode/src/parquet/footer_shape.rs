@@ -206,13 +206,15 @@ impl<'a> Walk<'a> {
         Ok(*byte)
     }
 
-    fn skip(&mut self, bytes: u64) -> Walked<()> {
+    /// Passes over so many bytes.
+    pub(super) fn skip(&mut self, bytes: u64) -> Walked<()> {
         let bytes = usize::try_from(bytes).map_err(|_| CUT_OFF)?;
         self.rest = self.rest.get(bytes..).ok_or(CUT_OFF)?;
         Ok(())
     }
 
-    fn varint(&mut self) -> Walked<u64> {
+    /// A number without sign.
+    pub(super) fn varint(&mut self) -> Walked<u64> {
         let mut value = 0u64;
         for place in 0..10 {
             let byte = self.byte()?;

@@ -8,6 +8,8 @@ use ::parquet::basic::Encoding;
 use ::parquet::column::page::Page;
 use ::parquet::schema::types::ColumnDescriptor;
 
+use super::footer_shape::{Walk, Walked};
+
 /// Pages may claim this many values, whatever they are: 4 MiB of lengths.
 const FEW: u64 = 1 << 20;
 /// More than that takes a byte for so many values: the common writers pack 26 to 52 equal lengths into a byte.
@@ -24,16 +26,17 @@ pub(super) fn check(page: &Page, column: &ColumnDescriptor) -> Result<(), String
         Some(Encoding::DELTA_BYTE_ARRAY) => 2,
         _ => return Ok(()),
     };
-    let Some(mut rest) = values_of(page, column) else { return Ok(()) };
+    let Some(values) = values_of(page, column) else { return Ok(()) };
+    let mut walk = Walk::new(values);
     let bytes = page.buffer().len() as u64;
     for list in 1..=lists {
-        let Some(header) = Lengths::read(&mut rest) else { return Ok(()) };
+        let Ok(header) = Lengths::read(&mut walk) else { return Ok(()) };
         let values = u64::from(page.num_values());
         if header.count > values || (header.count > FEW && header.count / VALUES_PER_BYTE > bytes) {
             let count = header.count;
             return Err(format!("a page of {bytes} bytes and {values} values claims the lengths of {count}"));
         }
-        if list < lists && header.skip(&mut rest).is_none() {
+        if list < lists && header.skip(&mut walk).is_none() {
             return Ok(());
         }
     }
@@ -103,22 +106,23 @@ struct Lengths {
 }
 
 impl Lengths {
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
-        let header = Self { per_block: varint(bytes)?, mini_blocks: varint(bytes)?, count: varint(bytes)? };
-        varint(bytes)?;
-        Some(header)
+    fn read(walk: &mut Walk<'_>) -> Walked<Self> {
+        let header = Self { per_block: walk.varint()?, mini_blocks: walk.varint()?, count: walk.varint()? };
+        // The first value.
+        walk.varint()?;
+        Ok(header)
     }
 
     /// Passes over the list, as the library does: blocks of mini-blocks, each as wide as its byte says.
-    fn skip(&self, bytes: &mut &[u8]) -> Option<()> {
+    fn skip(&self, walk: &mut Walk<'_>) -> Option<()> {
         let per_mini_block = self.per_block.checked_div(self.mini_blocks).filter(|values| *values > 0)?;
         let mini_blocks = usize::try_from(self.mini_blocks).ok()?;
         // The first value stands in the header.
         let mut left = self.count.saturating_sub(1);
         while left > 0 {
-            varint(bytes)?;
-            let (widths, rest) = bytes.split_at_checked(mini_blocks)?;
-            let mut size = 0u64;
+            walk.varint().ok()?;
+            let widths = walk.rest().get(..mini_blocks)?;
+            let mut size = self.mini_blocks;
             for width in widths {
                 // Mini-blocks behind the last value are not there, whatever they say.
                 if left == 0 {
@@ -127,23 +131,10 @@ impl Lengths {
                 left = left.saturating_sub(per_mini_block);
                 size = size.checked_add(u64::from(*width).checked_mul(per_mini_block)? / 8)?;
             }
-            *bytes = rest.get(usize::try_from(size).ok()?..)?;
+            walk.skip(size).ok()?;
         }
         Some(())
     }
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for place in 0..10 {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7F).checked_shl(7 * place).unwrap_or(0);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

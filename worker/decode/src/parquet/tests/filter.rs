@@ -291,6 +291,60 @@ impl RowFilter for Asks {
     }
 }
 
+/// Both columns may hold anything.
+#[derive(Debug)]
+struct Both(std::sync::Mutex<(usize, Vec<bool>)>);
+
+impl RowFilter for Both {
+    fn columns(&self) -> &[usize] {
+        &[0, 1]
+    }
+
+    fn passes(&self, batch: &RecordBatch) -> Result<BooleanArray> {
+        Ok(BooleanArray::from(vec![true; batch.num_rows()]))
+    }
+
+    fn may_pass(&self, bounds: &dyn PartBounds) -> Vec<bool> {
+        *self.0.lock().unwrap() = (bounds.len(), [0, 1].map(|column| bounds.of(column).is_some()).to_vec());
+        vec![true; bounds.len()]
+    }
+}
+
+#[test]
+fn long_bounds_are_not_repeated_for_ever() {
+    let rows = 20_000;
+    for (length, expected) in [(10, vec![true, true]), (9_000, vec![false, true])] {
+        let long = "x".repeat(length);
+        // One page of the text that repeats, four thousand of the number.
+        let t: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|_| long.as_str())));
+        let n: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+        let batch = RecordBatch::try_from_iter([("t", t), ("n", n)]).unwrap();
+        let properties = WriterProperties::builder()
+            .set_column_index_truncate_length(None)
+            .set_column_dictionary_enabled("n".into(), false)
+            .set_data_page_size_limit(5 * 8)
+            .set_write_batch_size(5)
+            .set_max_row_group_row_count(Some(rows as usize));
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties.build())).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let file = Bytes::from(bytes);
+        let wanted = spec(vec![column("t", Some("VARCHAR")), column("n", Some("BIGINT"))]);
+        let parquet = ParquetFile::open(metadata(&file).unwrap(), &wanted).unwrap();
+        let task = parquet.plan(None).remove(0);
+        let both = Both(std::sync::Mutex::default());
+        let (offsets, columns) = (index_bytes(&file, true), index_bytes(&file, false));
+        let ranges = vec![columns.start as u64..columns.end as u64, offsets.start as u64..offsets.end as u64];
+        let indexes = RowGroupTask { byte_ranges: ranges, ..task.clone() };
+        let fetched = indexes.fetched(vec![file.slice(columns), file.slice(offsets)]).unwrap();
+        parquet.pruned_pages(&task, &both, &fetched).unwrap();
+        let (runs, known) = both.0.into_inner().unwrap();
+        assert!(runs > 1_000, "{runs}");
+        assert_eq!(known, expected);
+    }
+}
+
 /// The bounds of the first row group's pages.
 fn page_bounds(file: &Bytes, spec: &DecodeSpec) -> Option<ColumnBounds> {
     let asks = Asks::default();
