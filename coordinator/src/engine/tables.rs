@@ -143,9 +143,6 @@ impl Engine {
         if !create.cluster_by.is_empty() {
             return Err(Error::not_supported_yet("CLUSTER BY"));
         }
-        if !create.partition_by.is_empty() {
-            return Err(Error::not_supported_yet("PARTITION BY"));
-        }
         if is_virtual_database(database) {
             return Err(Error::denied(format!("database '{database}' is read-only")));
         }
