@@ -75,7 +75,7 @@ def test_other_engines_find_the_files_of_a_partition(server, connection, databas
     (files / "two.csv").write_text("\n".join(lines[200:]) + "\n")
     run(connection, """
         CREATE TABLE trips (id INT, at TIMESTAMP, city VARCHAR, price DECIMAL(8, 2))
-        PARTITION BY (day(at), city, bucket(2, id), truncate(5, price))
+        PARTITION BY (day(at), city, bucket(2, id), truncate(500, price))
     """)
     run(connection, f"COPY INTO trips FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)")
     run(connection, "INSERT INTO trips VALUES (1000, NULL, 'Oslo', NULL)")
