@@ -27,10 +27,6 @@ use super::stats::{Finished, NanCounts, data_file_json};
 use super::table_writer::WriteContext;
 use super::upload::{self, PartSink, Upload};
 
-/// Rows and bytes (in memory) of a chunk: enough that handing it to threads costs nothing beside
-/// encoding it.
-const CHUNK_ROWS: usize = 64 << 10;
-const CHUNK_BYTES: usize = 8 << 20;
 /// Batches of fewer rows are put together before they are encoded.
 const FEW_ROWS: usize = 1024;
 /// A row group that has reached this part of its size ends where memory is short.
@@ -99,6 +95,11 @@ impl FileWriter {
         }
     }
 
+    /// The memory that the file takes.
+    pub(super) fn held(&self) -> u64 {
+        self.held.account.held()
+    }
+
     /// Takes rows. Says whether the file has reached its target size and should be finished.
     pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<bool> {
         self.rows += batch.num_rows() as u64;
@@ -106,7 +107,8 @@ impl FileWriter {
         self.chunk_bytes += batch.get_array_memory_size();
         self.chunk.push(batch);
         self.held.count(self.chunk_bytes);
-        if self.chunk_rows < CHUNK_ROWS && self.chunk_bytes < CHUNK_BYTES {
+        let WriteContext { chunk_rows, chunk_bytes, .. } = *self.context;
+        if self.chunk_rows < chunk_rows && self.chunk_bytes < chunk_bytes {
             return Ok(false);
         }
         self.encode_chunk().await

@@ -23,6 +23,11 @@ impl WriteMemory {
         Self(Arc::new(Share { bytes, held: AtomicU64::new(0) }))
     }
 
+    /// The bytes of the whole share.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
     /// What all files hold.
     pub(super) fn held(&self) -> u64 {
         self.0.held.load(Ordering::Relaxed)
@@ -47,6 +52,11 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// What the file holds.
+    pub(super) fn held(&self) -> u64 {
+        self.held
+    }
+
     /// The file holds so many bytes now.
     pub(super) fn set(&mut self, bytes: usize) {
         let bytes = bytes as u64;

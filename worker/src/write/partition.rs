@@ -99,6 +99,22 @@ impl PartitionedFiles {
         {
             written.extend(full.file.finish().await?);
         }
+        self.free_memory(written).await
+    }
+
+    /// Where all files of the process hold too much, the one that holds the most is finished. Those that hold little
+    /// are left: together they are half of what may be held at most, and files would become ever smaller.
+    async fn free_memory(&mut self, written: &mut Vec<WrittenFile>) -> Result<()> {
+        let memory = self.context.encoders.memory();
+        if !memory.is_exceeded() {
+            return Ok(());
+        }
+        let little = memory.bytes() / (2 * OPEN_FILES as u64);
+        let largest = self.open.iter().max_by_key(|(_, open)| open.file.held());
+        let largest = largest.filter(|(_, open)| open.file.held() > little).map(|(key, _)| key.clone());
+        if let Some(largest) = largest.and_then(|key| self.open.remove(&key)) {
+            written.extend(largest.file.finish().await?);
+        }
         Ok(())
     }
 

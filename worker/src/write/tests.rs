@@ -524,7 +524,22 @@ async fn row_groups_end_sooner_where_memory_is_short() {
         assert!((least..=most).contains(&groups), "{groups} row groups");
         assert_eq!(whole(&table.read(&files[0]).await), whole(&batches));
     }
+    // Files of partitions end then, those that hold the most first.
+    let table = Table::new(&["BIGINT", "BIGINT"]).partitioned("c0", Transform::Identity);
+    let two = |n: i64| Arc::new(Int64Array::from_iter_values((0..1000).map(|row| row % 2 * n))) as ArrayRef;
+    let batch = RecordBatch::try_new(table.schema.to_arrow(), vec![two(1), two(7)]).unwrap();
+    for (memory, files) in [(1 << 30, 2), (1 << 10, 6)] {
+        let encoders = Encoders::new(2, memory);
+        let mut writer = Table::writer_with(table.target(0), encoders.clone());
+        for _ in 0..3 {
+            writer.write(batch.clone()).await.unwrap();
+        }
+        let written = writer.finish().await.unwrap();
+        assert_eq!((written.len(), written.iter().map(|file| file.rows).sum::<u64>()), (files, 3000));
+        assert_eq!(encoders.memory().held(), 0);
+    }
     // Giving a file up gives its memory back.
+    let table = Table::new(&["BIGINT"]);
     let encoders = Encoders::new(2, 1 << 30);
     let mut writer = Table::writer_with(table.target(0), encoders.clone());
     writer.write(batches[0].clone()).await.unwrap();

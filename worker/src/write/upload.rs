@@ -90,7 +90,7 @@ pub(super) fn part_buffers(local: bool) -> BufferPool {
 /// What the upload of a file of which so much was written holds at most: the part that is gathered, those that wait
 /// and those under way; buffers are kept for the next parts.
 pub(super) fn held_by(written: usize, part_bytes: usize) -> usize {
-    (1 + written / part_bytes).min(1 + WAITING_PARTS + PARTS_IN_FLIGHT) * part_bytes
+    written.min((1 + WAITING_PARTS + PARTS_IN_FLIGHT) * part_bytes)
 }
 
 /// Starts the upload of a file; `local`: the store is this machine's file system.
