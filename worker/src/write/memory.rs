@@ -3,7 +3,7 @@
 //! Comes in: what each file holds (rows on their way to the encoders, the row group under way, the parts of its
 //! upload). Goes out: whether that is more than the share of the budget that writing has. Nobody waits for
 //! memory here: a writer that waited would hold what it is to free, and what readers wait for. Instead row groups
-//! end sooner, which frees most of what a file holds.
+//! end sooner, and files of partitions, which frees most of what is held.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,7 +2,7 @@
 //!
 //! The number of files open at a time is bounded; when rows of one more partition come, the file that
 //! was written to least recently is finished. Input that is not clustered by partition makes small files
-//! then, never an unbounded amount of memory.
+//! then, never an unbounded amount of memory; and so does memory that is short.
 
 use std::collections::HashMap;
 use std::sync::Arc;

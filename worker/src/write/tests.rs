@@ -508,7 +508,7 @@ async fn row_groups_end_sooner_where_memory_is_short() {
     let mut numbers = Numbers(13);
     let batches: Vec<RecordBatch> = (0..8).map(|_| table.batch(64 << 10, &mut numbers)).collect();
     // Row groups of 16 MiB, or of a sixteenth of that.
-    for (memory, least, most) in [(1 << 30, 1, 1), (1 << 20, 3, 5)] {
+    for (memory, least, most) in [(1 << 30, 1, 1), (1 << 20, 2, 5)] {
         let encoders = Encoders::new(2, memory);
         let mut writer = Table::writer_with(table.target(16 << 20), encoders.clone());
         for batch in &batches {
