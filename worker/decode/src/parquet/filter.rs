@@ -293,7 +293,6 @@ impl ParquetFile {
         let part = || format!("row group {} of the Parquet file", first.row_group + 1);
         let damaged = |error: &dyn fmt::Display| Error::bad_data(format!("{} is damaged: {error}", part()));
         let columns = self.filter_columns(filter).unwrap_or_default();
-        let leaves = columns.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
         let bytes = first.fetched(fetched.to_vec())?;
         guarded(part, || {
             let reading = Reading {
@@ -302,7 +301,7 @@ impl ParquetFile {
                 rows: pages.map(|pages| pages.rows.clone()),
                 index: pages.map(|pages| &pages.index),
             };
-            let reader = self.reader(reading, leaves).map_err(|error| damaged(&error))?;
+            let reader = self.reader(reading, &columns).map_err(|error| damaged(&error))?;
             let mut selectors: Vec<RowSelector> = Vec::new();
             let (mut seen, mut count) = (0, 0);
             for batch in reader {

@@ -14,7 +14,8 @@ use ::parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use ::parquet::errors::{ParquetError, Result};
 use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use ::parquet::file::serialized_reader::SerializedPageReader;
-use ::parquet::schema::types::ColumnDescPtr;
+use ::parquet::schema::types::{ColumnDescPtr, SchemaDescriptor, Type};
+use arrow::datatypes::Fields;
 
 use super::chunks::GroupBytes;
 use super::file::ParquetFile;
@@ -33,16 +34,18 @@ pub(super) struct Reading<'a> {
 }
 
 impl ParquetFile {
-    /// A reader of some leaves.
-    pub(super) fn reader(
-        &self,
-        reading: Reading<'_>,
-        leaves: impl IntoIterator<Item = usize>,
-    ) -> Result<ParquetRecordBatchReader> {
-        let schema = self.reader.parquet_schema();
-        let leaves: Vec<usize> = leaves.into_iter().collect();
+    /// A reader of some columns, in the order of the file.
+    pub(super) fn reader(&self, reading: Reading<'_>, columns: &[usize]) -> Result<ParquetRecordBatchReader> {
         let metadata = self.reader.metadata();
         let group = metadata.row_groups().get(reading.row_group).ok_or_else(|| gone("row group"))?;
+        let (mut fields, mut parquet, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
+        let root = self.reader.parquet_schema().root_schema();
+        for column in columns {
+            let field = self.reader.schema().fields().get(*column).ok_or_else(|| gone("column"))?;
+            fields.push(field.clone());
+            parquet.push(root.get_fields().get(*column).ok_or_else(|| gone("column"))?.clone());
+            leaves.extend(self.leaves.get(*column).cloned().ok_or_else(|| gone("column"))?);
+        }
         for leaf in &leaves {
             let chunk = group.columns().get(*leaf).ok_or_else(|| gone("column"))?;
             match reading.index.and_then(|index| index.of(*leaf)) {
@@ -51,9 +54,12 @@ impl ParquetFile {
             }
             .map_err(ParquetError::General)?;
         }
-        let mask = ProjectionMask::leaves(schema, leaves);
-        let levels = parquet_to_arrow_field_levels(schema, mask, Some(self.reader.schema().fields()))?;
-        let group = Group { metadata, group, bytes: reading.bytes, index: reading.index };
+        // A schema of these columns alone: one of all would be walked for each column that is read by itself.
+        let parquet = Type::group_type_builder(root.name()).with_fields(parquet).build()?;
+        let parquet = SchemaDescriptor::new(Arc::new(parquet));
+        let levels =
+            parquet_to_arrow_field_levels(&parquet, ProjectionMask::all(), Some(&Fields::from(fields)))?;
+        let group = Group { metadata, group, leaves: &leaves, bytes: reading.bytes, index: reading.index };
         let batch_rows = self.columns.spec.batch_rows.max(1);
         ParquetRecordBatchReader::try_new_with_row_groups(&levels, &group, batch_rows, reading.rows)
     }
@@ -63,10 +69,12 @@ fn gone(what: &str) -> ParquetError {
     ParquetError::General(format!("the {what} is not in the footer"))
 }
 
-/// One row group, for the library.
+/// Some columns of one row group, for the library.
 struct Group<'a> {
     metadata: &'a ParquetMetaData,
     group: &'a RowGroupMetaData,
+    /// Those of the columns, in their order.
+    leaves: &'a [usize],
     bytes: &'a GroupBytes,
     index: Option<&'a PageIndex>,
 }
@@ -77,8 +85,9 @@ impl RowGroups for Group<'_> {
     }
 
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>> {
-        let chunk = self.group.columns().get(leaf).ok_or_else(|| gone("column"))?;
-        let located = self.index.and_then(|index| index.of(leaf));
+        let leaf = self.leaves.get(leaf).ok_or_else(|| gone("column"))?;
+        let chunk = self.group.columns().get(*leaf).ok_or_else(|| gone("column"))?;
+        let located = self.index.and_then(|index| index.of(*leaf));
         let pages = CheckedPages::new(chunk, self.bytes, self.num_rows(), located)?;
         Ok(Box::new(OneChunk(Some(pages))))
     }

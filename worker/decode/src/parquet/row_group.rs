@@ -77,7 +77,7 @@ impl RowGroupDecoder {
             let reader = guarded(
                 || part(&task),
                 || {
-                    let reader = file.reader(reading, file.leaves_read());
+                    let reader = file.reader(reading, &file.columns.read);
                     reader.map_err(|error| bytes.failure().unwrap_or_else(|| damaged(&task, &error)))
                 },
             )?;

@@ -425,9 +425,8 @@ impl ParquetFile {
         column: usize,
         output: usize,
     ) -> Option<impl Iterator<Item = Option<ArrayRef>>> {
-        let leaves = self.leaves.get(column)?.clone();
         let reading = Reading { row_group: task.row_group, bytes, rows: None, index: None };
-        let reader = self.reader(reading, leaves).ok()?;
+        let reader = self.reader(reading, &[column]).ok()?;
         Some(Values { file: self, reader, output, column, left: task.rows })
     }
 
