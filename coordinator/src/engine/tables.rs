@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::Schema;
 use iceberg::spec::{PartitionField, Transform};
-use stevedore_common::schema::{Column, TableSchema};
+use stevedore_common::schema::{Column, ColumnChange, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
 use stevedore_state::catalog::{self, Table};
@@ -38,9 +38,12 @@ pub struct TableListing {
 }
 
 /// A change of a table's metadata, which can be made again on a newer version.
-enum TableEdit {
+pub(super) enum TableEdit {
     Truncate { id: String, now_ms: i64 },
     AddColumns(Vec<Column>),
+    DropColumn(String),
+    RenameColumn { column: String, to: String },
+    ModifyColumns(Vec<ColumnChange>),
     SetProperties(HashMap<String, String>),
 }
 
@@ -49,6 +52,9 @@ impl TableEdit {
         match self {
             Self::Truncate { id, now_ms } => committer.truncate(location, id, id, *now_ms).await,
             Self::AddColumns(columns) => committer.add_columns(location, columns).await,
+            Self::DropColumn(column) => committer.drop_column(location, column).await,
+            Self::RenameColumn { column, to } => committer.rename_column(location, column, to).await,
+            Self::ModifyColumns(changes) => committer.modify_columns(location, changes).await,
             Self::SetProperties(properties) => {
                 committer.set_properties(location, properties.clone(), &[]).await
             }
@@ -273,13 +279,57 @@ impl Engine {
         handle: &StatementHandle,
         table: &ObjectRef,
         if_exists: bool,
+        if_not_exists: bool,
         column: Column,
+    ) -> Result<Execution> {
+        let edit = TableEdit::AddColumns(vec![column]);
+        match self.alter_columns(handle, table, if_exists, edit).await {
+            Err(error) if if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
+                Ok(Execution::nothing())
+            }
+            other => other,
+        }
+    }
+
+    /// Changes the columns of a table. Loads that were planned with the ones before do not commit.
+    pub(super) async fn alter_columns(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        if_exists: bool,
+        edit: TableEdit,
     ) -> Result<Execution> {
         let Some(table) = self.table_if_exists(handle, table, if_exists).await? else {
             return Ok(Execution::nothing());
         };
-        let edit = TableEdit::AddColumns(vec![column]);
         self.change_table(handle, table, TableChangeKind::Alter { comment: None }, edit).await
+    }
+
+    pub(super) async fn modify_columns(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        if_exists: bool,
+        changes: Vec<ColumnChange>,
+    ) -> Result<Execution> {
+        self.alter_columns(handle, table, if_exists, TableEdit::ModifyColumns(changes)).await
+    }
+
+    pub(super) async fn rename_table(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        if_exists: bool,
+        to: ObjectRef,
+    ) -> Result<Execution> {
+        if self.table_if_exists(handle, table, if_exists).await?.is_none() {
+            return Ok(Execution::nothing());
+        }
+        let (database, name) = self.qualify(handle, table);
+        let new_database = to.database.unwrap_or_else(|| database.clone());
+        let command = Command::RenameTable { database, name, new_database, new_name: to.name };
+        self.propose_once(handle, command).await?;
+        Ok(Execution::nothing())
     }
 
     pub(super) async fn set_table_options(
