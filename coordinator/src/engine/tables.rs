@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::Schema;
-use iceberg::spec::{PartitionField, Transform};
+use iceberg::spec::Transform;
 use stevedore_common::schema::{Column, ColumnChange, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
@@ -111,6 +111,20 @@ fn transform_of(transform: PartitionTransform) -> Transform {
     }
 }
 
+/// The inverse of [`transform_of`]; `None` for one that no longer partitions.
+fn transform_in_sql(transform: Transform) -> Option<PartitionTransform> {
+    Some(match transform {
+        Transform::Identity => PartitionTransform::Identity,
+        Transform::Year => PartitionTransform::Year,
+        Transform::Month => PartitionTransform::Month,
+        Transform::Day => PartitionTransform::Day,
+        Transform::Hour => PartitionTransform::Hour,
+        Transform::Bucket(n) => PartitionTransform::Bucket(n),
+        Transform::Truncate(n) => PartitionTransform::Truncate(n),
+        Transform::Void | Transform::Unknown => return None,
+    })
+}
+
 impl Engine {
     /// Database and name of a reference.
     pub(super) fn qualify(&self, handle: &StatementHandle, table: &ObjectRef) -> (String, String) {
@@ -186,6 +200,11 @@ impl Engine {
         if catalog::table(&*view, &database, &name)?.is_some() && if_not_exists {
             return Ok(Execution::nothing());
         }
+        let alike = match &create.like {
+            Some(like) => Some(self.alike(&self.require_table(&*view, handle, like)?, create).await?),
+            None => None,
+        };
+        let create = alike.as_ref().unwrap_or(create);
         let (created, options) = self.write_new_table(create, &database, create.columns.clone()).await?;
         let command = Command::CreateTable(NewTable {
             database,
@@ -214,6 +233,23 @@ impl Engine {
             }
         }
         Ok(Execution::nothing())
+    }
+
+    /// CREATE TABLE … LIKE with what it takes from the other table.
+    async fn alike(&self, like: &Table, create: &CreateTable) -> Result<CreateTable> {
+        let metadata = self.committer.load(&like.metadata_location).await?;
+        let columns = TableSchema::from_metadata(&metadata)?.columns;
+        let fields = metadata.default_partition_spec().fields();
+        let partition_by = fields.iter().filter_map(|field| {
+            let column = columns.iter().find(|column| column.id == field.source_id)?.name.clone();
+            Some(ast::PartitionField { column, transform: transform_in_sql(field.transform)? })
+        });
+        Ok(CreateTable {
+            partition_by: partition_by.collect(),
+            columns: columns.iter().map(|column| Column { id: 0, ..column.clone() }).collect(),
+            options: like.options.clone().into_iter().collect(),
+            ..create.clone()
+        })
     }
 
     /// Changes a table's metadata: prepares a version, flips, and does both again on a newer version as
@@ -384,8 +420,14 @@ impl Engine {
         }
         text.push(')');
         let fields = metadata.default_partition_spec().fields();
-        let partitions: Vec<String> =
-            fields.iter().filter_map(|field| partition_text(field, &schema)).collect();
+        let partitions: Vec<String> = fields
+            .iter()
+            .filter_map(|field| {
+                let column = schema.columns.iter().find(|column| column.id == field.source_id)?;
+                let transform = transform_in_sql(field.transform)?;
+                Some(ast::PartitionField { column: quoted_name(&column.name), transform }.to_string())
+            })
+            .collect();
         if !partitions.is_empty() {
             text.push_str(&format!(" PARTITION BY ({})", partitions.join(", ")));
         }
@@ -434,21 +476,6 @@ pub(crate) fn contents_of(prepared: &Prepared) -> TableContents {
         snapshot_id: prepared.snapshot_id,
         num_rows: prepared.rows_total,
         data_size: prepared.bytes_total,
-    }
-}
-
-/// A field of a partitioning as PARTITION BY has it; `None` for one that no longer partitions.
-fn partition_text(field: &PartitionField, schema: &TableSchema) -> Option<String> {
-    let column = schema.columns.iter().find(|column| column.id == field.source_id)?;
-    let column = quoted_name(&column.name);
-    match field.transform {
-        Transform::Identity => Some(column),
-        Transform::Bucket(n) => Some(format!("bucket({n}, {column})")),
-        Transform::Truncate(n) => Some(format!("truncate({n}, {column})")),
-        Transform::Year | Transform::Month | Transform::Day | Transform::Hour => {
-            Some(format!("{}({column})", field.transform))
-        }
-        Transform::Void | Transform::Unknown => None,
     }
 }
 

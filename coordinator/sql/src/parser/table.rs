@@ -69,12 +69,6 @@ impl<'a> Parser<'a> {
     pub(super) fn create_table(&mut self, or_replace: bool, transient: bool) -> Result<Statement> {
         let mode = self.create_mode(or_replace)?;
         let table = self.object_ref("the name of a table")?;
-        if self.is_kw("LIKE") {
-            self.pos += 1;
-            self.object_ref("the name of a table")?;
-            self.skip_rest();
-            return Ok(Statement::NotSupportedYet("CREATE TABLE … LIKE".into()));
-        }
         let mut create = CreateTable {
             table,
             mode,
@@ -85,7 +79,12 @@ impl<'a> Parser<'a> {
             options: Vec::new(),
             comment: None,
             as_query: None,
+            like: None,
         };
+        if self.eat_kw("LIKE") {
+            create.like = Some(self.object_ref("the name of a table")?);
+            return Ok(Statement::CreateTable(Box::new(create)));
+        }
         let mut unsupported = None;
         let after_name = self.peek();
         if self.is_sym("(") {
