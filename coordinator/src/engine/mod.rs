@@ -8,6 +8,7 @@
 mod ddl;
 mod files;
 mod handle;
+mod history;
 mod load;
 mod query;
 mod relations;

@@ -55,6 +55,13 @@ pub(crate) fn parse_statement(text: &str, tokens: &[Token]) -> Result<Statement>
     Ok(statement)
 }
 
+/// Reads `[database.]name`, and nothing more.
+pub(crate) fn read_object_ref(text: &str, tokens: &[Token]) -> Result<ObjectRef> {
+    let mut parser = Parser { text, tokens, pos: 0 };
+    let name = parser.object_ref("the name of a table")?;
+    if parser.at_end() { Ok(name) } else { Err(parser.expected("the end of the name")) }
+}
+
 /// What an error shows of an unexpected token: nothing that may hold a secret.
 pub(crate) fn shown(token: &Token, text: &str) -> String {
     match &token.tok {
