@@ -215,7 +215,10 @@ fn table_functions_keep_their_arguments() {
         ("SELECT * FROM copy_history()", "copy_history needs the name of a table"),
         ("SELECT * FROM copy_history('a.b.c')", "names no table: a name has at most two parts"),
         ("SELECT * FROM copy_history('t', 't')", "copy_history takes one table"),
-        ("SELECT * FROM copy_history('t', result_limit => 0)", "result_limit of copy_history must be an integer"),
+        (
+            "SELECT * FROM copy_history('t', result_limit => 0)",
+            "result_limit of copy_history must be an integer",
+        ),
         ("SELECT * FROM copy_history(7)", "table_name of copy_history must be a string"),
         ("SELECT * FROM t, LATERAL FLATTEN(input => a) f", "not supported yet: LATERAL FLATTEN"),
         ("SELECT * FROM foo(1)", "unknown table function 'foo'"),

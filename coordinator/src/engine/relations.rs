@@ -168,6 +168,7 @@ impl Engine {
             settings: handle.settings.clone().into_iter().collect(),
             traceparent: stevedore_common::telemetry::current_traceparent().unwrap_or_default(),
             parameters: handle.parameter_bytes()?.into_iter().collect(),
+            check: None,
         })
     }
 }

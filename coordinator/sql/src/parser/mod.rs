@@ -389,6 +389,9 @@ impl<'a> Parser<'a> {
             Some(Tok::Word(word))
                 if !["SELECT", "WITH", "VALUES"].iter().any(|w| w.eq_ignore_ascii_case(word)) =>
             {
+                if word.eq_ignore_ascii_case("COPY") && !analyze && !verbose {
+                    return self.explain_copy();
+                }
                 if ["COPY", "INSERT", "DELETE", "UPDATE", "MERGE", "REPLACE", "CREATE"]
                     .iter()
                     .any(|w| w.eq_ignore_ascii_case(word))

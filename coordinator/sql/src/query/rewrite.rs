@@ -21,15 +21,8 @@ use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSourc
 /// Table functions of the dialect.
 const OWN_FUNCTIONS: &[&str] = &["list_stage", "infer_schema", "inspect_parquet", "copy_history"];
 /// Table functions that the dialect has and nobody answers yet.
-const LATER_FUNCTIONS: &[&str] = &[
-    "stream_status",
-    "task_history",
-    "flatten",
-    "numbers",
-    "fuse_snapshot",
-    "fuse_segment",
-    "fuse_block",
-];
+const LATER_FUNCTIONS: &[&str] =
+    &["stream_status", "task_history", "flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
 /// Table functions of the worker's engine.
 const ENGINE_FUNCTIONS: &[&str] = &["range", "generate_series", "unnest"];
 

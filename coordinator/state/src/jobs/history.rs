@@ -101,9 +101,8 @@ pub fn load_history(
                 Some(last) if page.len() == limit => Place::Taken(Some(last.file)),
                 _ => Place::Skipped(None),
             };
-            let is_told = |file: &FileStatus| {
-                job.phase.is_committed() || file.status == FileStatusKind::Failed
-            };
+            let is_told =
+                |file: &FileStatus| job.phase.is_committed() || file.status == FileStatusKind::Failed;
             let entries = page.into_iter().filter(is_told);
             Ok((entries.map(|file| entry(&job, HistoryFile::Taken(Box::new(file)))).collect(), cursor(next)))
         }

@@ -29,6 +29,7 @@ use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, Work
 
 use crate::result::CommitSummary;
 
+pub use claim::{ClaimRule, preview_claim};
 pub use history::*;
 pub use read::*;
 

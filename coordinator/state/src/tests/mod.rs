@@ -18,7 +18,7 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 
-use stevedore_common::file_identity::{FileVersion, StoreIdentity};
+use stevedore_common::file_identity::{FileEntry, FileVersion, StoreIdentity};
 use stevedore_common::ids::{Attempt, AttemptKey, FileIndex, JobId, SliceIndex, SliceKey, TableId, WorkerId};
 use stevedore_common::{Error, ErrorKind};
 use uuid::Uuid;
