@@ -4,6 +4,8 @@
 //! take now, by the ledger, or for RETURN_ALL_ERRORS all that hold something. Must never claim, record or
 //! write anything: no job is made.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use stevedore_common::file_identity::FileEntry;
@@ -61,6 +63,7 @@ impl Engine {
         let rule = ClaimRule { force: all || bound.options.force(), max_files: bound.options.max_files };
         let mut listing = source.list()?;
         let mut files = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut taken = 0;
         while let Some(file) = listing.next().await {
             let file = file?;
@@ -69,6 +72,10 @@ impl Engine {
                 // Whatever else is listed would not be taken either.
                 ClaimOutcome::OverMaxFiles => break,
                 _ => continue,
+            }
+            // FILES may name a file twice.
+            if !seen.insert(file.path.clone()) {
+                continue;
             }
             taken += 1;
             files.push(file);
