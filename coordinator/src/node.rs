@@ -161,7 +161,9 @@ impl Coordinator {
         let progress = Arc::new(ProgressBoard::default());
         let directory = WorkerDirectory::new(replica.clone(), peers.clone(), workers.clone());
         let live = LiveProgress::new(progress.clone(), replica.clone());
-        let engine = Engine::new(replica.clone(), stores.clone(), committer.clone(), directory, live);
+        let scheduling = config.scheduling.clone();
+        let engine =
+            Engine::new(replica.clone(), stores.clone(), committer.clone(), directory, live, scheduling);
         let engine = Arc::new(engine);
         let context =
             Context { replica: replica.clone(), stores, committer, scheduling: config.scheduling.clone() };

@@ -11,7 +11,7 @@ mod query;
 mod stage;
 mod table;
 
-pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError};
+pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
@@ -278,6 +278,13 @@ pub enum Statement {
         /// EXPLAIN VERBOSE.
         verbose: bool,
     },
+    /// EXPLAIN COPY INTO a table.
+    ExplainCopy {
+        /// The statement, as far as it could be read.
+        copy: Box<CopyInto>,
+        /// What is wrong with its options, all of it.
+        problems: Vec<Error>,
+    },
     /// SET.
     Set {
         /// The setting, in lower case.
@@ -345,6 +352,7 @@ impl Statement {
             Self::Insert(_) => "INSERT INTO",
             Self::Query(_) => "SELECT",
             Self::Explain { .. } => "EXPLAIN",
+            Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
             Self::ShowSettings { .. } => "SHOW SETTINGS",
@@ -359,7 +367,7 @@ impl Statement {
             Self::Query(query) | Self::Explain { query, .. } => query.parameters,
             Self::Insert(insert) => insert.source.query().parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
-            Self::CopyIntoTable(copy) => match &copy.source {
+            Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {
                 CopySource::Location(_) => 0,
                 CopySource::Transform(transform) => transform.parameters,
             },

@@ -352,7 +352,13 @@ impl<'a> Parser<'a> {
                     Error::not_supported("the option SPLIT_SIZE").hint("large files are split by themselves"),
                 );
             }
-            "VALIDATION_MODE" | "SCHEMA_EVOLUTION" | "ON_CHANGE" => {
+            "VALIDATION_MODE" => {
+                return unsupported(
+                    Error::invalid("VALIDATION_MODE cannot be one of COPY_OPTIONS")
+                        .hint("write it in the COPY INTO whose files are to be checked"),
+                );
+            }
+            "SCHEMA_EVOLUTION" | "ON_CHANGE" => {
                 return unsupported(Error::not_supported_yet(format!("the option {name} of COPY INTO")));
             }
             "ON_ERROR"
@@ -363,10 +369,11 @@ impl<'a> Parser<'a> {
             | "COLUMN_MATCH_MODE"
             | "DISABLE_VARIANT_CHECK" => {}
             other => {
-                return unsupported(
-                    Error::invalid(format!("COPY INTO a table has no option {other}"))
-                        .hint(format!("allowed: FILES, PATTERN, FILE_FORMAT, CONNECTION, {COPY_OPTIONS}")),
-                );
+                return unsupported(Error::invalid(format!("COPY INTO a table has no option {other}")).hint(
+                    format!(
+                        "allowed: FILES, PATTERN, FILE_FORMAT, CONNECTION, VALIDATION_MODE, {COPY_OPTIONS}"
+                    ),
+                ));
             }
         }
         let value_token = self.peek();
