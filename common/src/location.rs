@@ -22,14 +22,28 @@ pub const MAX_PATH_BYTES: usize = 1024;
 /// The most names that the globs of one URL may expand to.
 pub const MAX_GLOB_NAMES: usize = 10_000;
 
-const KNOWN_BUT_NOT_BUILT: &[&str] =
-    &["azblob", "azfs", "gcs", "gs", "oss", "cos", "obs", "hf", "ipfs", "webhdfs", "hdfs"];
+/// Where the repositories of `hf://` are, unless a connection says otherwise.
+pub(crate) const HUB_ENDPOINT: &str = "https://huggingface.co";
+
+const KNOWN_BUT_NOT_BUILT: &[&str] = &["azfs", "obs", "webhdfs", "hdfs"];
 
 /// How a store is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
     /// S3 and what speaks its protocol.
     S3,
+    /// Azure Blob Storage.
+    Azblob,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Alibaba Cloud OSS.
+    Oss,
+    /// Tencent Cloud COS.
+    Cos,
+    /// Repositories of the Hugging Face Hub, read only.
+    Hf,
+    /// Folders of IPFS, through a gateway, read only.
+    Ipfs,
     /// The machine's file system, below the roots that the operator allows.
     Fs,
     /// Plain HTTP, read only.
@@ -45,6 +59,12 @@ impl Scheme {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::S3 => "s3",
+            Self::Azblob => "azblob",
+            Self::Gcs => "gcs",
+            Self::Oss => "oss",
+            Self::Cos => "cos",
+            Self::Hf => "hf",
+            Self::Ipfs => "ipfs",
             Self::Fs => "fs",
             Self::Http => "http",
             Self::Https => "https",
@@ -69,6 +89,12 @@ impl Scheme {
         let lower = text.to_ascii_lowercase();
         match lower.as_str() {
             "s3" | "s3a" => Ok(Self::S3),
+            "azblob" => Ok(Self::Azblob),
+            "gcs" | "gs" => Ok(Self::Gcs),
+            "oss" => Ok(Self::Oss),
+            "cos" => Ok(Self::Cos),
+            "hf" => Ok(Self::Hf),
+            "ipfs" => Ok(Self::Ipfs),
             "fs" => Ok(Self::Fs),
             "http" => Ok(Self::Http),
             "https" => Ok(Self::Https),
@@ -78,7 +104,7 @@ impl Scheme {
                 Err(Error::not_supported_yet(format!("locations of the scheme '{other}'")))
             }
             other => Err(Error::invalid(format!("unknown scheme '{other}' of a location"))
-                .hint("known are s3, fs, https, http")),
+                .hint("known are s3, azblob, gcs, oss, cos, hf, ipfs, https, http, fs")),
         }
     }
 }
@@ -113,9 +139,37 @@ impl Location {
             );
         };
         let scheme = Scheme::parse(scheme)?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (authority, path) = match scheme {
+            // A repository is `org/name`.
+            Scheme::Hf => {
+                let end = rest.match_indices('/').nth(1).map_or(rest.len(), |(at, _)| at);
+                (&rest[..end], rest[end..].strip_prefix('/').unwrap_or_default())
+            }
+            _ => rest.split_once('/').unwrap_or((rest, "")),
+        };
         let authority = match scheme {
-            Scheme::S3 | Scheme::Memory => {
+            Scheme::Hf => {
+                if matches!(authority.split('/').next(), Some("datasets" | "models" | "spaces")) {
+                    return Err(wrong("the kind of a repository is not part of it").hint(
+                        "write hf://org/name/path/, and REPO_TYPE = 'dataset' or 'model' in the connection",
+                    ));
+                }
+                let plain = |name: &str| {
+                    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                    !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
+                };
+                match authority.split_once('/') {
+                    Some((org, name)) if plain(org) && plain(name) => authority.to_owned(),
+                    _ => return Err(wrong("it needs a repository").hint("write hf://org/name/path/")),
+                }
+            }
+            Scheme::Ipfs => {
+                if authority.is_empty() || !authority.chars().all(|c| c.is_ascii_alphanumeric()) {
+                    return Err(wrong("it needs the CID of a folder").hint("write ipfs://bafy…/path/"));
+                }
+                authority.to_owned()
+            }
+            Scheme::S3 | Scheme::Azblob | Scheme::Gcs | Scheme::Oss | Scheme::Cos | Scheme::Memory => {
                 let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
                 if authority.is_empty() || !authority.chars().all(plain) || authority.starts_with('.') {
                     return Err(wrong("the bucket's name must be letters, digits, '.', '-' or '_'"));
@@ -144,14 +198,21 @@ impl Location {
     /// `file:///dir` and a plain absolute path. The answer is always a folder.
     ///
     /// # Errors
-    /// As [`Location::parse`]; HTTP is refused, since it cannot be written to.
+    /// As [`Location::parse`]; what cannot be written to, or what readers of tables do not know, is refused.
     pub fn parse_root(text: &str) -> Result<Self> {
         let local = text.strip_prefix("file://").unwrap_or(text);
         let mut location =
             if local.starts_with('/') { Self::parse(&format!("fs://{local}"))? } else { Self::parse(text)? };
-        if location.scheme.is_http() {
-            return Err(Error::invalid(format!("'{}' cannot be written to", shown(text)))
-                .hint("use s3://bucket/path/ or a local folder"));
+        match location.scheme {
+            Scheme::S3 | Scheme::Fs | Scheme::Memory => {}
+            Scheme::Azblob | Scheme::Gcs | Scheme::Oss | Scheme::Cos => {
+                return Err(Error::not_supported_yet(format!("tables in '{}'", shown(text)))
+                    .hint("use s3://bucket/path/ or a local folder"));
+            }
+            Scheme::Http | Scheme::Https | Scheme::Hf | Scheme::Ipfs => {
+                return Err(Error::invalid(format!("'{}' cannot be written to", shown(text)))
+                    .hint("use s3://bucket/path/ or a local folder"));
+            }
         }
         if !location.path.is_empty() && !location.path.ends_with('/') {
             location.path.push('/');
@@ -177,7 +238,7 @@ impl Location {
         self.scheme
     }
 
-    /// The bucket or `host[:port]`; empty for `fs`.
+    /// The bucket, container, repository, CID or `host[:port]`; empty for `fs`.
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -301,14 +362,38 @@ impl Location {
         Ok(paths)
     }
 
-    /// The identity of the store for the ledger. `params` are those of the connection; only the
-    /// endpoint matters, so that two endpoints with the same bucket never collide.
+    /// The identity of the store for the ledger, from what the connection says of where it is: two endpoints
+    /// with the same bucket never collide, and neither do two revisions of a repository. Credentials do not
+    /// matter, and neither does the gateway to IPFS, where a name is what it holds.
     pub fn identity(&self, params: &BTreeMap<String, String>) -> StoreIdentity {
-        let endpoint = match self.scheme {
-            Scheme::S3 => params.get("endpoint_url").map(|url| normal_endpoint(url)).unwrap_or_default(),
-            _ => String::new(),
+        let value = |key: &str| params.get(key).map(String::as_str).filter(|value| !value.is_empty());
+        let endpoint = value("endpoint_url").map(normal_endpoint);
+        let (endpoint, container) = match self.scheme {
+            Scheme::S3 | Scheme::Cos => (endpoint.unwrap_or_default(), self.authority.clone()),
+            // The network within and the one without lead to the same buckets.
+            Scheme::Oss => {
+                (endpoint.unwrap_or_default().replacen("-internal.", ".", 1), self.authority.clone())
+            }
+            Scheme::Azblob => {
+                let account = value("account_name").unwrap_or_default();
+                let usual = format!("https://{account}.blob.core.windows.net");
+                (endpoint.unwrap_or(usual), self.authority.clone())
+            }
+            Scheme::Gcs => {
+                let usual = |url: &String| url != "https://storage.googleapis.com";
+                (endpoint.filter(usual).unwrap_or_default(), self.authority.clone())
+            }
+            Scheme::Hf => {
+                let kind = value("repo_type").unwrap_or("dataset");
+                let revision = value("revision").unwrap_or("main");
+                let endpoint = endpoint.filter(|url| url != HUB_ENDPOINT).unwrap_or_default();
+                (endpoint, format!("{kind} {}@{revision}", self.authority))
+            }
+            Scheme::Ipfs | Scheme::Fs | Scheme::Http | Scheme::Https | Scheme::Memory => {
+                (String::new(), self.authority.clone())
+            }
         };
-        StoreIdentity { kind: self.scheme.as_str().into(), endpoint, container: self.authority.clone() }
+        StoreIdentity { kind: self.scheme.as_str().into(), endpoint, container }
     }
 }
 
@@ -456,6 +541,11 @@ mod tests {
             ("s3://bucket/a/b/", Scheme::S3, "bucket", "a/b/"),
             ("S3://bucket", Scheme::S3, "bucket", ""),
             ("s3://b.u-c_k/k=v/x y.csv", Scheme::S3, "b.u-c_k", "k=v/x y.csv"),
+            ("azblob://container/a/", Scheme::Azblob, "container", "a/"),
+            ("gs://bucket/a/", Scheme::Gcs, "bucket", "a/"),
+            ("hf://org/name", Scheme::Hf, "org/name", ""),
+            ("hf://org/name/data/x.parquet", Scheme::Hf, "org/name", "data/x.parquet"),
+            ("ipfs://QmAbC/d/", Scheme::Ipfs, "QmAbC", "d/"),
             ("fs:///data/in/", Scheme::Fs, "", "data/in/"),
             ("fs:///", Scheme::Fs, "", ""),
             ("https://Example.COM:443/d/x{a,b}[1-3].csv", Scheme::Https, "example.com", "d/x{a,b}[1-3].csv"),
@@ -478,9 +568,12 @@ mod tests {
             ("bucket/path", "no scheme"),
             ("ftp://h/x", "unknown scheme 'ftp'"),
             ("file:///data/", "fs:///dir/"),
-            ("azblob://c/x/", "not supported yet: locations of the scheme 'azblob'"),
-            ("hf://d/x/", "scheme 'hf'"),
-            ("ipfs://cid/", "scheme 'ipfs'"),
+            ("hdfs://c/x/", "not supported yet: locations of the scheme 'hdfs'"),
+            ("hf://org", "needs a repository"),
+            ("hf://org//x", "needs a repository"),
+            ("hf://datasets/org/name/", "REPO_TYPE"),
+            ("ipfs://", "CID of a folder"),
+            ("azblob:///x", "bucket's name"),
             ("s3:///x", "bucket's name"),
             ("s3://bu cket/x", "bucket's name"),
             ("fs://host/x", "three slashes"),
@@ -578,6 +671,34 @@ mod tests {
     }
 
     #[test]
+    fn the_same_files_by_another_way_are_one_store_and_other_files_are_not() {
+        let at = |uri: &str, params: &[(&str, &str)]| {
+            let params = params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            parse(uri).identity(&params)
+        };
+        let azure = at("azblob://c/", &[("account_name", "me")]);
+        assert_eq!(
+            at(
+                "azblob://c/",
+                &[("account_name", "me"), ("endpoint_url", "https://me.blob.core.windows.net/")]
+            ),
+            azure
+        );
+        assert_ne!(at("azblob://c/", &[("account_name", "you")]), azure);
+        let gcs = at("gs://b/", &[]);
+        assert_eq!(at("gcs://b/x/", &[("endpoint_url", "https://storage.googleapis.com")]), gcs);
+        assert_ne!(at("gcs://b/", &[("endpoint_url", "http://localhost:9")]), gcs);
+        let oss = at("oss://b/", &[("endpoint_url", "https://oss-cn-beijing.aliyuncs.com")]);
+        assert_eq!(at("oss://b/", &[("endpoint_url", "https://oss-cn-beijing-internal.aliyuncs.com")]), oss);
+        let hub = at("hf://o/r/", &[]);
+        assert_eq!(at("hf://o/r/x", &[("repo_type", "dataset"), ("revision", "main")]), hub);
+        assert_ne!(at("hf://o/r/", &[("revision", "v2")]), hub);
+        assert_ne!(at("hf://o/r/", &[("repo_type", "model")]), hub);
+        let ipfs = at("ipfs://QmAbC/", &[]);
+        assert_eq!(at("ipfs://QmAbC/", &[("endpoint_url", "https://dweb.link")]), ipfs);
+    }
+
+    #[test]
     fn roots_are_folders_and_writable() {
         assert_eq!(Location::parse_root("/data/wh").unwrap().to_string(), "fs:///data/wh/");
         assert_eq!(Location::parse_root("file:///data/wh/").unwrap().to_string(), "fs:///data/wh/");
@@ -586,6 +707,7 @@ mod tests {
             "wh/stages/7/"
         );
         assert!(Location::parse_root("https://h/x").is_err());
+        assert!(Location::parse_root("gcs://b/wh").unwrap_err().to_string().contains("not supported yet"));
         assert!(Location::parse_root("relative/dir").is_err());
     }
 

@@ -4,13 +4,15 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
+use crate::secret::Secret;
 
 #[async_trait]
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -41,6 +43,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes a file; one that is gone already is fine.
     async fn delete(&self, path: &str) -> Result<()>;
+
+    /// A URL that anyone may use for a while.
+    async fn presign(&self, _upload: bool, _path: &str, _expires: Duration) -> Result<Secret<String>> {
+        Err(Error::not_supported("PRESIGN in locations of this kind"))
+    }
 }
 
 /// A file pinned to one version. Every read fails with a conflict once the version is gone.

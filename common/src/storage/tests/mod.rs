@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod faults;
+mod identities;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +23,7 @@ use super::*;
 use crate::ErrorKind;
 
 fn fs_store(root: &Path) -> Store {
-    let policy = StoragePolicy { allow_private_network: false, allowed_fs_roots: vec![root.to_owned()] };
+    let policy = StoragePolicy { allowed_fs_roots: vec![root.to_owned()], ..StoragePolicy::default() };
     Store::build(&StorageSpec::new(Location::parse("fs:///").unwrap(), policy)).unwrap()
 }
 
@@ -256,7 +259,7 @@ impl ToOwnedPair for (&str, &str) {
 }
 
 fn http_store(address: SocketAddr) -> Store {
-    let policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
     Store::build(&StorageSpec::new(Location::parse(&format!("http://{address}/")).unwrap(), policy)).unwrap()
 }
 
@@ -344,7 +347,7 @@ async fn s3_server(root: &Path) -> SocketAddr {
 }
 
 fn s3_spec(address: SocketAddr, uri: &str, secret: &str) -> StorageSpec {
-    let policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
     let mut spec = StorageSpec::new(Location::parse(uri).unwrap(), policy);
     spec.params.insert("endpoint_url".into(), format!("http://{address}"));
     spec.secrets.insert("access_key_id".into(), Secret::new(KEY.into()));
@@ -427,8 +430,13 @@ async fn wrong_keys_missing_buckets_and_dead_endpoints_are_told_apart() {
     assert!(
         Store::build(&half).unwrap_err().to_string().contains("both ACCESS_KEY_ID and SECRET_ACCESS_KEY")
     );
+    half.secrets.clear();
     half.params.insert("role_arn".into(), "arn:x".into());
-    assert_eq!(Store::build(&half).unwrap_err().kind(), ErrorKind::Unsupported);
+    let error = Store::build(&half).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--allow-ambient-credentials")), "{error}");
+    half.secrets.insert("master_key".into(), Secret::new("k".into()));
+    assert!(Store::build(&half).unwrap_err().to_string().contains("not supported: MASTER_KEY"));
 }
 
 #[tokio::test]
