@@ -35,14 +35,25 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Why nothing can be written or deleted here; only asked where it cannot.
+    fn read_only(&self) -> Error {
+        Error::not_supported("writing to locations of this kind")
+    }
+
     /// Writes a file in one step; `new` refuses to replace one.
-    async fn put(&self, path: &str, bytes: Bytes, new: bool) -> Result<()>;
+    async fn put(&self, _path: &str, _bytes: Bytes, _new: bool) -> Result<()> {
+        Err(self.read_only())
+    }
 
     /// Writes a file in pieces; it appears only when the writer is finished.
-    async fn writer(&self, path: &str) -> Result<Box<dyn BackendWriter>>;
+    async fn writer(&self, _path: &str) -> Result<Box<dyn BackendWriter>> {
+        Err(self.read_only())
+    }
 
     /// Deletes a file; one that is gone already is fine.
-    async fn delete(&self, path: &str) -> Result<()>;
+    async fn delete(&self, _path: &str) -> Result<()> {
+        Err(self.read_only())
+    }
 
     /// A URL that anyone may use for a while.
     async fn presign(&self, _upload: bool, _path: &str, _expires: Duration) -> Result<Secret<String>> {

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
 use crate::location::Location;
 
-use super::backend::{Backend, BackendFile, BackendWriter};
+use super::backend::{Backend, BackendFile};
 use super::egress::EgressPolicy;
 use super::failure::{StoreLabel, changed};
 use super::web::{WebClient, WebRequest, content_length, content_range, header, text};
@@ -115,12 +115,12 @@ fn version_of(headers: &HeaderMap, size: u64) -> FileVersion {
     }
 }
 
-fn read_only() -> Error {
-    Error::not_supported("writing to HTTP locations")
-}
-
 #[async_trait]
 impl Backend for HttpBackend {
+    fn read_only(&self) -> Error {
+        Error::not_supported("writing to HTTP locations")
+    }
+
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>> {
         let this = self.clone();
         let location = Location::parse(&format!("{}{prefix}", self.root));
@@ -161,18 +161,6 @@ impl Backend for HttpBackend {
             version: version.clone(),
             ranges,
         }))
-    }
-
-    async fn put(&self, _path: &str, _bytes: Bytes, _new: bool) -> Result<()> {
-        Err(read_only())
-    }
-
-    async fn writer(&self, _path: &str) -> Result<Box<dyn BackendWriter>> {
-        Err(read_only())
-    }
-
-    async fn delete(&self, _path: &str) -> Result<()> {
-        Err(read_only())
     }
 }
 

@@ -5,11 +5,9 @@
 //! it is opened, its content must still be that of the listing; it is then read from the very commit that was
 //! looked at, whatever becomes of the branch. The token goes to the Hub and not to where it redirects.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LINK};
@@ -21,10 +19,10 @@ use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
 
 use super::StorageSpec;
-use super::backend::{Backend, BackendFile, BackendWriter};
+use super::backend::{Backend, BackendFile};
 use super::failure::{StoreLabel, changed};
 use super::object::endpoint_of;
-use super::web::{Follow, WebClient, WebRequest, header, text};
+use super::web::{Follow, ImmutableFile, WebClient, WebRequest, header, text};
 
 /// A page of a listing, or what is told of a commit.
 const MAX_ANSWER: usize = 32 << 20;
@@ -217,12 +215,12 @@ fn plain_etag(etag: &str) -> &str {
     etag.trim().trim_start_matches("W/").trim_matches('"')
 }
 
-fn read_only() -> Error {
-    Error::not_supported("writing to Hugging Face repositories")
-}
-
 #[async_trait]
 impl Backend for HubBackend {
+    fn read_only(&self) -> Error {
+        Error::not_supported("writing to Hugging Face repositories")
+    }
+
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>> {
         let folder = prefix.rfind('/').map_or("", |slash| &prefix[..slash]).to_owned();
         enum At {
@@ -281,49 +279,11 @@ impl Backend for HubBackend {
         if version.etag.as_deref().is_some_and(|listed| listed != etag) {
             return Err(changed(path));
         }
-        Ok(Arc::new(HubFile {
+        Ok(Arc::new(ImmutableFile {
             request: self.request(Method::GET, self.file_url(commit, path)?),
-            backend: self.clone(),
+            web: self.web.clone(),
             path: path.to_owned(),
             size: version.size,
         }))
-    }
-
-    async fn put(&self, _path: &str, _bytes: Bytes, _new: bool) -> Result<()> {
-        Err(read_only())
-    }
-
-    async fn writer(&self, _path: &str) -> Result<Box<dyn BackendWriter>> {
-        Err(read_only())
-    }
-
-    async fn delete(&self, _path: &str) -> Result<()> {
-        Err(read_only())
-    }
-}
-
-/// A file in one commit.
-#[derive(Debug)]
-struct HubFile {
-    backend: HubBackend,
-    request: WebRequest,
-    path: String,
-    size: u64,
-}
-
-#[async_trait]
-impl BackendFile for HubFile {
-    fn can_split(&self) -> bool {
-        true
-    }
-
-    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.backend.web.range(self.request.clone(), range, self.size, &self.path).await
-    }
-
-    async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let response = self.backend.send(&self.request, &self.path).await?;
-        let (web, path) = (self.backend.web.clone(), self.path.clone());
-        Ok(response.bytes_stream().map_err(move |e| web.explain(&e, &path)).boxed())
     }
 }

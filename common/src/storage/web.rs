@@ -2,20 +2,23 @@
 //!
 //! What a token opens is the server it was given for: it is not sent to the host of a redirect elsewhere.
 
+use std::ops::Range;
 use std::time::Instant;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use chrono::Utc;
-use futures::StreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderName, LOCATION, RANGE,
 };
 use reqwest::{Client, Method, Response, StatusCode};
-use std::ops::Range;
 use url::Url;
 
 use crate::error::{Error, Result};
 
+use super::backend::BackendFile;
 use super::egress::{EgressPolicy, EgressRefused, find_source, root_cause};
 use super::failure::{StoreLabel, changed};
 use super::retry::{Attempts, Failure};
@@ -200,6 +203,35 @@ impl WebClient {
             status => return Err(self.refused(status, name)),
         }
         self.body(response, usize::try_from(range.end - range.start).unwrap_or(usize::MAX), name).await
+    }
+}
+
+/// A file at a URL whose content never changes.
+#[derive(Debug)]
+pub(crate) struct ImmutableFile {
+    pub(crate) web: WebClient,
+    pub(crate) request: WebRequest,
+    pub(crate) path: String,
+    pub(crate) size: u64,
+}
+
+#[async_trait]
+impl BackendFile for ImmutableFile {
+    fn can_split(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        self.web.range(self.request.clone(), range, self.size, &self.path).await
+    }
+
+    async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let response = self.web.send(&self.request, &self.path).await?;
+        if !response.status().is_success() {
+            return Err(self.web.refused(response.status(), &self.path));
+        }
+        let (web, path) = (self.web.clone(), self.path.clone());
+        Ok(response.bytes_stream().map_err(move |e| web.explain(&e, &path)).boxed())
     }
 }
 

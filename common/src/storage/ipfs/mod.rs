@@ -8,11 +8,9 @@
 mod cid;
 mod unixfs;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use reqwest::Method;
@@ -23,10 +21,10 @@ use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
 
 use super::StorageSpec;
-use super::backend::{Backend, BackendFile, BackendWriter};
+use super::backend::{Backend, BackendFile};
 use super::failure::StoreLabel;
 use super::object::{endpoint_of, endpoint_url};
-use super::web::{WebClient, WebRequest, content_length, header};
+use super::web::{ImmutableFile, WebClient, WebRequest, content_length, header};
 
 use cid::Cid;
 use unixfs::Node;
@@ -174,12 +172,12 @@ fn folder_of(path: &str) -> &str {
     &path[..path.rfind('/').map_or(0, |slash| slash + 1)]
 }
 
-fn read_only() -> Error {
-    Error::not_supported("writing to IPFS")
-}
-
 #[async_trait]
 impl Backend for IpfsBackend {
+    fn read_only(&self) -> Error {
+        Error::not_supported("writing to IPFS")
+    }
+
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>> {
         let this = self.clone();
         let listed = futures::stream::once(async move {
@@ -223,52 +221,11 @@ impl Backend for IpfsBackend {
             .as_deref()
             .and_then(Cid::parse)
             .ok_or_else(|| Error::internal(format!("the version of '{path}' is not a CID")))?;
-        Ok(Arc::new(IpfsFile {
+        Ok(Arc::new(ImmutableFile {
             request: self.request(&cid)?,
             web: self.web.clone(),
             path: path.to_owned(),
             size: version.size,
         }))
-    }
-
-    async fn put(&self, _path: &str, _bytes: Bytes, _new: bool) -> Result<()> {
-        Err(read_only())
-    }
-
-    async fn writer(&self, _path: &str) -> Result<Box<dyn BackendWriter>> {
-        Err(read_only())
-    }
-
-    async fn delete(&self, _path: &str) -> Result<()> {
-        Err(read_only())
-    }
-}
-
-/// A file by its CID.
-#[derive(Debug)]
-struct IpfsFile {
-    web: WebClient,
-    request: WebRequest,
-    path: String,
-    size: u64,
-}
-
-#[async_trait]
-impl BackendFile for IpfsFile {
-    fn can_split(&self) -> bool {
-        true
-    }
-
-    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.web.range(self.request.clone(), range, self.size, &self.path).await
-    }
-
-    async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let response = self.web.send(&self.request, &self.path).await?;
-        if !response.status().is_success() {
-            return Err(self.web.refused(response.status(), &self.path));
-        }
-        let (web, path) = (self.web.clone(), self.path.clone());
-        Ok(response.bytes_stream().map_err(move |e| web.explain(&e, &path)).boxed())
     }
 }

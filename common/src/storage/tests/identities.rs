@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use s3s::host::SingleDomain;
 
 use super::*;
 
@@ -19,14 +18,6 @@ type Asked = Arc<Mutex<Vec<String>>>;
 async fn s3_with_sts(root: &Path, lifetime: i64) -> (SocketAddr, Asked) {
     let asked = Asked::default();
     let seen = Arc::clone(&asked);
-    let service = {
-        let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
-        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-        builder.build()
-    };
-    let service = HandleError::new(service, |e: s3s::HttpError| async move {
-        (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), format!("{e:?}"))
-    });
     let front = from_fn(move |request: Request, next: Next| {
         let seen = Arc::clone(&seen);
         async move {
@@ -58,7 +49,7 @@ async fn s3_with_sts(root: &Path, lifetime: i64) -> (SocketAddr, Asked) {
             )))
         }
     });
-    (serve(Router::new().fallback_service(service).layer(front)).await, asked)
+    (serve(s3_app(root, None).layer(front)).await, asked)
 }
 
 fn role_spec(address: SocketAddr, external_id: &str) -> StorageSpec {
@@ -154,16 +145,7 @@ async fn oss_and_cos_are_spoken_to_with_the_bucket_in_the_host() {
             ("secret_id", "secret_key"),
         ),
     ] {
-        let service = {
-            let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(dir.path()).unwrap());
-            builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-            builder.set_host(SingleDomain::new(host).unwrap());
-            builder.build()
-        };
-        let service = HandleError::new(service, |e: s3s::HttpError| async move {
-            (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), format!("{e:?}"))
-        });
-        let address = serve(Router::new().fallback_service(service)).await;
+        let address = serve(s3_app(dir.path(), Some(host))).await;
         let mut spec = StorageSpec::new(Location::parse(uri).unwrap(), StoragePolicy::default());
         spec.params.insert("endpoint_url".into(), format!("http://{endpoint}"));
         if uri.starts_with("oss") {

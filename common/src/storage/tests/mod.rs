@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
 use s3s::auth::SimpleAuth;
+use s3s::host::SingleDomain;
 use s3s::service::S3ServiceBuilder;
 
 use super::*;
@@ -334,16 +335,24 @@ async fn the_egress_policy_holds_for_addresses_names_and_redirects() {
 const KEY: &str = "AKIATEST";
 const SECRET: &str = "very-secret-key";
 
-async fn s3_server(root: &Path) -> SocketAddr {
+/// S3 over a folder, with the bucket in the host's name or in the path.
+fn s3_app(root: &Path, host: Option<&str>) -> Router {
     let service = {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
         builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        if let Some(host) = host {
+            builder.set_host(SingleDomain::new(host).unwrap());
+        }
         builder.build()
     };
     let service = HandleError::new(service, |e: s3s::HttpError| async move {
         (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), format!("{e:?}"))
     });
-    serve(Router::new().fallback_service(service)).await
+    Router::new().fallback_service(service)
+}
+
+async fn s3_server(root: &Path) -> SocketAddr {
+    serve(s3_app(root, None)).await
 }
 
 fn s3_spec(address: SocketAddr, uri: &str, secret: &str) -> StorageSpec {
