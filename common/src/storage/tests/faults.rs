@@ -163,3 +163,15 @@ async fn credentials_that_expired_are_named_as_such() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_gateway_that_serves_other_blocks_is_found_out() {
+    let address = serve(Router::new().fallback(any(|| async { "<html>sign in</html>" }))).await;
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
+    let root = "ipfs://QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR/";
+    let mut spec = StorageSpec::new(Location::parse(root).unwrap(), policy);
+    spec.params.insert("endpoint_url".into(), format!("http://{address}"));
+    let error = names(&Store::build(&spec).unwrap(), "", ListOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadData, "{error}");
+    assert!(error.to_string().contains("is not what its CID says"), "{error}");
+}
