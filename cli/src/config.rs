@@ -88,6 +88,8 @@ pub struct WorkerFile {
     pub memory_budget: Option<u64>,
     /// The largest record of a text file, bytes.
     pub max_record_bytes: Option<usize>,
+    /// The largest block of an Avro file, decompressed, bytes.
+    pub max_block_bytes: Option<usize>,
     /// Bytes that a compressed text file may become.
     pub max_decompressed_bytes: Option<u64>,
     /// Bytes that it may become for each of its own.

@@ -516,7 +516,8 @@ def bad_files(folder, kind, seed, scale):
     if kind == "csv":
         # Bombs of lines take a while in a binary that is not optimised.
         for suffix, name, data in bombs(320 * scale, ["nul"] if scale == 1 else ["nul", "lines", "rows"]):
-            yield made(f"bomb-{suffix[1:]}-{name}", data, "error", suffix)
+            # Rows that gzip packs within the limit of its ratio are rows.
+            yield made(f"bomb-{suffix[1:]}-{name}", data, "either" if (suffix, name) == (".gz", "rows") else "error", suffix)
     if kind == "parquet":
         for name, lies, expect in lying_parquet():
             yield made(f"lie-{name}", parquet_by_hand(lies), expect)

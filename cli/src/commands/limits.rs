@@ -1,4 +1,4 @@
-//! What one text file may ask of a worker.
+//! What one file may ask of a worker.
 
 use clap::Args;
 use stevedore_worker::read::ReadLimits;
@@ -10,6 +10,9 @@ pub(super) struct LimitArgs {
     /// The largest record of a text file, bytes (64 MiB).
     #[arg(long, env = "STEVEDORE_MAX_RECORD_BYTES")]
     max_record_bytes: Option<usize>,
+    /// The largest block of an Avro file, decompressed, bytes (128 MiB).
+    #[arg(long, env = "STEVEDORE_MAX_BLOCK_BYTES")]
+    max_block_bytes: Option<usize>,
     /// Bytes that a compressed text file may become (1 TiB).
     #[arg(long, env = "STEVEDORE_MAX_DECOMPRESSED_BYTES")]
     max_decompressed_bytes: Option<u64>,
@@ -27,6 +30,7 @@ impl LimitArgs {
                 .max_record_bytes
                 .or(file.max_record_bytes)
                 .unwrap_or(known.max_record_bytes),
+            max_block_bytes: self.max_block_bytes.or(file.max_block_bytes).unwrap_or(known.max_block_bytes),
             max_decompressed_bytes: self
                 .max_decompressed_bytes
                 .or(file.max_decompressed_bytes)

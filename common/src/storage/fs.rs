@@ -31,8 +31,9 @@ use super::backend::{Backend, BackendFile, BackendWriter};
 use super::failure::changed;
 
 const STREAM_CHUNK: u64 = 1 << 20;
-/// Files are usually read in pieces of this size. Shared by all stores, so that what is kept is bounded.
-static READ_BUFFERS: LazyLock<BufferPool> = LazyLock::new(|| BufferPool::new(1 << 20, 32));
+/// Text is read in pieces of 1 MiB, row groups in larger ones. Shared by all stores, so that what is kept is
+/// bounded.
+static READ_BUFFERS: LazyLock<BufferPool> = LazyLock::new(|| BufferPool::of_sizes(1 << 20, 7, 64 << 20));
 const MAX_DEPTH: usize = 128;
 /// Names of files that are being written; never listed.
 const UNFINISHED: &str = ".stevedore-";

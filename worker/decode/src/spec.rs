@@ -75,9 +75,14 @@ pub struct DecodeSpec {
     pub batch_rows: usize,
     /// Deepest JSON nesting accepted (default 128).
     pub max_nesting: usize,
+    /// The largest block of an Avro file, decompressed, bytes.
+    pub max_block_bytes: usize,
 }
 
 impl DecodeSpec {
+    /// The default of `max_block_bytes`. Common writers stay below 100 MB.
+    pub const MAX_BLOCK_BYTES: usize = 128 << 20;
+
     /// The default limits for a format and columns.
     pub fn new(format: FileFormat, columns: Vec<OutputColumn>) -> Self {
         Self {
@@ -90,6 +95,7 @@ impl DecodeSpec {
             cast: CastOptions::default(),
             batch_rows: 8192,
             max_nesting: 128,
+            max_block_bytes: Self::MAX_BLOCK_BYTES,
         }
     }
 

@@ -78,7 +78,7 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let (file, cutter) = cpu
         .run(move || {
             let file = AvroFile::open(&header, &spec)?;
-            Ok((Arc::new(file), BlockCutter::new(&header, spec.batch_rows)))
+            Ok((Arc::new(file), BlockCutter::new(&header, &spec)))
         })
         .await?;
     let chunks = stream::iter([Ok(first)]).chain(chunks).boxed();

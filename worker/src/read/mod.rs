@@ -349,6 +349,9 @@ pub fn read_files_for(
     resources: WorkerResources,
     consumer: Consumer,
 ) -> BoxStream<'static, FileRead> {
+    let mut spec = spec;
+    // Whoever asks, the limit is the worker's.
+    Arc::make_mut(&mut spec).max_block_bytes = resources.settings.limits.max_block_bytes;
     let waiting = tasks.into_iter().enumerate().peekable();
     let in_flight = VecDeque::new();
     let reader = Reader { waiting, in_flight, group_files: 1, store, spec, resources, consumer };

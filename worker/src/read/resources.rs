@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex};
 use stevedore_common::{Error, Result};
 use stevedore_decode::limits::{DecompressLimits, TextLimits};
+use stevedore_decode::spec::DecodeSpec;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -243,6 +244,8 @@ pub struct WorkerResources {
 pub struct ReadLimits {
     /// The largest record: a line, an element.
     pub max_record_bytes: usize,
+    /// The largest block of an Avro file, decompressed.
+    pub max_block_bytes: usize,
     /// Bytes that a compressed file may become.
     pub max_decompressed_bytes: u64,
     /// Bytes that it may become for each of its own, once it is large.
@@ -254,6 +257,7 @@ impl Default for ReadLimits {
         let DecompressLimits { max_output_bytes, max_ratio } = DecompressLimits::default();
         Self {
             max_record_bytes: TextLimits::default().max_record_bytes,
+            max_block_bytes: DecodeSpec::MAX_BLOCK_BYTES,
             max_decompressed_bytes: max_output_bytes,
             max_decompression_ratio: max_ratio,
         }

@@ -198,6 +198,51 @@ async fn a_small_file_that_becomes_large_is_read_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_small_file_that_becomes_large_does_not_disturb_its_neighbours() {
+    let store = Store::in_memory();
+    let mut tasks = Vec::new();
+    for n in 0..20 {
+        tasks.push(put(&store, n, &format!("f{n:02}.csv"), format!("{n}\n")).await);
+    }
+    tasks[9] = put(&store, 9, "large.csv.gz", gzip("7\n".repeat(6 << 20).as_bytes())).await;
+    let seen = read_all(tasks, &store, spec(FormatKind::Csv), resources(64 << 20)).await;
+    for (n, file) in seen.iter().enumerate() {
+        if n == 9 {
+            assert_eq!(file.totals().rows, 6 << 20);
+        } else {
+            assert_eq!((file.values.as_slice(), file.totals().rows), ([n as i64].as_slice(), 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_given_up_among_others_gives_no_more() {
+    let store = Store::in_memory();
+    let mut tasks = Vec::new();
+    for n in 0..20 {
+        tasks.push(put(&store, n, &format!("f{n:02}.csv"), numbers(0..1000)).await);
+    }
+    let (resources, given_up) = (resources(64 << 20), GivenUp::default());
+    let consumer = Consumer { given_up: given_up.clone(), ..Consumer::default() };
+    let mut events = read_files_for(tasks, store, spec(FormatKind::Csv), resources.clone(), consumer);
+    let mut rows = [0; 20];
+    while let Some(FileRead { index, event }) = events.next().await {
+        if let FileEvent::Batch(batch) = event {
+            rows[index] += batch.batch.num_rows();
+            if index == 12 {
+                given_up.give_up(index);
+            }
+        }
+    }
+    // Batches have 100 rows.
+    for (index, rows) in rows.into_iter().enumerate() {
+        assert_eq!(rows, if index == 12 { 100 } else { 1000 }, "file {index}");
+    }
+    drop(events);
+    assert_eq!(resources.memory.used(), 0);
+}
+
+#[tokio::test]
 async fn a_torn_large_file_gives_its_rows_and_then_fails() {
     let store = Store::in_memory();
     let packed = gzip(numbers(0..400_000).as_bytes());

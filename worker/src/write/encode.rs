@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, SchemaRef};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
 use stevedore_common::{Error, Result};
+use stevedore_decode::parquet::Facts;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -50,13 +51,22 @@ impl Encoders {
 pub(super) struct ColumnEncoder {
     field: FieldRef,
     leaves: Vec<ArrowColumnWriter>,
+    /// Of a column for which [`gathers_statistics`].
+    facts: Option<Facts>,
     nans: NanCounts,
     bytes: usize,
 }
 
+/// Whether the statistics of a column are gathered here, in a fraction of the time that the Parquet library
+/// takes. Those of nested columns, which have a writer for each leaf, are left to the library.
+pub(super) fn gathers_statistics(field: &Field) -> bool {
+    Facts::covers(field.data_type())
+}
+
 impl ColumnEncoder {
     pub(super) fn new(field: FieldRef, leaves: Vec<ArrowColumnWriter>) -> Self {
-        Self { field, leaves, nans: NanCounts::default(), bytes: 0 }
+        let facts = gathers_statistics(&field).then(Facts::default);
+        Self { field, leaves, facts, nans: NanCounts::default(), bytes: 0 }
     }
 
     pub(super) fn encode(&mut self, array: &ArrayRef) -> Result<()> {
@@ -68,7 +78,10 @@ impl ColumnEncoder {
                 self.field.name()
             )));
         }
-        count_nans(&self.field, &array, &mut self.nans);
+        match &mut self.facts {
+            Some(facts) => facts.add(&array)?,
+            None => count_nans(&self.field, &array, &mut self.nans),
+        }
         let levels = compute_leaves(&self.field, &array).map_err(|e| encoding_failed(&self.field, &e))?;
         for (writer, leaf) in self.leaves.iter_mut().zip(&levels) {
             writer.write(leaf).map_err(|e| encoding_failed(&self.field, &e))?;
@@ -78,9 +91,18 @@ impl ColumnEncoder {
 
     /// Ends the column; its chunks come in the order of the leaves.
     pub(super) fn finish(self) -> Result<(Vec<ArrowColumnChunk>, NanCounts)> {
-        let Self { field, leaves, nans, .. } = self;
+        let Self { field, leaves, facts, mut nans, .. } = self;
         let close = |leaf: ArrowColumnWriter| leaf.close().map_err(|e| encoding_failed(&field, &e));
-        Ok((leaves.into_iter().map(close).collect::<Result<_>>()?, nans))
+        let mut chunks: Vec<ArrowColumnChunk> = leaves.into_iter().map(close).collect::<Result<_>>()?;
+        if let (Some(facts), Some(chunk)) = (facts, chunks.first_mut()) {
+            nans.add_to(&field, facts.nans());
+            let metadata = &mut chunk.close_mut().metadata;
+            if let Some(statistics) = facts.statistics(metadata.column_descr()) {
+                let with_statistics = metadata.clone().into_builder().set_statistics(statistics).build();
+                *metadata = with_statistics.map_err(|e| encoding_failed(&field, &e))?;
+            }
+        }
+        Ok((chunks, nans))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::Schema;
 use iceberg::spec::Struct;
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
@@ -19,16 +20,12 @@ use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{StoredChunk, StoredColumn, StoredGroup};
 
 use super::WrittenFile;
-use super::encode::{Encoders, Encoding, RowGroup};
+use super::encode::{Encoders, Encoding, RowGroup, gathers_statistics};
 use super::sample::{LeafEncoding, leaf_encodings};
 use super::stats::{Finished, NanCounts, data_file_json};
 use super::table_writer::WriteContext;
 use super::upload::{self, PartSink, Upload};
 
-/// Rows and bytes (in memory) of a chunk: enough that handing it to threads costs nothing beside
-/// encoding it.
-const CHUNK_ROWS: usize = 64 << 10;
-const CHUNK_BYTES: usize = 8 << 20;
 /// Batches of fewer rows are put together before they are encoded.
 const FEW_ROWS: usize = 1024;
 /// Higher levels cost more time than the space is worth.
@@ -80,7 +77,8 @@ impl FileWriter {
         self.chunk_rows += batch.num_rows();
         self.chunk_bytes += batch.get_array_memory_size();
         self.chunk.push(batch);
-        if self.chunk_rows < CHUNK_ROWS && self.chunk_bytes < CHUNK_BYTES {
+        let WriteContext { chunk_rows, chunk_bytes, .. } = *self.context;
+        if self.chunk_rows < chunk_rows && self.chunk_bytes < chunk_bytes {
             return Ok(false);
         }
         self.encode_chunk().await
@@ -160,7 +158,7 @@ impl FileWriter {
             })
             .await?;
         let leaves = self.context.leaves.iter().zip(encodings);
-        let properties = properties(leaves, self.context.compatible_encodings)?;
+        let properties = properties(&self.context.storage_schema, leaves, self.context.compatible_encodings)?;
         let (sink, upload) =
             upload::start(context.store.clone(), self.path.clone(), context.local, &context.part_buffers);
         // The files carry Iceberg's field ids; a copy of the Arrow schema would only be one more thing
@@ -321,6 +319,7 @@ pub(super) fn is_compatible(encoding: ParquetEncoding) -> bool {
 /// How leaf columns are encoded; those of which nothing was seen have a dictionary while it stays small.
 /// `compatible`: plain and dictionary encoding only.
 pub(super) fn properties<'a>(
+    schema: &Schema,
     leaves: impl Iterator<Item = (&'a ColumnDescPtr, LeafEncoding)>,
     compatible: bool,
 ) -> Result<WriterProperties> {
@@ -333,6 +332,11 @@ pub(super) fn properties<'a>(
         .set_created_by(concat!("stevedore version ", env!("CARGO_PKG_VERSION")).to_owned());
     for (leaf, encoding) in leaves {
         let path = leaf.path().clone();
+        if let [name] = path.parts()
+            && schema.field_with_name(name).is_ok_and(gathers_statistics)
+        {
+            properties = properties.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
         let encoding = match (encoding, leaf.physical_type()) {
             (LeafEncoding::Dictionary, _) => continue,
             // Some integers are stored as decimals, which have no such encoding.

@@ -30,7 +30,7 @@ pub(super) struct NanCounts(HashMap<i32, u64>);
 
 impl NanCounts {
     /// Adds to the count of a column.
-    fn add_to(&mut self, field: &FieldRef, nans: u64) {
+    pub(super) fn add_to(&mut self, field: &FieldRef, nans: u64) {
         let floats = matches!(field.data_type(), DataType::Float32 | DataType::Float64);
         if floats && let Some(id) = field_id(field) {
             *self.0.entry(id).or_default() += nans;

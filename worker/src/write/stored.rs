@@ -43,7 +43,8 @@ impl ColumnEncoders for TableEncoders {
             true => Vec::new(),
             false => leaf_encodings(&alone(sample)?, 0),
         };
-        let properties = Arc::new(properties(leaves.zip(encodings), self.compatible_encodings)?);
+        let properties =
+            Arc::new(properties(&self.storage_schema, leaves.zip(encodings), self.compatible_encodings)?);
         // A file of this column alone gives the writers of its leaves; nothing is written to it.
         let root = self.parquet_schema.root_schema();
         let parquet_field = root.get_fields().get(column).ok_or_else(missing)?.clone();

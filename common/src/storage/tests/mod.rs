@@ -151,6 +151,27 @@ async fn a_local_file_that_changes_while_it_is_read_is_a_conflict_that_names_it(
 }
 
 #[tokio::test]
+async fn small_files_are_read_many_at_a_time_and_each_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = fs_store(dir.path());
+    let local = local.at(local.root().join(&under(dir.path(), "")).unwrap()).unwrap();
+    for store in [local, Store::in_memory()] {
+        let mut wanted = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            store.put(name, Bytes::from(name.repeat(3))).await.unwrap();
+            wanted.push((name.to_owned(), store.head(name).await.unwrap().version));
+        }
+        store.put("b", Bytes::from_static(b"longer than before")).await.unwrap();
+        store.delete("c").await.unwrap();
+        let read = store.read_small(wanted).await;
+        assert_eq!(read[0].as_deref().unwrap(), b"aaa");
+        assert_eq!(read[1].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(read[2].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(read[3].as_deref().unwrap(), b"ddd");
+    }
+}
+
+#[tokio::test]
 async fn a_file_appears_only_when_its_writer_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let store = fs_store(dir.path());

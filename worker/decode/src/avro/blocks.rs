@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use stevedore_common::error::{Error, Result};
 
-use super::codec::MAX_BLOCK;
 use super::header::{AvroHeader, Long, read_long};
+use crate::spec::DecodeSpec;
 
 /// Blocks are put together up to this many bytes as stored.
 const GROUP_BYTES: u64 = 1 << 20;
@@ -29,6 +29,7 @@ pub struct BlockGroup {
 pub struct BlockCutter {
     sync: [u8; 16],
     group_rows: u64,
+    max_block_bytes: usize,
     buffer: BytesMut,
     /// Bytes of the header that are still to come.
     skip: usize,
@@ -38,11 +39,12 @@ pub struct BlockCutter {
 }
 
 impl BlockCutter {
-    /// Takes a file from its first byte on. Groups of blocks end at `group_rows` records.
-    pub fn new(header: &AvroHeader, group_rows: usize) -> Self {
+    /// Takes a file from its first byte on. Groups of blocks end where they fill a batch.
+    pub fn new(header: &AvroHeader, spec: &DecodeSpec) -> Self {
         Self {
             sync: header.sync,
-            group_rows: group_rows.max(1) as u64,
+            group_rows: spec.batch_rows.max(1) as u64,
+            max_block_bytes: spec.max_block_bytes,
             buffer: BytesMut::new(),
             skip: header.length,
             blocks: 0,
@@ -114,9 +116,10 @@ impl BlockCutter {
         if records as u64 > MAX_RECORDS {
             return Err(damaged(&format!("it claims {records} records")));
         }
-        if size > MAX_BLOCK {
+        if size > self.max_block_bytes {
             return Err(Error::exhausted(format!(
-                "block {number} of the Avro file claims {size} bytes; at most {MAX_BLOCK} are read"
+                "block {number} of the Avro file claims {size} bytes; at most {} are read (limit max_block_bytes)",
+                self.max_block_bytes
             )));
         }
         let end = start + size;

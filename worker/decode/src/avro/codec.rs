@@ -4,8 +4,6 @@ use std::io::Read;
 
 use stevedore_common::error::{Error, Result};
 
-/// What a block may become: larger ones would not fit beside others.
-pub(super) const MAX_BLOCK: usize = 512 << 20;
 /// Memory that an xz block may ask for.
 const XZ_MEMORY: u64 = 128 << 20;
 /// Window that a zstandard block may ask for, as a power of two.
@@ -40,22 +38,22 @@ impl BlockCodec {
         })
     }
 
-    /// Appends what a block holds. The error says what is wrong, without the block.
-    pub(super) fn decompress(self, block: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    /// Appends what a block holds, at most so many bytes. The error says what is wrong, without the block.
+    pub(super) fn decompress(self, block: &[u8], most: usize, out: &mut Vec<u8>) -> Result<()> {
         let failed = |error: std::io::Error| Error::bad_data(error.to_string());
         match self {
             Self::Null => out.extend_from_slice(block),
-            Self::Deflate => append(flate2::bufread::DeflateDecoder::new(block), out)?,
-            Self::Bzip2 => append(bzip2::bufread::BzDecoder::new(block), out)?,
+            Self::Deflate => append(flate2::bufread::DeflateDecoder::new(block), most, out)?,
+            Self::Bzip2 => append(bzip2::bufread::BzDecoder::new(block), most, out)?,
             Self::Zstandard => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(block).map_err(failed)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
-                append(decoder, out)?;
+                append(decoder, most, out)?;
             }
             Self::Xz => {
                 let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)
                     .map_err(|error| Error::bad_data(error.to_string()))?;
-                append(liblzma::bufread::XzDecoder::new_stream(block, stream), out)?;
+                append(liblzma::bufread::XzDecoder::new_stream(block, stream), most, out)?;
             }
             Self::Snappy => {
                 // Four bytes of checksum follow what is compressed.
@@ -63,8 +61,8 @@ impl BlockCodec {
                     block.split_last_chunk::<4>().ok_or_else(|| Error::bad_data("it has no checksum"))?;
                 let snappy = |error: snap::Error| Error::bad_data(error.to_string());
                 let length = snap::raw::decompress_len(packed).map_err(snappy)?;
-                if length > MAX_BLOCK {
-                    return Err(too_large());
+                if length > most {
+                    return Err(too_large(most));
                 }
                 let start = out.len();
                 out.resize(start + length, 0);
@@ -80,13 +78,13 @@ impl BlockCodec {
     }
 }
 
-fn append(decoder: impl Read, out: &mut Vec<u8>) -> Result<()> {
+fn append(decoder: impl Read, most: usize, out: &mut Vec<u8>) -> Result<()> {
     let start = out.len();
-    let read = decoder.take(MAX_BLOCK as u64 + 1).read_to_end(out);
+    let read = decoder.take((most as u64).saturating_add(1)).read_to_end(out);
     read.map_err(|error| Error::bad_data(error.to_string()))?;
-    if out.len() - start > MAX_BLOCK { Err(too_large()) } else { Ok(()) }
+    if out.len() - start > most { Err(too_large(most)) } else { Ok(()) }
 }
 
-fn too_large() -> Error {
-    Error::exhausted(format!("it has more than {MAX_BLOCK} bytes when decompressed"))
+fn too_large(most: usize) -> Error {
+    Error::exhausted(format!("it has more than {most} bytes (limit max_block_bytes)"))
 }

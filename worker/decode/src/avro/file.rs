@@ -32,6 +32,7 @@ const SYNC: [u8; 16] = [0x5e; 16];
 pub struct AvroFile {
     columns: ColumnPlan,
     codec: BlockCodec,
+    max_block_bytes: usize,
     largest_fixed: u64,
     /// A header of an uncompressed file of the same records, for the library.
     header: Vec<u8>,
@@ -63,6 +64,7 @@ impl AvroFile {
         Ok(Self {
             columns,
             codec: header.codec,
+            max_block_bytes: spec.max_block_bytes,
             largest_fixed: schema.largest_fixed,
             header: own,
             projection,
@@ -101,10 +103,15 @@ impl AvroFile {
             if self.columns.read.is_empty() {
                 continue;
             }
-            guarded(|| block(*number), || self.codec.decompress(stored, &mut data)).map_err(|error| {
-                let told = error.message().contains("the Avro file");
-                if told { error } else { error.context(format!("{} cannot be decompressed", block(*number))) }
-            })?;
+            guarded(|| block(*number), || self.codec.decompress(stored, self.max_block_bytes, &mut data))
+                .map_err(|error| {
+                    let told = error.message().contains("the Avro file");
+                    if told {
+                        error
+                    } else {
+                        error.context(format!("{} cannot be decompressed", block(*number)))
+                    }
+                })?;
             if data.len() == start && *records > MAX_EMPTY_RECORDS {
                 return Err(Error::bad_data(format!(
                     "{} is damaged (it claims {records} records in no bytes)",

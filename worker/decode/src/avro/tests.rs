@@ -116,7 +116,7 @@ fn record(fields: Value) -> Value {
 fn decode_in(file: &[u8], spec: &DecodeSpec, chunk: usize) -> Result<Vec<DecodedBatch>> {
     let header = read_header(file, true)?.unwrap();
     let avro = Arc::new(AvroFile::open(&header, spec)?);
-    let mut cutter = BlockCutter::new(&header, spec.batch_rows);
+    let mut cutter = BlockCutter::new(&header, spec);
     let mut groups = Vec::new();
     for chunk in file.chunks(chunk) {
         cutter.push(chunk, &mut groups)?;
@@ -496,6 +496,26 @@ fn files_that_are_none_are_told() {
 }
 
 #[test]
+fn a_block_larger_than_the_limit_is_refused_whatever_its_codec() {
+    let blocks = vec![vec![person(1, Some("Ada"))], vec![person(2, Some(&"x".repeat(2000)))]];
+    let mut wanted = spec(vec![column("id", None)]);
+    wanted.max_block_bytes = 1000;
+    wanted.batch_rows = 1;
+    for codec in ["null", "deflate", "snappy", "zstandard", "bzip2", "xz"] {
+        let whole = file(&people_schema(), codec, &blocks);
+        let error = decode(&whole, &wanted).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{codec}");
+        let error = error.to_string();
+        assert!(
+            error.contains("block 2 of the Avro file") && error.contains("limit max_block_bytes"),
+            "{error}"
+        );
+        let roomy = DecodeSpec { max_block_bytes: 3000, ..wanted.clone() };
+        assert_eq!(decode(&whole, &roomy).unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn damaged_blocks_are_told_and_rows_before_them_are_given() {
     let blocks: Vec<Vec<Rec>> = (0..3).map(|n| vec![person(n, Some("name"))]).collect();
     let whole = file(&people_schema(), "null", &blocks);
@@ -506,7 +526,7 @@ fn damaged_blocks_are_told_and_rows_before_them_are_given() {
     *marker.last_mut().unwrap() ^= 1;
     let header = read_header(&marker, true).unwrap().unwrap();
     let mut groups = Vec::new();
-    let error = BlockCutter::new(&header, 1).push(&marker, &mut groups).unwrap_err().to_string();
+    let error = BlockCutter::new(&header, &wanted).push(&marker, &mut groups).unwrap_err().to_string();
     assert!(error.contains("block 3 of the Avro file is damaged"), "{error}");
     assert_eq!(groups.len(), 2);
     // A record more, and a record fewer, than the block holds.

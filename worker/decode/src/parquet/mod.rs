@@ -33,8 +33,8 @@ pub use filter::{ColumnBounds, RowFilter, RowGroupBounds, SelectedRows};
 pub use footer::{Footer, TAIL_BYTES, read_footer};
 pub use row_group::RowGroupDecoder;
 pub use stored::{
-    ColumnDefaults, ColumnEncoder, ColumnEncoders, EncodedColumn, LEAST_ROWS, StoredChunk, StoredColumn,
-    StoredGroup, StoredLayout, StoredPlan, StoredTarget,
+    ColumnDefaults, ColumnEncoder, ColumnEncoders, EncodedColumn, Facts, LEAST_ROWS, StoredChunk,
+    StoredColumn, StoredGroup, StoredLayout, StoredPlan, StoredTarget,
 };
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use ::parquet::basic::{LogicalType, Type as PhysicalType};
 use ::parquet::data_type::{ByteArray, FixedLenByteArray};
 use ::parquet::file::statistics::{Statistics, ValueStatistics};
 use ::parquet::schema::types::ColumnDescriptor;
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, PrimitiveArray};
 use arrow::compute;
 use arrow::datatypes::{
-    ArrowNumericType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
+    ArrowNativeType, ArrowNumericType, ByteArrayType, DataType, Date32Type, Decimal128Type, Float32Type,
+    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt8Type,
+    UInt16Type, UInt32Type,
 };
 use stevedore_common::error::{Error, Result};
 
@@ -18,7 +19,7 @@ const LONGEST_BOUND: usize = 64;
 
 /// What was seen of a column.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Facts {
+pub struct Facts {
     pub(super) nulls: u64,
     pub(super) nans: u64,
     pub(super) bounds: Option<Bounds>,
@@ -35,8 +36,39 @@ pub(super) enum Bounds {
 }
 
 impl Facts {
+    /// Whether [`Facts::add`] takes arrays of a type.
+    pub fn covers(ty: &DataType) -> bool {
+        matches!(
+            ty,
+            DataType::Boolean
+                | DataType::Int8
+                | DataType::Int16
+                | DataType::Int32
+                | DataType::Int64
+                | DataType::UInt8
+                | DataType::UInt16
+                | DataType::UInt32
+                | DataType::Date32
+                | DataType::Timestamp(TimeUnit::Microsecond, _)
+                | DataType::Decimal128(..)
+                | DataType::Float32
+                | DataType::Float64
+                | DataType::Utf8
+                | DataType::Binary
+                | DataType::LargeBinary
+        )
+    }
+
+    /// How many values are NaN.
+    pub fn nans(&self) -> u64 {
+        self.nans
+    }
+
     /// Adds the values of an array.
-    pub(super) fn add(&mut self, array: &ArrayRef) -> Result<()> {
+    ///
+    /// # Errors
+    /// Internal for a type that is not covered.
+    pub fn add(&mut self, array: &ArrayRef) -> Result<()> {
         self.nulls += array.null_count() as u64;
         match array.data_type() {
             DataType::Boolean => {
@@ -61,15 +93,9 @@ impl Facts {
             DataType::Float64 => {
                 self.doubles(array.as_primitive::<Float64Type>().iter().flatten());
             }
-            DataType::Utf8 => {
-                let values = array.as_string::<i32>();
-                let range = compute::min_string(values).zip(compute::max_string(values));
-                self.bytes(range.map(|(least, greatest)| (least.as_bytes(), greatest.as_bytes())));
-            }
-            DataType::Binary => {
-                let values = array.as_binary::<i32>();
-                self.bytes(compute::min_binary(values).zip(compute::max_binary(values)));
-            }
+            DataType::Utf8 => self.bytes(bytes_range(array.as_string::<i32>())),
+            DataType::Binary => self.bytes(bytes_range(array.as_binary::<i32>())),
+            DataType::LargeBinary => self.bytes(bytes_range(array.as_binary::<i64>())),
             other => return Err(Error::internal(format!("{other} is not stored as it is"))),
         }
         Ok(())
@@ -171,7 +197,7 @@ impl Facts {
     }
 
     /// The statistics of a chunk on a descriptor of the table; `None` where they do not go together.
-    pub(super) fn statistics(self, target: &ColumnDescriptor) -> Option<Statistics> {
+    pub fn statistics(self, target: &ColumnDescriptor) -> Option<Statistics> {
         let nulls = Some(self.nulls);
         let Some(bounds) = self.bounds else {
             return Some(empty_statistics(target, nulls));
@@ -227,6 +253,55 @@ impl Facts {
     }
 }
 
+/// The least and the greatest value.
+fn bytes_range<T: ByteArrayType>(array: &GenericByteArray<T>) -> Option<(&[u8], &[u8])> {
+    match array.nulls() {
+        Some(nulls) => range_of_rows(array, nulls.valid_indices()),
+        None => range_of_rows(array, 0..array.len()),
+    }
+}
+
+/// Most values differ in their first bytes, which are compared as one number: a call for each value would
+/// take several times as long.
+fn range_of_rows<T: ByteArrayType>(
+    array: &GenericByteArray<T>,
+    mut rows: impl Iterator<Item = usize>,
+) -> Option<(&[u8], &[u8])> {
+    let (data, offsets) = (array.value_data(), array.value_offsets());
+    let value = |row: usize| -> &[u8] { &data[offsets[row].as_usize()..offsets[row + 1].as_usize()] };
+    let first = rows.next()?;
+    let start = prefix(data, offsets[first].as_usize(), offsets[first + 1].as_usize());
+    let ((mut low, mut least), (mut high, mut greatest)) = ((start, value(first)), (start, value(first)));
+    for row in rows {
+        let start = prefix(data, offsets[row].as_usize(), offsets[row + 1].as_usize());
+        if start < low || (start == low && value(row) < least) {
+            (low, least) = (start, value(row));
+        }
+        if start > high || (start == high && value(row) > greatest) {
+            (high, greatest) = (start, value(row));
+        }
+    }
+    Some((least, greatest))
+}
+
+/// The first bytes of `data[start..end]` as a number that orders as they do; those that are missing are zeros.
+fn prefix(data: &[u8], start: usize, end: usize) -> u128 {
+    const BYTES: usize = size_of::<u128>();
+    let len = end - start;
+    match data.get(start..start + BYTES).and_then(|bytes| <[u8; BYTES]>::try_from(bytes).ok()) {
+        Some(bytes) if len >= BYTES => u128::from_be_bytes(bytes),
+        Some(_) if len == 0 => 0,
+        // What follows belongs to other values.
+        Some(bytes) => u128::from_be_bytes(bytes) & (u128::MAX << (8 * (BYTES - len))),
+        None => {
+            let mut bytes = [0; BYTES];
+            let len = len.min(BYTES);
+            bytes[..len].copy_from_slice(&data[start..start + len]);
+            u128::from_be_bytes(bytes)
+        }
+    }
+}
+
 /// The beginning of a value, short enough for a bound.
 fn cut(value: &[u8], text: bool) -> &[u8] {
     let mut end = value.len().min(LONGEST_BOUND);
@@ -279,7 +354,39 @@ fn empty_statistics(target: &ColumnDescriptor, nulls: Option<u64>) -> Statistics
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use arrow::array::StringArray;
+
     use super::*;
+
+    #[test]
+    fn texts_are_ordered_by_their_bytes_whatever_their_length() {
+        let long = "a prefix of more than sixteen bytes ".to_owned();
+        let texts: Vec<Option<String>> = ["", "\0", "b", "b\0", "b\0\0", "ä", "a", "\u{10FFFF}"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain((0..40).map(|n| format!("{long}{n}")))
+            .chain((0..20).map(|n| "x".repeat(n)))
+            .map(Some)
+            .collect();
+        // Every run of them, with NULLs between, so that any value is first, last, least and greatest.
+        for from in 0..texts.len() {
+            for to in from..texts.len() {
+                let mut run = texts[from..=to].to_vec();
+                let expected = (run.iter().flatten().min().cloned(), run.iter().flatten().max().cloned());
+                for with_nulls in [false, true] {
+                    if with_nulls {
+                        run.insert(run.len() / 2, None);
+                        run.insert(0, None);
+                    }
+                    let array = StringArray::from(run.clone());
+                    let (least, greatest) = bytes_range(&array).unwrap();
+                    assert_eq!(Some(least), expected.0.as_deref().map(str::as_bytes));
+                    assert_eq!(Some(greatest), expected.1.as_deref().map(str::as_bytes));
+                }
+            }
+        }
+        assert_eq!(bytes_range(&StringArray::from(vec![None::<&str>; 3])), None);
+    }
 
     #[test]
     fn cut_bounds_still_hold_the_value() {

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use stevedore_common::error::Result;
 
 use self::alike::{Alike, Described, Verified, alike};
-use self::facts::Facts;
+pub use self::facts::Facts;
 use super::chunks::{ChunkRead, GroupBytes};
 use super::file::{ParquetFile, RowGroupTask};
 use crate::columnar::{Source, guarded};
