@@ -106,16 +106,16 @@ class FakeGcs:
                 return self.content(query, *found)
 
             def list(self, query):
-                names = sorted(n for n in store.objects if n.startswith(query.get("prefix", "")))
-                start = int(query.get("continuation-token", 0))
-                page, rest = names[start:start + PAGE], names[start + PAGE:]
+                after = query.get("continuation-token", "")
+                names = sorted(n for n in store.objects if n.startswith(query.get("prefix", "")) and n > after)
+                page, rest = names[:PAGE], names[PAGE:]
                 contents = "".join(
                     f"<Contents><Key>{escape(name)}</Key><Size>{len(content)}</Size>"
                     f"<LastModified>{at.isoformat().replace('+00:00', 'Z')}</LastModified>"
                     f"<ETag>\"{hashlib.md5(content).hexdigest()}\"</ETag></Contents>"
                     for name in page for content, _, at in [store.objects[name]]
                 )
-                more = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if rest else ""
+                more = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if rest else ""
                 self.answer(200, f"<ListBucketResult>{contents}{more}</ListBucketResult>".encode())
 
             def content(self, query, content, generation, at):

@@ -95,7 +95,7 @@ def test_files_are_listed_previewed_and_loaded_once(connection, store, prefix, s
     listed = run(connection, f"LIST @{stage}/day=1/ PATTERN = '.*[.]parquet'")
     assert [row["name"] for row in listed] == [f"day=1/part {n} %41.parquet" for n in range(3)]
     assert all(row["size"] > 0 and row["md5"] for row in listed)
-    assert [row["name"] for row in run(connection, f"LIST @{stage}/day=1/part 1")] == ["day=1/part 1 %41.parquet"]
+    assert [row["name"] for row in run(connection, f"LIST '@{stage}/day=1/part 1'")] == ["day=1/part 1 %41.parquet"]
     previewed = run(connection, f"SELECT id, name FROM @{stage}/day=1/ (PATTERN => '.* 0 .*') ORDER BY id LIMIT 2")
     assert [row["id"] for row in previewed] == [1, 2]
 

@@ -38,6 +38,17 @@ fn refuse(status: StatusCode, code: &str) -> Response {
     answer(status, &[(HeaderName::from_static("x-error-code"), code.to_owned())], b"")
 }
 
+/// A path of a URL as the name of a file.
+fn decoded(path: &str) -> String {
+    let mut pieces = path.split('%');
+    let mut name = pieces.next().unwrap().as_bytes().to_vec();
+    for piece in pieces {
+        name.push(u8::from_str_radix(&piece[..2], 16).unwrap());
+        name.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(name).unwrap()
+}
+
 /// The files of a revision, and its commit.
 fn revision(folder: &Path, name: &str) -> Option<(String, Vec<(String, Vec<u8>)>)> {
     ["main", "old"].into_iter().find_map(|branch| {
@@ -59,7 +70,7 @@ fn described(path: &str, content: &[u8]) -> Value {
 }
 
 async fn serve(folder: PathBuf, cdn: SocketAddr, request: Request) -> Response {
-    let path = request.uri().path().trim_start_matches('/').to_owned();
+    let path = decoded(request.uri().path().trim_start_matches('/'));
     let query = request.uri().query().unwrap_or("").to_owned();
     let parts: Vec<&str> = path.split('/').collect();
     let (what, org, name, rest) = match parts[..] {
@@ -129,7 +140,7 @@ async fn serve(folder: PathBuf, cdn: SocketAddr, request: Request) -> Response {
                     of_commit,
                     (ETAG, "\"of-the-pointer\"".to_owned()),
                     (HeaderName::from_static("x-linked-etag"), format!("\"{}\"", hash(content))),
-                    (LOCATION, format!("http://{cdn}/{below}")),
+                    (LOCATION, format!("http://{cdn}/{}", below.replace('%', "%25"))),
                 ];
                 return answer(StatusCode::FOUND, &headers, b"");
             }
@@ -148,7 +159,7 @@ fn serve_large(folder: &Path, request: &Request) -> Response {
     if request.headers().contains_key(AUTHORIZATION) {
         return answer(StatusCode::BAD_REQUEST, &[], b"a token of another server");
     }
-    match std::fs::read(folder.join(request.uri().path().trim_start_matches('/'))) {
+    match std::fs::read(folder.join(decoded(request.uri().path().trim_start_matches('/')))) {
         Ok(content) => serve_content(request, &content, "an-etag-of-its-own"),
         Err(_) => answer(StatusCode::NOT_FOUND, &[], b""),
     }

@@ -228,6 +228,16 @@ impl ConnectionOptions {
         storage_type: StorageType,
         pairs: impl IntoIterator<Item = (String, Secret<String>)>,
     ) -> Result<Self> {
+        let options = Self::of_keys(storage_type, pairs)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Each key by itself; not yet what they need of each other.
+    pub(crate) fn of_keys(
+        storage_type: StorageType,
+        pairs: impl IntoIterator<Item = (String, Secret<String>)>,
+    ) -> Result<Self> {
         let mut options = Self { storage_type, params: BTreeMap::new(), secrets: BTreeMap::new() };
         for (name, value) in pairs {
             let upper = name.to_ascii_uppercase();
@@ -286,7 +296,6 @@ impl ConnectionOptions {
             };
             options.params.insert(canonical, text);
         }
-        options.check()?;
         Ok(options)
     }
 

@@ -119,7 +119,8 @@ fn ambient_credentials(region: &str, label: &StoreLabel) -> Result<AwsCredential
 /// AWS's own service for temporary credentials, or that of a store which speaks S3's protocol (they serve
 /// both at one endpoint).
 fn sts_endpoint(endpoint: Option<&Url>, region: &str) -> Result<Url> {
-    match endpoint.filter(|url| !url.host_str().unwrap_or_default().ends_with(".amazonaws.com")) {
+    let aws = |url: &&Url| url.host_str().unwrap_or_default().contains(".amazonaws.com");
+    match endpoint.filter(|url| !aws(url)) {
         Some(url) => Ok(url.clone()),
         None => {
             let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
