@@ -25,7 +25,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use stevedore_common::Error;
 use stevedore_common::file_format::FileFormat;
-use stevedore_common::schema::Column;
+use stevedore_common::schema::{Column, ColumnChange};
 
 use crate::connection::ConnectionOptions;
 
@@ -124,12 +124,57 @@ pub enum Statement {
         /// The table.
         table: ObjectRef,
     },
+    /// UNDROP TABLE.
+    UndropTable {
+        /// The table.
+        table: ObjectRef,
+    },
+    /// RENAME TABLE, ALTER TABLE RENAME TO.
+    RenameTable {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// Its new name; without a database it stays where it is.
+        to: ObjectRef,
+    },
+    /// ALTER TABLE DROP COLUMN.
+    AlterTableDropColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column.
+        column: String,
+    },
+    /// ALTER TABLE RENAME COLUMN.
+    AlterTableRenameColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column.
+        column: String,
+        /// Its new name.
+        to: String,
+    },
+    /// ALTER TABLE MODIFY COLUMN.
+    AlterTableModifyColumns {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// What changes, at least one.
+        changes: Vec<ColumnChange>,
+    },
     /// ALTER TABLE ADD COLUMN.
     AlterTableAddColumn {
         /// The table.
         table: ObjectRef,
         /// ALTER TABLE IF EXISTS.
         if_exists: bool,
+        /// ADD COLUMN IF NOT EXISTS.
+        if_not_exists: bool,
         /// The column, with id 0.
         column: Column,
     },
@@ -272,6 +317,11 @@ impl Statement {
             Self::ShowTables { .. } => "SHOW TABLES",
             Self::ShowColumns { .. } => "SHOW COLUMNS",
             Self::ShowCreateTable { .. } => "SHOW CREATE TABLE",
+            Self::UndropTable { .. } => "UNDROP TABLE",
+            Self::RenameTable { .. } => "RENAME TABLE",
+            Self::AlterTableDropColumn { .. } => "ALTER TABLE DROP COLUMN",
+            Self::AlterTableRenameColumn { .. } => "ALTER TABLE RENAME COLUMN",
+            Self::AlterTableModifyColumns { .. } => "ALTER TABLE MODIFY COLUMN",
             Self::AlterTableAddColumn { .. } => "ALTER TABLE ADD COLUMN",
             Self::AlterTableSetOptions { .. } => "ALTER TABLE SET OPTIONS",
             Self::CreateConnection { .. } => "CREATE CONNECTION",

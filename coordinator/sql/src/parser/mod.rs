@@ -328,6 +328,11 @@ impl<'a> Parser<'a> {
                 self.eat_kw("TABLE");
                 Ok(Statement::TruncateTable { table: self.object_ref("the name of a table")? })
             }
+            "UNDROP" if self.is_kw_at(1, "TABLE") => {
+                self.pos += 2;
+                Ok(Statement::UndropTable { table: self.object_ref("the name of a table")? })
+            }
+            "RENAME" if self.is_kw_at(1, "TABLE") => self.rename_table(),
             "INSERT" | "REPLACE" => self.insert(),
             "COPY" => self.copy(),
             "LIST" | "LS" => {

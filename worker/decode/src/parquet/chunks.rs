@@ -12,7 +12,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::{Buf, Bytes, buf::Reader};
 use stevedore_common::error::{Error, Result as OurResult};
 
-use super::page_sizes;
+use super::page_headers;
 
 /// What is fetched at a time for all columns of a row group together, and for one.
 const WINDOWS_BYTES: u64 = 64 << 20;
@@ -72,7 +72,7 @@ impl GroupBytes {
         let (start, length) = chunk.byte_range();
         match (&self.0, usize::try_from(length)) {
             (Place::Memory(_), Ok(length)) => match self.get_bytes(start, length) {
-                Ok(bytes) => page_sizes::check(&bytes, chunk.compression()),
+                Ok(bytes) => page_headers::check(&bytes, chunk.compression()),
                 // Reading it says what is missing.
                 Err(_) => Ok(()),
             },
