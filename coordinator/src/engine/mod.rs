@@ -6,14 +6,17 @@
 //! each under a key of the handle's, so that running a handle twice changes things once.
 
 mod ddl;
+mod explain;
 mod files;
 mod handle;
+mod history;
 mod load;
 mod query;
 mod relations;
 mod settings;
 mod show;
 mod tables;
+mod validate;
 
 use std::sync::Arc;
 
@@ -34,6 +37,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::committer::Committer;
+use crate::config::Scheduling;
 use crate::replica::Replica;
 use crate::results::{Columns, Value, batch_of, schema_of};
 use crate::scheduler::progress::LiveProgress;
@@ -101,20 +105,22 @@ pub struct Engine {
     committer: Committer,
     workers: Arc<WorkerDirectory>,
     progress: LiveProgress,
+    scheduling: Scheduling,
     /// Queries that run here, to cancel them by their handle's id.
     running: Arc<DashMap<Uuid, CancellationToken>>,
 }
 
 impl Engine {
-    /// An engine over the replicated state, the stores and the workers.
+    /// An engine over the replicated state, the stores and the workers; slices are planned as `scheduling` says.
     pub fn new(
         replica: Replica,
         stores: Arc<Stores>,
         committer: Committer,
         workers: Arc<WorkerDirectory>,
         progress: LiveProgress,
+        scheduling: Scheduling,
     ) -> Self {
-        Self { replica, stores, committer, workers, progress, running: Arc::default() }
+        Self { replica, stores, committer, workers, progress, scheduling, running: Arc::default() }
     }
 
     /// The replicated state.
@@ -151,6 +157,10 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.describe_query(handle, query, Some((*analyze, *verbose))).await?
             }
+            Statement::CopyIntoTable(copy) if copy.validation.is_some() => {
+                simple(StatementKind::Query, self.validation_schema(handle, copy).await?)
+            }
+            Statement::ExplainCopy { .. } => simple(StatementKind::Query, schema_of(explain::COLUMNS)),
             Statement::CopyIntoTable(_) => Description {
                 is_job: true,
                 ..simple(StatementKind::RowsAndChanges, schema_of(load::COPY_COLUMNS))
@@ -200,6 +210,8 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.run_query(handle, &query, Some((analyze, verbose))).await
             }
+            Statement::CopyIntoTable(copy) if copy.validation.is_some() => self.validate(handle, &copy).await,
+            Statement::ExplainCopy { copy, problems } => self.explain_copy(handle, &copy, problems).await,
             Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
             Statement::Insert(insert) => self.insert(handle, &insert).await,
             Statement::CreateTable(create) if create.as_query.is_some() => {

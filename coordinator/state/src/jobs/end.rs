@@ -7,7 +7,7 @@ use stevedore_common::ids::JobId;
 use crate::apply::{Outcome, Transaction};
 use crate::command::JobEnding;
 use crate::jobs::create::{put, require};
-use crate::jobs::{self, Job, JobPhase};
+use crate::jobs::{self, Job, JobKind, JobPhase};
 use crate::keys;
 use crate::result::CommandResult;
 
@@ -48,6 +48,10 @@ pub(crate) fn leave_loading(txn: &mut Transaction<'_>, job: &mut Job, phase: Job
     job.ended_on_ms = Some(txn.now_ms);
     if let Some(table) = job.table {
         txn.delete(keys::load(table, job.number));
+        // Also a load that took nothing has listed files and can say why it left them.
+        if job.kind == JobKind::Copy {
+            txn.put(keys::history(table, job.ledger_generation, job.number), &job.id)?;
+        }
     }
     if job.files == 0 {
         job.settled = true;

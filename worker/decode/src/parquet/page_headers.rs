@@ -51,18 +51,15 @@ fn most(codec: Compression) -> Option<i64> {
     }
 }
 
-/// Checks the headers of all pages of a chunk.
+/// Checks the headers of all pages of a chunk, none of which may become larger than `largest` bytes.
 ///
 /// # Errors
 /// What is wrong with one.
-pub(super) fn check(chunk: &[u8], codec: Compression) -> Result<(), String> {
-    if most(codec).is_none() {
-        return Ok(());
-    }
+pub(super) fn check(chunk: &[u8], codec: Compression, largest: usize) -> Result<(), String> {
     let mut rest = chunk;
     while !rest.is_empty() {
         let Some(header) = PageHeader::read(rest) else { return Ok(()) };
-        header.check(codec)?;
+        header.check(codec, largest)?;
         let after = usize::try_from(header.compressed).ok().and_then(|size| size.checked_add(header.length));
         let Some(after) = after.and_then(|after| rest.get(after..)) else { return Ok(()) };
         rest = after;
@@ -123,12 +120,17 @@ impl PageHeader {
         Some(())
     }
 
-    /// Whether the page can become as large as it claims.
+    /// Whether the page can become as large as it claims, and may.
     ///
     /// # Errors
-    /// That it cannot.
-    pub(super) fn check(&self, codec: Compression) -> Result<(), String> {
+    /// That it cannot, or may not.
+    pub(super) fn check(&self, codec: Compression, largest: usize) -> Result<(), String> {
         let Self { uncompressed, compressed, .. } = self;
+        if usize::try_from(*uncompressed).is_ok_and(|bytes| bytes > largest) {
+            return Err(format!(
+                "a page becomes {uncompressed} bytes, at most {largest} are read (limit max_block_bytes)"
+            ));
+        }
         match most(codec) {
             Some(most) if *uncompressed > SMALL && uncompressed / most > *compressed => {
                 Err(format!("a page of {compressed} bytes claims to become {uncompressed}"))
@@ -161,12 +163,14 @@ mod tests {
         let lie = Err("a page of 4 bytes claims to become 2000000000".to_owned());
         let pages = [page(100), page(2_000_000_000)].concat();
         for codec in [Compression::SNAPPY, Compression::LZ4_RAW] {
-            assert_eq!(check(&pages, codec), lie);
-            assert_eq!(check(&page(1000).repeat(3), codec), Ok(()));
+            assert_eq!(check(&pages, codec, usize::MAX), lie);
+            assert_eq!(check(&page(1000).repeat(3), codec, 1000), Ok(()));
             // Damage is for the library.
-            assert_eq!(check(&pages[..5], codec), Ok(()));
+            assert_eq!(check(&pages[..5], codec, usize::MAX), Ok(()));
         }
-        assert_eq!(check(&pages, Compression::UNCOMPRESSED), Ok(()));
+        assert_eq!(check(&pages, Compression::UNCOMPRESSED, usize::MAX), Ok(()));
+        let error = check(&page(1000), Compression::UNCOMPRESSED, 999).unwrap_err();
+        assert!(error.contains("limit max_block_bytes"), "{error}");
     }
 
     #[test]

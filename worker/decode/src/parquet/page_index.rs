@@ -101,13 +101,14 @@ impl LeafPages {
         chunk: &ColumnChunkMetaData,
         bytes: &GroupBytes,
         rows: Option<&RowSelection>,
+        largest: usize,
     ) -> Result<(), String> {
         let lies = |at: u64, what: &str| format!("its page index is wrong: at byte {at} {what}");
         let header = |range: &Range<u64>| {
             let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             let page = bytes.get_bytes(range.start, length).map_err(|error| error.to_string())?;
             let header = PageHeader::read(&page).ok_or_else(|| lies(range.start, "is no page"))?;
-            header.check(chunk.compression())?;
+            header.check(chunk.compression(), largest)?;
             let body = i64::try_from(length - header.length).unwrap_or(i64::MAX);
             if header.compressed == body {
                 Ok(header)

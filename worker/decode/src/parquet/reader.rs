@@ -46,11 +46,12 @@ impl ParquetFile {
             parquet.push(root.get_fields().get(*column).ok_or_else(|| gone("column"))?.clone());
             leaves.extend(self.leaves.get(*column).cloned().ok_or_else(|| gone("column"))?);
         }
+        let largest = self.columns.spec.max_block_bytes;
         for leaf in &leaves {
             let chunk = group.columns().get(*leaf).ok_or_else(|| gone("column"))?;
             match reading.index.and_then(|index| index.of(*leaf)) {
-                Some(pages) => pages.check(chunk, reading.bytes, reading.rows.as_ref()),
-                None => reading.bytes.check_pages(chunk),
+                Some(pages) => pages.check(chunk, reading.bytes, reading.rows.as_ref(), largest),
+                None => reading.bytes.check_pages(chunk, largest),
             }
             .map_err(ParquetError::General)?;
         }

@@ -406,6 +406,18 @@ fn what_is_no_parquet_file_is_told_why() {
 }
 
 #[test]
+fn a_page_larger_than_the_limit_is_refused() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(3000)]));
+    let file = write(&RecordBatch::try_from_iter([("name", texts)]).unwrap(), 10);
+    let mut wanted = spec(vec![column("name", None)]);
+    wanted.max_block_bytes = 1000;
+    let error = decode(&file, &wanted).unwrap_err().to_string();
+    assert!(error.contains("limit max_block_bytes"), "{error}");
+    wanted.max_block_bytes = 4000;
+    assert_eq!(decode(&file, &wanted).unwrap().len(), 1);
+}
+
+#[test]
 fn a_damaged_page_names_its_row_group() {
     let rows: ArrayRef = Arc::new(Int64Array::from_iter_values((0..2000).map(|i| i * 7919 % 1009)));
     let file = write(&RecordBatch::try_from_iter([("n", rows)]).unwrap(), 1000);

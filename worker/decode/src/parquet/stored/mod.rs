@@ -344,7 +344,8 @@ impl ParquetFile {
         let chunks = group.columns().get(self.leaves.get(column)?.clone())?;
         let seen = match (chunks, table.leaves.as_slice()) {
             ([chunk], [leaf]) if alike.by != Verified::Library => {
-                pages::look(chunk, bytes, leaf, task.rows).map(|facts| vec![Some(facts)])
+                let largest = self.columns.spec.max_block_bytes;
+                pages::look(chunk, bytes, leaf, task.rows, largest).map(|facts| vec![Some(facts)])
             }
             _ => None,
         };
