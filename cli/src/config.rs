@@ -54,6 +54,8 @@ pub struct CoordinatorFile {
     pub allow_fs: Vec<PathBuf>,
     /// Whether stages may name private addresses.
     pub allow_private_network: Option<bool>,
+    /// Whether S3 connections without keys use the identity of the machine.
+    pub allow_ambient_credentials: Option<bool>,
     /// base64 of 32 bytes.
     pub sealing_key: Option<String>,
     /// Listen on other addresses than loopback.
