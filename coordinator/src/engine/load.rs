@@ -372,9 +372,6 @@ impl Engine {
     }
 
     async fn bind_insert(&self, handle: &StatementHandle, insert: &Insert) -> Result<JobSpec> {
-        if insert.overwrite {
-            return Err(Error::not_supported_yet("INSERT OVERWRITE"));
-        }
         let view = self.replica.read().await?;
         let (database, _) = self.qualify(handle, &insert.table);
         let table = self.require_table(&*view, handle, &insert.table)?;
@@ -396,8 +393,12 @@ impl Engine {
         }
         let query = insert.source.query();
         let field_ids = columns.iter().map(|column| column.id).collect();
-        let plan = query_plan(handle, query, relations, field_ids, None);
-        let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
+        let plan = QueryPlan {
+            overwrite: insert.overwrite,
+            ..query_plan(handle, query, relations, field_ids, None)
+        };
+        let plan =
+            JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
             table: Some(table.id),
             table_name: format!("{database}.{}", table.name),
@@ -431,7 +432,8 @@ impl Engine {
             or_replace,
         };
         let plan = query_plan(handle, query, relations, field_ids, Some(new_table));
-        let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
+        let plan =
+            JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
             table_name: format!("{database}.{name}"),
             schema_id: created.metadata.current_schema_id(),
@@ -521,8 +523,8 @@ fn query_plan(
     relations: Vec<crate::planner::plan::RelationPlan>,
     field_ids: Vec<i32>,
     new_table: Option<NewTablePlan>,
-) -> JobPlan {
-    JobPlan::Query(Box::new(QueryPlan {
+) -> QueryPlan {
+    QueryPlan {
         sql: query.sql.clone(),
         relations,
         parameters: handle.parameters.clone(),
@@ -530,7 +532,8 @@ fn query_plan(
         settings: handle.settings.clone(),
         traceparent: stevedore_common::telemetry::current_traceparent(),
         new_table,
-    }))
+        overwrite: false,
+    }
 }
 
 /// The record of a job that a query feeds; the target is the caller's to set.

@@ -15,6 +15,7 @@ mod query;
 mod relations;
 mod settings;
 mod show;
+mod system_tables;
 mod tables;
 mod validate;
 
@@ -46,6 +47,7 @@ use crate::worker_directory::WorkerDirectory;
 
 pub use handle::{Description, StatementHandle, StatementKind};
 pub use load::{JobProgress, SubmittedJob};
+pub use system_tables::CATALOG;
 pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
 

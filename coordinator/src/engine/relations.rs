@@ -1,7 +1,6 @@
 //! The relations of a query: from names in the text to what a worker needs to read them.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
@@ -19,13 +18,9 @@ use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
-use super::{Engine, StatementHandle, history};
+use super::{Engine, StatementHandle, history, is_virtual_database};
 use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
-
-/// The database and name of the load history of all tables.
-static LOAD_HISTORY: LazyLock<(String, String)> =
-    LazyLock::new(|| ("system".to_owned(), "load_history".to_owned()));
 
 impl Engine {
     /// The format of files: the statement's, then the stage's, then Parquet.
@@ -54,8 +49,10 @@ impl Engine {
         let mut plans = Vec::with_capacity(query.relations.len());
         for relation in &query.relations {
             let target = match &relation.target {
-                SqlTarget::Table(name) if self.qualify(handle, name) == *LOAD_HISTORY => {
-                    RelationTarget::Rows(BASE64.encode(ipc_stream(&history::load_history(&*view)?)?))
+                SqlTarget::Table(name) if is_virtual_database(&self.qualify(handle, name).0) => {
+                    let (database, name) = self.qualify(handle, name);
+                    let rows = self.virtual_rows(&*view, handle, &database, &name).await?;
+                    RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?))
                 }
                 SqlTarget::Table(name) => {
                     let table = self.require_table(&*view, handle, name)?;

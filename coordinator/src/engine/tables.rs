@@ -139,7 +139,8 @@ impl Engine {
     ) -> Result<Table> {
         let (database, name) = self.qualify(handle, table);
         if is_virtual_database(&database) {
-            return Err(Error::not_supported_yet(format!("tables of '{database}'")));
+            super::system_tables::columns_of(&database, &name)?;
+            return Err(Error::denied(format!("table '{database}.{name}' is read-only")).about(name));
         }
         self.require_database(view, &database)?;
         catalog::table(view, &database, &name)?.ok_or_else(|| {

@@ -115,6 +115,9 @@ pub struct QueryPlan {
     /// CREATE TABLE AS: what is created at the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_table: Option<NewTablePlan>,
+    /// INSERT OVERWRITE: the rows replace those that the table has at the commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrite: bool,
 }
 
 /// A relation of a query.

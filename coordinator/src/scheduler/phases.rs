@@ -9,7 +9,7 @@ use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
 use stevedore_state::command::{Command, JobCommit, NewSlice, NewTable, TableCommit, TableContents};
-use stevedore_state::jobs::{self, Job, JobPhase, JobSpec, PurgeOutcome};
+use stevedore_state::jobs::{self, Job, JobKind, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
@@ -112,7 +112,11 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
         evolution: None,
     };
     match job.table {
-        Some(table) => commit_to_table(context, id, &spec, table, append).await,
+        Some(table) => {
+            let overwrite = spec.kind == JobKind::Insert
+                && matches!(context.plan(&spec).await?, JobPlan::Query(plan) if plan.overwrite);
+            commit_to_table(context, id, &spec, table, append, overwrite).await
+        }
         None => match context.plan(&spec).await? {
             JobPlan::Query(plan) => match plan.new_table {
                 Some(new) => commit_new_table(context, id, &spec, new, append).await,
@@ -129,13 +133,18 @@ async fn commit_to_table(
     spec: &JobSpec,
     table: stevedore_common::ids::TableId,
     append: Append,
+    overwrite: bool,
 ) -> Result<()> {
     let view = context.replica.read().await?;
     let record = catalog::table_by_id(&*view, table)?
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {
-        let prepared = context.committer.append(&location, &append).await?;
+        let prepared = if overwrite {
+            context.committer.overwrite(&location, &append).await?
+        } else {
+            context.committer.append(&location, &append).await?
+        };
         let commit = TableCommit {
             table,
             uuid: record.uuid,
@@ -145,7 +154,7 @@ async fn commit_to_table(
             schema_id: prepared.schema_id,
             spec_id: prepared.spec_id,
             new_schema_id: None,
-            overwrite: false,
+            overwrite,
             contents: contents_of(&prepared),
         };
         let command = Command::CommitJob(JobCommit { job, tables: vec![commit], new_table: None });
