@@ -87,11 +87,14 @@ impl Report {
     }
 }
 
+/// A file that is shown: its name, its size, and what there is to say of it.
+type ShownFile = (String, u64, Option<String>);
+
 /// What a listing holds, by what would become of it.
 #[derive(Debug, Default)]
 struct Found {
     counts: BTreeMap<&'static str, (u64, u64)>,
-    shown: BTreeMap<&'static str, Vec<(String, u64, Option<String>)>>,
+    shown: BTreeMap<&'static str, Vec<ShownFile>>,
     packed: Vec<PackFile>,
     first: Vec<FileEntry>,
 }

@@ -434,10 +434,11 @@ async fn columns_that_cannot_be_null_are_given_levels() {
             let files = writer.finish().await.unwrap();
             let read = table.read(&files[0]).await;
             for (column, ty) in STORED_ALIKE.iter().enumerate() {
-                let (found, wanted) = (whole_column(&read, column), whole_column(&[rows.clone()], column));
+                let (found, wanted) =
+                    (whole_column(&read, column), whole_column(std::slice::from_ref(&rows), column));
                 assert!(found.null_count() == 0 && found == wanted, "{ty}, {version:?}, {compression:?}");
             }
-            check_statistics(&table, &table.data_file(&files[0]), &[rows.clone()]);
+            check_statistics(&table, &table.data_file(&files[0]), std::slice::from_ref(&rows));
             // Nothing but levels was added.
             let source = file.len() as u64;
             assert!(files[0].bytes < source + source / 20, "{} of {source}", files[0].bytes);
