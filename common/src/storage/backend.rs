@@ -39,6 +39,9 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Writes a file in pieces; it appears only when the writer is finished.
     async fn writer(&self, path: &str) -> Result<Box<dyn BackendWriter>>;
 
+    /// Gives a file another name, replacing one that has it.
+    async fn rename(&self, from: &str, to: &str) -> Result<()>;
+
     /// Deletes a file; one that is gone already is fine.
     async fn delete(&self, path: &str) -> Result<()>;
 }

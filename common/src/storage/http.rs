@@ -276,6 +276,10 @@ impl Backend for HttpBackend {
         Err(read_only())
     }
 
+    async fn rename(&self, _from: &str, _to: &str) -> Result<()> {
+        Err(read_only())
+    }
+
     async fn delete(&self, _path: &str) -> Result<()> {
         Err(read_only())
     }

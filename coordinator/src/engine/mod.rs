@@ -14,6 +14,7 @@ mod relations;
 mod settings;
 mod show;
 mod tables;
+mod unload;
 
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ use crate::scheduler::progress::LiveProgress;
 use crate::stores::Stores;
 use crate::worker_directory::WorkerDirectory;
 
-pub use handle::{Description, StatementHandle, StatementKind};
+pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
 pub use load::{JobProgress, SubmittedJob};
 pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
@@ -155,6 +156,10 @@ impl Engine {
                 is_job: true,
                 ..simple(StatementKind::RowsAndChanges, schema_of(load::COPY_COLUMNS))
             },
+            Statement::Unload(unload) => Description {
+                is_job: true,
+                ..simple(StatementKind::RowsAndChanges, schema_of(unload::columns_of(unload)))
+            },
             Statement::Insert(_) => {
                 Description { is_job: true, ..simple(StatementKind::Dml, schema_of(load::INSERT_COLUMNS)) }
             }
@@ -191,7 +196,7 @@ impl Engine {
 
     async fn dispatch(&self, handle: &StatementHandle, statement: Statement) -> Result<Execution> {
         if show::columns_of(&statement).is_some()
-            && !matches!(statement, Statement::List(_) | Statement::Remove(_))
+            && !matches!(statement, Statement::List(_) | Statement::Remove(_) | Statement::Presign(_))
         {
             return self.show(handle, &statement).await;
         }
@@ -201,13 +206,15 @@ impl Engine {
                 self.run_query(handle, &query, Some((analyze, verbose))).await
             }
             Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
+            Statement::Unload(unload) => self.copy_into_location(handle, &unload).await,
             Statement::Insert(insert) => self.insert(handle, &insert).await,
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 self.create_table_as(handle, &create).await
             }
             Statement::CreateTable(create) => self.create_table(handle, &create).await,
-            Statement::List(list) => self.list_files(&list).await,
-            Statement::Remove(list) => self.remove_files(&list).await,
+            Statement::List(list) => self.list_files(handle, &list).await,
+            Statement::Remove(list) => self.remove_files(handle, &list).await,
+            Statement::Presign(presign) => self.presign(handle, &presign).await,
             Statement::Use { database } => {
                 self.require_database(&*self.replica.read().await?, &database)?;
                 Ok(Execution {
@@ -227,7 +234,11 @@ impl Engine {
                     ..Execution::nothing()
                 })
             }
-            Statement::Put(_) | Statement::Get(_) => Err(Error::not_supported_yet("PUT and GET")),
+            Statement::Put(_) | Statement::Get(_) => Err(Error::not_supported(format!(
+                "{} outside of the client: it moves local files",
+                statement.name()
+            ))
+            .hint("run it in `stevedore sql`, or use `stevedore put` and `stevedore get`")),
             ddl => self.ddl(handle, ddl).await,
         }
     }

@@ -12,12 +12,7 @@ impl Parser<'_> {
         self.pos += 1;
         self.expect_kw("INTO")?;
         if matches!(self.peek().map(|token| &token.tok), Some(Tok::At(_) | Tok::Str(_) | Tok::Uri(_))) {
-            self.location("a location")?;
-            if !self.is_kw("FROM") && self.option_name().is_none() {
-                return Err(self.expected("FROM"));
-            }
-            self.skip_rest();
-            return Ok(Statement::NotSupportedYet("COPY INTO a stage or location (unload)".into()));
+            return self.unload();
         }
         let table = self.object_ref("the name of a table")?;
         let columns = if self.is_sym("(") { Some(self.column_list()?) } else { None };
@@ -116,7 +111,7 @@ impl Parser<'_> {
     }
 
     /// From a `(` past its `)`.
-    fn skip_parentheses(&mut self) -> Result<()> {
+    pub(super) fn skip_parentheses(&mut self) -> Result<()> {
         let mut depth = 0usize;
         while let Some(token) = self.next() {
             if token.is_sym("(") {

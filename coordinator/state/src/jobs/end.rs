@@ -7,7 +7,7 @@ use stevedore_common::ids::JobId;
 use crate::apply::{Outcome, Transaction};
 use crate::command::JobEnding;
 use crate::jobs::create::{put, require};
-use crate::jobs::{self, Job, JobPhase};
+use crate::jobs::{self, Job, JobKind, JobPhase};
 use crate::keys;
 use crate::result::CommandResult;
 
@@ -19,6 +19,8 @@ pub(crate) fn end(txn: &mut Transaction<'_>, id: JobId, ending: &JobEnding) -> O
     if job.phase.is_loading() {
         match ending {
             JobEnding::Aborted(error) => abort(txn, &mut job, error.clone())?,
+            // Its files are getting their names: that is gone through with, so that all of them are there.
+            JobEnding::Cancelled if job.kind == JobKind::Unload && job.phase == JobPhase::Committing => {}
             JobEnding::Cancelled => {
                 job.error = Some(Error::cancelled("the job was cancelled; nothing was loaded"));
                 leave_loading(txn, &mut job, JobPhase::Cancelled)?;
