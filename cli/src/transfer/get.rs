@@ -110,9 +110,14 @@ async fn is_here(client: &Client, at: &v1::StagePath, file: &v1::StageFile, loca
         }
         _ => return Ok(false),
     }
+    Ok(sha256_there(client, at).await? == sha256_of(local, file.size).await?)
+}
+
+/// The checksum of the file in the stage.
+async fn sha256_there(client: &Client, at: &v1::StagePath) -> Result<Vec<u8>> {
     let request = v1::DescribeStageFileRequest { file: Some(at.clone()), with_sha256: true };
     let there = client.stages().describe_stage_file(request).await.map_err(|s| error_of_status(&s))?;
-    Ok(there.into_inner().sha256 == sha256_of(local, file.size).await?)
+    Ok(there.into_inner().sha256)
 }
 
 async fn fetch(
@@ -183,6 +188,11 @@ async fn fetch(
     }
     out.sync_all().await.map_err(&failed)?;
     drop(out);
+    // The checksum was that of what came just now; what an earlier try has left may be damaged.
+    if offset > 0 && sha256_of(&unfinished, file.size).await? != sha256_there(client, &at).await? {
+        tokio::fs::remove_file(&unfinished).await.map_err(&failed)?;
+        return Err(Error::bad_data("what an earlier try has fetched is damaged").retryable(true));
+    }
     tokio::fs::rename(&unfinished, local).await.map_err(about(local))?;
     Ok(moved(Outcome::Success))
 }

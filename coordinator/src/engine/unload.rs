@@ -8,13 +8,14 @@ use stevedore_common::ids::JobId;
 use stevedore_common::storage::ListOptions;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{LocationRef, Unload};
+use stevedore_state::catalog;
 use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
 
 use futures::StreamExt;
 
 use super::load::{query_job, query_plan};
 use super::{Engine, Execution, StatementHandle};
-use crate::planner::plan::{JobPlan, PlacePlan, UnloadPlan, UnloadedFile};
+use crate::planner::plan::{JobPlan, PlacePlan, RelationPlan, RelationTarget, UnloadPlan, UnloadedFile};
 use crate::results::ColumnKind::{BigInt, Text, UnsignedBigInt};
 use crate::results::{Columns, Value};
 use crate::stores::ResolvedSource;
@@ -24,6 +25,9 @@ const SUMMARY: Columns =
     &[("rows_unloaded", UnsignedBigInt), ("input_bytes", UnsignedBigInt), ("output_bytes", UnsignedBigInt)];
 /// The same with DETAILED_OUTPUT.
 const DETAILED: Columns = &[("file_name", Text), ("file_size", BigInt), ("row_count", BigInt)];
+/// Bytes of a table's data files that one slice unloads, and the most slices.
+const PART_BYTES: u64 = 128 << 20;
+const MOST_PARTS: u32 = 64;
 /// Files read from the state at a time.
 const PAGE: usize = 1_000;
 
@@ -52,10 +56,11 @@ impl Engine {
                 .collect();
             rows.sort_by(|a, b| a.0.cmp(&b.0));
             let rows: Vec<Vec<Value>> = rows.into_iter().map(|(_, row)| row).collect();
-            return Execution::rows(DETAILED, &rows);
+            return Ok(Execution::rows(DETAILED, &rows)?.with_affected(job.rows as i64));
         }
         let input = job.accepted_bytes;
-        Execution::rows(SUMMARY, &[vec![job.rows.into(), input.into(), job.output_bytes.into()]])
+        let row = vec![job.rows.into(), input.into(), job.output_bytes.into()];
+        Ok(Execution::rows(SUMMARY, &[row])?.with_affected(job.rows as i64))
     }
 
     pub(super) async fn bind_unload(&self, handle: &StatementHandle, unload: &Unload) -> Result<JobSpec> {
@@ -90,6 +95,14 @@ impl Engine {
                     .hint("name them apart with AS"));
             }
         }
+        let parts = match relations.as_slice() {
+            [RelationPlan { target: RelationTarget::Table { table, .. }, .. }]
+                if unload.whole_table && !unload.single =>
+            {
+                parts_of(catalog::table_by_id(&*view, *table)?.map_or(0, |table| table.data_size))
+            }
+            _ => 1,
+        };
         let JobPlan::Query(query) = query_plan(handle, &unload.query, relations, Vec::new(), None) else {
             return Err(Error::internal("the plan of a query is another"));
         };
@@ -102,10 +115,16 @@ impl Engine {
             partitioned: unload.partitioned,
             include_query_id: unload.include_query_id,
             raw_path: unload.use_raw_path,
+            parts,
         }));
         let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec { table_name: unload.location.to_string(), ..query_job(JobKind::Unload, handle, plan) })
     }
+}
+
+/// How many slices unload a table whose data files have so many bytes.
+fn parts_of(data_size: u64) -> u32 {
+    u32::try_from(data_size.div_ceil(PART_BYTES)).unwrap_or(MOST_PARTS).clamp(1, MOST_PARTS)
 }
 
 /// A location names a folder, also without its slash.
@@ -205,6 +224,13 @@ mod tests {
             let location = LocationRef::UserStage { path: path.clone() };
             as_folder(&mut path, &mut place, &location);
             assert_eq!(path, wanted);
+        }
+    }
+
+    #[test]
+    fn a_large_table_is_unloaded_in_parts() {
+        for (bytes, parts) in [(0, 1), (PART_BYTES, 1), (PART_BYTES + 1, 2), (u64::MAX, MOST_PARTS)] {
+            assert_eq!(parts_of(bytes), parts);
         }
     }
 

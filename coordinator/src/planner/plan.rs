@@ -216,6 +216,8 @@ pub struct UnloadPlan {
     pub include_query_id: bool,
     /// USE_RAW_PATH: the target is the path of the file.
     pub raw_path: bool,
+    /// Slices, each of which unloads its share of the table's data files; 1 for all but whole tables.
+    pub parts: u32,
 }
 
 impl UnloadPlan {

@@ -94,8 +94,16 @@ async fn unload_slice(
     let target = context.stores.resolve(view, &plan.target)?;
     let folder = plan.folder(&target.prefix);
     let raw_name = if plan.raw_path { &target.prefix[folder.len()..] } else { "" };
+    let mut query = query_source(view, context.stores, &plan.query).await?;
+    if plan.parts > 1 {
+        for relation in &mut query.relations {
+            if let Some(v1::relation::Relation::Table(scan)) = &mut relation.relation {
+                (scan.part, scan.parts) = (attempt.slice.slice.0, plan.parts);
+            }
+        }
+    }
     let source = v1::UnloadSource {
-        query: Some(query_source(view, context.stores, &plan.query).await?),
+        query: Some(query),
         storage: Some(target.access()),
         folder: folder.to_owned(),
         file_format: format_json(&plan.format)?,
@@ -276,6 +284,8 @@ pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan)
                 warehouse: Some(access_of(stores.warehouse().spec())),
                 snapshot_id: 0,
                 empty: *empty,
+                part: 0,
+                parts: 0,
             })
         }
         RelationTarget::Stage { source, format } => {

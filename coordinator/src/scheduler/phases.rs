@@ -69,9 +69,10 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
             copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
                 .await
         }
-        JobPlan::Query(_) | JobPlan::Unload(_) => {
-            let slice = NewSlice { files: Vec::new(), bytes: 0 };
-            let slices = copy::plan_slices(&context.replica, job, vec![slice]).await?;
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
+            let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
+            let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
+            let slices = copy::plan_slices(&context.replica, job, slices).await?;
             context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
         }
     }

@@ -81,6 +81,8 @@ struct Target {
     max_file_bytes: u64,
     query_id: String,
     raw_name: String,
+    /// Lanes are numbered over all slices.
+    first_lane: usize,
     resources: WorkerResources,
 }
 
@@ -92,6 +94,7 @@ impl Target {
         }
         let id = if self.query_id.is_empty() { String::new() } else { format!("{}_", self.query_id) };
         let folder = if partition.is_empty() { String::new() } else { format!("{partition}/") };
+        let lane = self.first_lane + lane;
         format!("{folder}data_{id}{lane:04}_{n:08}.{}", extension(&self.format))
     }
 
@@ -146,6 +149,7 @@ pub(crate) async fn run(
         max_file_bytes: source.max_file_bytes.max(1),
         query_id: source.query_id.clone(),
         raw_name: source.raw_name.clone(),
+        first_lane: attempt.slice.slice.0 as usize * MOST_LANES,
         resources: resources.clone(),
     });
     let rows = engine.execute(planned).await?;
