@@ -23,7 +23,8 @@ fn decoded(spec: DecodeSpec, text: &str) -> (bool, Option<ArrayRef>) {
     let decoder = text_decoder(Arc::new(spec)).expect("the specification is sound");
     let bytes = format!("\"{}\"\n", text.replace('"', "\"\"")).into_bytes();
     let input_bytes = bytes.len() as u64;
-    let batches = decoder.decode(TextBlock { bytes, first_line: 1, input_bytes }).expect("rows or errors");
+    let block = TextBlock { bytes: bytes.into(), first_line: 1, last_line: 1, input_bytes, elements: None };
+    let batches = decoder.decode(block).expect("rows or errors");
     let refused = batches.iter().any(|batch| !batch.errors.is_empty());
     let values = batches.into_iter().map(|batch| batch.batch).find(|batch| batch.num_rows() == 1);
     (refused, values.map(|batch| batch.column(0).clone()))

@@ -1,16 +1,21 @@
-//! Parquet, ORC and Avro files from bytes to rows, driven as a worker drives the decoders.
+//! Parquet, ORC, Avro and Arrow files from bytes to rows, driven as a worker drives the decoders.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use arbitrary::Unstructured;
+use arrow::array::ArrayRef;
 use bytes::Bytes;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
+use stevedore_decode::arrow_ipc::{self, ArrowFile, Dictionaries, StreamCutter};
 use stevedore_decode::avro::{self, AvroFile, BlockCutter, HEADER_BYTES, read_header};
 use stevedore_decode::orc::{self, OrcFile, Tail, read_tail};
-use stevedore_decode::parquet::{self, Footer, ParquetFile, StoredLayout, read_footer};
+use stevedore_decode::parquet::{
+    self, ColumnDefaults, ColumnEncoder, ColumnEncoders, Footer, ParquetFile, StoredLayout, StoredTarget,
+    read_footer,
+};
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, DecodedBatch, OutputColumn};
 
 use crate::{knobs, split};
@@ -98,15 +103,16 @@ fn parquet_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &Bytes) -> 
     let columns = parquet::file_schema(&metadata, &format)?;
     let Ok(spec) = spec(u, format, &columns) else { return Ok(()) };
     let file = Arc::new(ParquetFile::open(Arc::clone(&metadata), &spec)?);
-    let layout = StoredLayout::new(metadata.file_metadata().schema_descr());
+    let target = as_it_is(&metadata, &spec);
     let mut seen = 0;
     for task in file.plan(None).into_iter().take(50) {
         let fetched: Vec<Bytes> =
             task.byte_ranges.iter().map(|range| slice(bytes, range)).collect::<Result<_>>()?;
-        if let Some(layout) = &layout
-            && file.may_store(task.row_group, layout)
-        {
-            let _ = file.verify_row_group(&task, &fetched, layout);
+        if let Some(plan) = file.stored_plan(task.row_group, &target) {
+            let bytes = task.fetched(fetched.clone())?;
+            for index in 0..plan.len() {
+                let _ = file.stored_column(&task, &bytes, &plan, &target, index);
+            }
         }
         let mut next = task.first_row;
         // The next row group may be better.
@@ -116,6 +122,39 @@ fn parquet_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &Bytes) -> 
         }
     }
     Ok(())
+}
+
+/// A table that stores its columns as a file does: what can be copied is.
+fn as_it_is(metadata: &::parquet::file::metadata::ParquetMetaData, spec: &DecodeSpec) -> StoredTarget {
+    let schema = metadata.file_metadata().schema_descr();
+    let wanted = |name: &str| {
+        spec.columns.iter().position(|column| matches!(&column.source, ColumnSource::Name(n) if n == name))
+    };
+    StoredTarget {
+        layout: Arc::new(StoredLayout::new(schema, Arc::new(CopyOnly))),
+        columns: schema.root_schema().get_fields().iter().map(|field| wanted(field.name())).collect(),
+        defaults: Arc::new(CopyOnly),
+        least_rows: 0,
+    }
+}
+
+/// Encodes nothing, and has no defaults.
+struct CopyOnly;
+
+impl ColumnEncoders for CopyOnly {
+    fn allow(&self, _: ::parquet::basic::Encoding) -> bool {
+        true
+    }
+
+    fn begin(&self, _: usize, _: &[ArrayRef]) -> Result<Box<dyn ColumnEncoder>> {
+        Err(Error::not_supported("encoding"))
+    }
+}
+
+impl ColumnDefaults for CopyOnly {
+    fn values(&self, _: usize, _: usize) -> Result<ArrayRef> {
+        Err(Error::not_supported("defaults"))
+    }
 }
 
 /// One input of the target for ORC.
@@ -193,6 +232,75 @@ fn avro_file(u: &mut Unstructured<'_>, format: FileFormat, bytes: &[u8], piece: 
     for group in groups {
         let mut next = group.first_row;
         let _ = look(file.decode(group), &mut next, &mut seen);
+        if seen > MOST_ROWS {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What record batches and dictionaries of an Arrow file may take.
+const ARROW_LIMIT: u64 = 256 << 20;
+
+/// One input of the target for Arrow IPC: the first byte says whether it is a file or a stream.
+pub fn arrow_ipc(input: &[u8]) {
+    let (chosen, file) = split(input);
+    let mut u = Unstructured::new(chosen);
+    let Ok((is_stream, piece)) = u.arbitrary::<(bool, u8)>() else { return };
+    if is_stream {
+        let _ = arrow_stream(&mut u, file, usize::from(piece) * 16 + 1);
+    } else {
+        let _ = arrow_file(&mut u, &Bytes::copy_from_slice(file));
+    }
+}
+
+fn arrow_file(u: &mut Unstructured<'_>, bytes: &Bytes) -> Result<()> {
+    let size = bytes.len() as u64;
+    let mut tail = arrow_ipc::TAIL_BYTES.min(size);
+    let mut layout = None;
+    for _ in 0..3 {
+        match arrow_ipc::read_tail(size, &slice(bytes, &(size - tail..size))?)? {
+            arrow_ipc::Tail::Ready(ready) => layout = Some(ready),
+            arrow_ipc::Tail::Need(more) => tail = more.min(size),
+        }
+    }
+    let Some(layout) = layout else { return Ok(()) };
+    let columns = arrow_ipc::schema_columns(layout.schema())?;
+    let Ok(spec) = spec(u, FileFormat::defaults(FormatKind::Arrow), &columns) else { return Ok(()) };
+    let file = Arc::new(ArrowFile::open(layout.schema(), &spec, ARROW_LIMIT)?);
+    let mut dictionaries = Dictionaries::default();
+    for place in layout.dictionaries() {
+        layout.add_dictionary(place, &slice(bytes, &place.range)?, &mut dictionaries, ARROW_LIMIT)?;
+    }
+    let dictionaries = Arc::new(dictionaries);
+    let (mut next, mut seen) = (0, 0);
+    for place in layout.plan(None).into_iter().take(50) {
+        let head = layout.head(&place, &slice(bytes, &place.metadata_range())?)?;
+        let message = layout.message(&place, &slice(bytes, &place.range)?, &dictionaries, next)?;
+        assert_eq!(message.rows, head.rows);
+        look(file.decode(message), &mut next, &mut seen)?;
+        if seen > MOST_ROWS {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn arrow_stream(u: &mut Unstructured<'_>, bytes: &[u8], piece: usize) -> Result<()> {
+    let mut cutter = StreamCutter::new(bytes.len() as u64, ARROW_LIMIT);
+    let mut messages = Vec::new();
+    let mut result = Ok(());
+    for bytes in bytes.chunks(piece) {
+        result = result.and_then(|()| cutter.push(bytes, &mut messages));
+    }
+    let _ = result.and_then(|()| cutter.finish());
+    let Some(schema) = cutter.schema() else { return Ok(()) };
+    let columns = arrow_ipc::schema_columns(schema)?;
+    let Ok(spec) = spec(u, FileFormat::defaults(FormatKind::ArrowStream), &columns) else { return Ok(()) };
+    let file = Arc::new(ArrowFile::open(schema, &spec, ARROW_LIMIT)?);
+    let (mut next, mut seen) = (0, 0);
+    for message in messages {
+        look(file.decode(message), &mut next, &mut seen)?;
         if seen > MOST_ROWS {
             break;
         }

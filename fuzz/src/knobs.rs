@@ -80,7 +80,7 @@ pub fn format(u: &mut Unstructured<'_>, kind: FormatKind) -> Result<FileFormat> 
             "ENCODING",
             "ENCODING_ERROR_MODE",
         ],
-        FormatKind::Ndjson => &[
+        FormatKind::Ndjson | FormatKind::Json => &[
             "NULL_FIELD_AS",
             "MISSING_FIELD_AS",
             "NULL_IF",
@@ -143,7 +143,7 @@ pub fn sql_type(u: &mut Unstructured<'_>, depth: usize) -> Result<SqlType> {
 /// # Errors
 /// Where the bytes do not do.
 pub fn text_spec(u: &mut Unstructured<'_>, format: FileFormat) -> Result<DecodeSpec> {
-    let named = format.kind == FormatKind::Ndjson;
+    let named = format.kind.is_json();
     let mut columns = Vec::new();
     let count = u.int_in_range(1..=4)?;
     for place in 0..count {

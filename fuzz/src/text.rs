@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use bytes::Bytes;
 use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_decode::limits::{DecompressLimits, TextLimits};
 use stevedore_decode::spec::{DecodeSpec, RowError};
@@ -27,7 +28,7 @@ pub struct Outcome {
 /// Decodes a file that comes in pieces of so many bytes, cut into blocks of so many.
 pub fn decode(spec: &Arc<DecodeSpec>, file: &[u8], piece: usize, block_bytes: usize) -> Option<Outcome> {
     let decoder = text_decoder(Arc::clone(spec)).ok()?;
-    let limits = TextLimits { block_bytes, max_record_bytes: TextLimits::default().max_record_bytes };
+    let limits = TextLimits { block_bytes, ..TextLimits::default() };
     let mut input =
         TextInput::new(&spec.format, Compression::None, DecompressLimits::default(), limits).ok()?;
     let (mut numbering, mut batches) = (RowNumbering::default(), Vec::new());
@@ -39,7 +40,7 @@ pub fn decode(spec: &Arc<DecodeSpec>, file: &[u8], piece: usize, block_bytes: us
     };
     let mut result = Ok(());
     for bytes in file.chunks(piece) {
-        result = result.and_then(|()| input.push(bytes, &mut each));
+        result = result.and_then(|()| input.push(&Bytes::copy_from_slice(bytes), &mut each));
     }
     result = result.and_then(|()| input.finish(&mut each));
     let columns = if spec.raw_records { 1 } else { spec.columns.len() };

@@ -69,6 +69,37 @@ def test_a_select_gives_back_what_was_loaded(connection, files, everything, form
     assert without_json(run(connection, f"SELECT * FROM {everything} ORDER BY id")) == without_json(rows)
 
 
+def test_other_engines_find_the_files_of_a_partition(server, connection, database, files):
+    lines = [f"{n},2024-05-{1 + n % 3:02} 10:00:00,{['Oslo', 'Rome', ''][n % 3]},{n / 10}" for n in range(300)]
+    (files / "one.csv").write_text("\n".join(lines[:200]) + "\n")
+    (files / "two.csv").write_text("\n".join(lines[200:]) + "\n")
+    run(connection, """
+        CREATE TABLE trips (id INT, at TIMESTAMP, city VARCHAR, price DECIMAL(8, 2))
+        PARTITION BY (day(at), city, bucket(2, id), truncate(500, price))
+    """)
+    run(connection, f"COPY INTO trips FROM @{files.stage} FILE_FORMAT = (TYPE = CSV)")
+    run(connection, "INSERT INTO trips VALUES (1000, NULL, 'Oslo', NULL)")
+
+    table = open_table(server, database, "trips")
+    fields = [(field.name, str(field.transform)) for field in table.spec().fields]
+    assert fields == [("at_day", "day"), ("city", "identity"), ("id_bucket", "bucket[2]"), ("price_trunc", "truncate[500]")]
+    every = list(table.scan().plan_files())
+    for where, expected in [
+        ("city = 'Rome'", {n for n in range(300) if n % 3 == 1}),
+        ("at >= '2024-05-03T00:00:00+00:00'", {n for n in range(300) if n % 3 == 2}),
+        ("city = 'Oslo' AND id = 30", {30}),
+        ("at IS NULL", {1000}),
+        ("price < 0.15", {0, 1}),
+    ]:
+        scan = table.scan(row_filter=where)
+        assert {row["id"] for row in scan.to_arrow().to_pylist()} == expected, where
+        assert len(list(scan.plan_files())) < len(every), where
+        ours = where.replace("T00:00:00+00:00", "")
+        assert {row["id"] for row in run(connection, f"SELECT id FROM trips WHERE {ours}")} == expected, where
+    [total] = duckdb.execute("SELECT count(*) FROM read_parquet(?)", [data_files(table)]).fetchone()
+    assert total == 301
+
+
 def test_parquet_row_groups_of_the_same_types_are_taken_as_they_are_stored(server, connection, database, files):
     count = 100_000
     source = pa.table({

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::Schema;
-use iceberg::spec::Transform;
+use iceberg::spec::{PartitionField, Transform};
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
@@ -142,9 +142,6 @@ impl Engine {
     ) -> Result<(Created, BTreeMap<String, String>)> {
         if !create.cluster_by.is_empty() {
             return Err(Error::not_supported_yet("CLUSTER BY"));
-        }
-        if !create.partition_by.is_empty() {
-            return Err(Error::not_supported_yet("PARTITION BY"));
         }
         if is_virtual_database(database) {
             return Err(Error::denied(format!("database '{database}' is read-only")));
@@ -317,7 +314,8 @@ impl Engine {
 
     /// The CREATE TABLE that makes a table like this one.
     pub(super) async fn create_statement(&self, table: &Table) -> Result<String> {
-        let schema = self.schema_of_table(table).await?;
+        let metadata = self.committer.load(&table.metadata_location).await?;
+        let schema = TableSchema::from_metadata(&metadata)?;
         let mut text = format!(
             "CREATE {}TABLE {} (\n",
             if table.transient { "TRANSIENT " } else { "" },
@@ -335,6 +333,12 @@ impl Engine {
             text.push_str(if index + 1 < schema.columns.len() { ",\n" } else { "\n" });
         }
         text.push(')');
+        let fields = metadata.default_partition_spec().fields();
+        let partitions: Vec<String> =
+            fields.iter().filter_map(|field| partition_text(field, &schema)).collect();
+        if !partitions.is_empty() {
+            text.push_str(&format!(" PARTITION BY ({})", partitions.join(", ")));
+        }
         for (name, value) in &table.options {
             text.push_str(&format!(" {name} = '{value}'"));
         }
@@ -380,6 +384,21 @@ pub(crate) fn contents_of(prepared: &Prepared) -> TableContents {
         snapshot_id: prepared.snapshot_id,
         num_rows: prepared.rows_total,
         data_size: prepared.bytes_total,
+    }
+}
+
+/// A field of a partitioning as PARTITION BY has it; `None` for one that no longer partitions.
+fn partition_text(field: &PartitionField, schema: &TableSchema) -> Option<String> {
+    let column = schema.columns.iter().find(|column| column.id == field.source_id)?;
+    let column = quoted_name(&column.name);
+    match field.transform {
+        Transform::Identity => Some(column),
+        Transform::Bucket(n) => Some(format!("bucket({n}, {column})")),
+        Transform::Truncate(n) => Some(format!("truncate({n}, {column})")),
+        Transform::Year | Transform::Month | Transform::Day | Transform::Hour => {
+            Some(format!("{}({column})", field.transform))
+        }
+        Transform::Void | Transform::Unknown => None,
     }
 }
 

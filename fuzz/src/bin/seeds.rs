@@ -11,6 +11,7 @@ use arrow::array::{
     ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type};
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow_avro::writer::WriterBuilder;
 use arrow_avro::writer::format::AvroOcfFormat;
 use parquet::arrow::ArrowWriter;
@@ -64,6 +65,7 @@ fn main() -> Done {
         if !nested {
             orc(&folder, &batch)?;
         }
+        arrow_ipc(&folder, nested, &batch)?;
         {
             let mut writer =
                 WriterBuilder::new(batch.schema().as_ref().clone()).build::<_, AvroOcfFormat>(Vec::new())?;
@@ -193,10 +195,30 @@ fn orc(folder: &Path, batch: &RecordBatch) -> Done {
     Ok(())
 }
 
+fn arrow_ipc(folder: &Path, nested: bool, batch: &RecordBatch) -> Done {
+    let mut file = FileWriter::try_new(Vec::new(), &batch.schema())?;
+    let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    for _ in 0..2 {
+        file.write(batch)?;
+        stream.write(batch)?;
+    }
+    for (is_stream, bytes) in [(0, file.into_inner()?), (1, stream.into_inner()?)] {
+        for mode in 0..4 {
+            // The first bytes say which of the two it is, and the size of pieces.
+            let mut chosen = vec![is_stream, 255];
+            chosen.extend_from_slice(&knobs(mode)[2..]);
+            save(folder, "arrow_ipc", &format!("{nested}-{is_stream}-{mode}"), &chosen, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
 fn texts(folder: &Path) -> Done {
     let none = vec![0; KNOBS];
     for (target, name, text) in [
         ("csv", "plain", "1,a,2024-01-01,1.5\n2,\"b \"\"q\"\"\",,\\N\r\n\n3,\"line\nbreak\",x,\n"),
+        ("json", "array", "[{\"a\": 1, \"id\": [1, 2]}, {\"a\": null}, {\"A\": \"x\"}]\n"),
+        ("json", "values", "{\"a\": 1}\n\n{\"a\":\n 2, \"é\": {\"b\": []}} {\"c\": true}"),
         ("csv", "odd", "\"unclosed,1\n\"a\"b,\"c\",'d',`e`\n,,\n"),
         ("tsv", "plain", "1\ta\\tb\t\\N\t\n2\tb\\\nc\t\\\\N\tx\r\n\n"),
         (

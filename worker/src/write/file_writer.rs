@@ -26,10 +26,6 @@ use super::stats::{Finished, NanCounts, data_file_json};
 use super::table_writer::WriteContext;
 use super::upload::{self, PartSink, Upload};
 
-/// Rows and bytes (in memory) of a chunk: enough that handing it to threads costs nothing beside
-/// encoding it.
-const CHUNK_ROWS: usize = 64 << 10;
-const CHUNK_BYTES: usize = 8 << 20;
 /// Batches of fewer rows are put together before they are encoded.
 const FEW_ROWS: usize = 1024;
 /// Higher levels cost more time than the space is worth.
@@ -81,7 +77,8 @@ impl FileWriter {
         self.chunk_rows += batch.num_rows();
         self.chunk_bytes += batch.get_array_memory_size();
         self.chunk.push(batch);
-        if self.chunk_rows < CHUNK_ROWS && self.chunk_bytes < CHUNK_BYTES {
+        let WriteContext { chunk_rows, chunk_bytes, .. } = *self.context;
+        if self.chunk_rows < chunk_rows && self.chunk_bytes < chunk_bytes {
             return Ok(false);
         }
         self.encode_chunk().await

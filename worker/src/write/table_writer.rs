@@ -26,6 +26,12 @@ use super::{BatchSink, Encoders, FileNames, WrittenFile};
 const ROW_GROUP_ROWS: usize = 512 << 10;
 const ROW_GROUP_BYTES: usize = 128 << 20;
 const TARGET_FILE_BYTES: usize = 256 << 20;
+/// Rows and bytes (in memory) of a chunk: enough that handing it to threads costs nothing beside
+/// encoding it.
+const CHUNK_ROWS: usize = 64 << 10;
+const CHUNK_BYTES: usize = 8 << 20;
+/// By how much all of these are smaller where many files are open at a time, one for each partition.
+const PARTITIONED: usize = 8;
 
 /// The table to write for.
 #[derive(Debug, Clone)]
@@ -69,6 +75,8 @@ pub(super) struct WriteContext {
     pub(super) compatible_encodings: bool,
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
+    pub(super) chunk_rows: usize,
+    pub(super) chunk_bytes: usize,
 }
 
 impl WriteContext {
@@ -96,8 +104,7 @@ impl WriteContext {
             };
             Arc::new(StoredLayout::new(&parquet_schema, Arc::new(encoders)))
         });
-        // Many files are open at a time then, each with a row group in memory.
-        let row_group_bytes = if partitions { ROW_GROUP_BYTES / 8 } else { ROW_GROUP_BYTES };
+        let divided_by = if partitions { PARTITIONED } else { 1 };
         let local = target.data_location.starts_with("file:");
         Ok(Self {
             partition_type: target.spec.partition_type(&schema)?,
@@ -116,7 +123,9 @@ impl WriteContext {
             target_file_bytes,
             compatible_encodings: target.compatible_encodings,
             row_group_rows: ROW_GROUP_ROWS,
-            row_group_bytes: row_group_bytes.min(target_file_bytes),
+            row_group_bytes: (ROW_GROUP_BYTES / divided_by).min(target_file_bytes),
+            chunk_rows: CHUNK_ROWS / divided_by,
+            chunk_bytes: CHUNK_BYTES / divided_by,
         })
     }
 }

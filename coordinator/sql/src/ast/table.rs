@@ -59,6 +59,13 @@ pub enum PartitionTransform {
     Truncate(u32),
 }
 
+impl PartitionTransform {
+    /// Whether it takes a part of a time.
+    pub fn is_time(self) -> bool {
+        matches!(self, Self::Year | Self::Month | Self::Day | Self::Hour)
+    }
+}
+
 impl fmt::Display for PartitionField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let column = &self.column;

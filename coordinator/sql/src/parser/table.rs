@@ -307,6 +307,12 @@ impl<'a> Parser<'a> {
                 let error = Error::invalid(format!("partition field '{field}' stands twice"));
                 return Err(self.at_token(error, token));
             }
+            let known = |known: &&PartitionField| known.column == field.column && known.transform.is_time();
+            if let Some(known) = fields.iter().find(known).filter(|_| field.transform.is_time()) {
+                let error = Error::invalid(format!("'{field}' stands beside '{known}'"))
+                    .hint("the finer one alone says both");
+                return Err(self.at_token(error, token));
+            }
             fields.push(field);
             if !self.eat_sym(",") {
                 break;

@@ -103,10 +103,15 @@ impl AvroFile {
             if self.columns.read.is_empty() {
                 continue;
             }
-            guarded(|| block(*number), || self.codec.decompress(stored, self.max_block_bytes, &mut data)).map_err(|error| {
-                let told = error.message().contains("the Avro file");
-                if told { error } else { error.context(format!("{} cannot be decompressed", block(*number))) }
-            })?;
+            guarded(|| block(*number), || self.codec.decompress(stored, self.max_block_bytes, &mut data))
+                .map_err(|error| {
+                    let told = error.message().contains("the Avro file");
+                    if told {
+                        error
+                    } else {
+                        error.context(format!("{} cannot be decompressed", block(*number)))
+                    }
+                })?;
             if data.len() == start && *records > MAX_EMPTY_RECORDS {
                 return Err(Error::bad_data(format!(
                     "{} is damaged (it claims {records} records in no bytes)",

@@ -506,7 +506,10 @@ fn a_block_larger_than_the_limit_is_refused_whatever_its_codec() {
         let error = decode(&whole, &wanted).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{codec}");
         let error = error.to_string();
-        assert!(error.contains("block 2 of the Avro file") && error.contains("limit max_block_bytes"), "{error}");
+        assert!(
+            error.contains("block 2 of the Avro file") && error.contains("limit max_block_bytes"),
+            "{error}"
+        );
         let roomy = DecodeSpec { max_block_bytes: 3000, ..wanted.clone() };
         assert_eq!(decode(&whole, &roomy).unwrap().len(), 2);
     }
