@@ -92,3 +92,32 @@ pub(super) async fn get(args: GetArgs) -> Result<()> {
     let sql = format!("GET {stage} {local}{pattern}{}", args.common.option());
     args.common.run(sql).await
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn local_paths_become_urls_of_whole_paths() {
+        let here = std::env::current_dir().unwrap();
+        let here = here.to_str().unwrap();
+        for (text, url) in [
+            ("a/*.csv", format!("fs://{here}/a/*.csv")),
+            ("./a/../b.csv", format!("fs://{here}/b.csv")),
+            ("/x/y/", "fs:///x/y/".to_owned()),
+            (".", format!("fs://{here}/")),
+            ("fs:///x/*.csv", "fs:///x/*.csv".to_owned()),
+        ] {
+            assert_eq!(local_url(text).unwrap(), url, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_shell_gave_is_quoted() {
+        let sql = format!("PUT {} {}", quoted("fs:///a/it's \\d.csv"), quoted("@s/p"));
+        let statement = crate::transfer::of_statement(&sql).unwrap();
+        let stevedore_sql::ast::Statement::Put(put) = statement else { panic!() };
+        assert_eq!((put.local.as_str(), put.location.to_string().as_str()), ("fs:///a/it's \\d.csv", "@s/p"));
+    }
+}
