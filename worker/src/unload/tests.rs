@@ -36,7 +36,7 @@ fn csv() -> FileFormat {
 #[test]
 fn csv_quotes_what_would_be_read_as_something_else() {
     let lines =
-        "1,plain,1.5,00ff\n-2,\"a,\"\"b\"\"\n\",NaN,\"\"\n\\N,\"\",inf,61\n4,\"\\N\",0,62\n5,\\N,-1e300,63\n";
+        "1,plain,1.5,00ff\n-2,\"a,\"\"b\"\"\n\",NaN,\"\"\n\\N,\"\",inf,61\n4,\"\\N\",0.0,62\n5,\\N,-1e300,63\n";
     assert_eq!(encoded(&csv()).unwrap(), lines);
 }
 
@@ -84,7 +84,7 @@ fn an_escape_in_quotes_is_escaped() {
 fn tsv_escapes_and_ndjson_keeps_the_order_of_the_columns() {
     let tsv = encoded(&FileFormat::defaults(FormatKind::Tsv)).unwrap();
     assert_eq!(tsv.lines().nth(1).unwrap(), "-2\ta,\"b\"\\n\tNaN\t");
-    assert_eq!(tsv.lines().nth(3).unwrap(), "4\t\\\\N\t0\t62");
+    assert_eq!(tsv.lines().nth(3).unwrap(), "4\t\\\\N\t0.0\t62");
     let json = encoded(&FileFormat::defaults(FormatKind::Ndjson)).unwrap();
     assert_eq!(json.lines().next().unwrap(), r#"{"n":1,"t":"plain","f":1.5,"b":"00ff"}"#);
     assert!(json.lines().nth(4).unwrap().starts_with(r#"{"n":5,"t":null,"#), "{json}");
