@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use stevedore_common::clock::{Clock, SystemClock};
 use stevedore_common::secret::SealingKey;
-use stevedore_common::storage::Warehouse;
+use stevedore_common::storage::{StoragePolicy, Warehouse};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::admin_service_server::AdminServiceServer;
 use stevedore_proto::v1::job_service_server::JobServiceServer;
@@ -151,8 +151,11 @@ impl Coordinator {
         let stores = Stores::new(
             warehouse(&config)?,
             sealing_key(&config)?,
-            config.allow_private_network,
-            config.allowed_fs_roots.clone(),
+            StoragePolicy {
+                allow_private_network: config.allow_private_network,
+                allowed_fs_roots: config.allowed_fs_roots.clone(),
+                allow_ambient_credentials: config.allow_ambient_credentials,
+            },
         );
         let committer = Committer::new(stores.warehouse().file_io());
         let peers = Peers::new(&config.cluster_id, config.node_id, &config.peers)?;
@@ -163,7 +166,9 @@ impl Coordinator {
         let progress = Arc::new(ProgressBoard::default());
         let directory = WorkerDirectory::new(replica.clone(), peers.clone(), workers.clone());
         let live = LiveProgress::new(progress.clone(), replica.clone());
-        let engine = Engine::new(replica.clone(), stores.clone(), committer.clone(), directory, live);
+        let scheduling = config.scheduling.clone();
+        let engine =
+            Engine::new(replica.clone(), stores.clone(), committer.clone(), directory, live, scheduling);
         let engine = Arc::new(engine);
         let context =
             Context { replica: replica.clone(), stores, committer, scheduling: config.scheduling.clone() };

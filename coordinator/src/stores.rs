@@ -5,7 +5,6 @@
 //! Secrets leave this room only inside a store or a message to a worker.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -98,23 +97,14 @@ pub fn access_of(spec: &StorageSpec) -> v1::StorageAccess {
             .iter()
             .map(|root| root.to_string_lossy().into_owned())
             .collect(),
+        allow_ambient_credentials: spec.policy.allow_ambient_credentials,
     }
 }
 
 impl Stores {
     /// Over the warehouse, with what the operator allows stages to reach.
-    pub fn new(
-        warehouse: Warehouse,
-        sealing: SealingKey,
-        allow_private_network: bool,
-        allowed_fs_roots: Vec<PathBuf>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            warehouse,
-            sealing,
-            policy: StoragePolicy { allow_private_network, allowed_fs_roots },
-            cache: StoreCache::default(),
-        })
+    pub fn new(warehouse: Warehouse, sealing: SealingKey, policy: StoragePolicy) -> Arc<Self> {
+        Arc::new(Self { warehouse, sealing, policy, cache: StoreCache::default() })
     }
 
     /// The warehouse.

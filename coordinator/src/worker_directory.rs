@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::peers::Peers;
 use crate::replica::Replica;
-use crate::scheduler::workers::Workers;
+use crate::scheduler::workers::{WorkerInfo, Workers};
 use stevedore_status::error_of_status;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,13 +35,20 @@ const FRESH_FOR: Duration = Duration::from_millis(500);
 const WAIT_FOR_WORKERS: Duration = Duration::from_secs(10);
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// A worker as the leader lists it.
+#[derive(Debug, Clone)]
+struct Listed {
+    address: String,
+    slots: u32,
+}
+
 /// The directory.
 pub struct WorkerDirectory {
     replica: Replica,
     peers: Arc<Peers>,
     sessions: Arc<Workers>,
     next: AtomicUsize,
-    known: Mutex<Option<(Instant, Vec<String>)>>,
+    known: Mutex<Option<(Instant, Vec<Listed>)>>,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
@@ -58,9 +65,20 @@ impl WorkerDirectory {
         })
     }
 
-    async fn addresses(&self) -> Result<Vec<String>> {
+    /// How many workers there are, and how many slices they run at a time.
+    ///
+    /// # Errors
+    /// Unavailable, when the leader cannot be asked.
+    pub async fn size(&self) -> Result<(usize, u32)> {
+        let listed = self.listed().await?;
+        Ok((listed.len(), listed.iter().map(|worker| worker.slots).sum()))
+    }
+
+    async fn listed(&self) -> Result<Vec<Listed>> {
         if self.replica.is_leader() {
-            return Ok(self.sessions.infos().into_iter().map(|(info, ..)| info.flight_address).collect());
+            let listed =
+                |(info, ..): (WorkerInfo, _, _)| Listed { address: info.flight_address, slots: info.slots };
+            return Ok(self.sessions.infos().into_iter().map(listed).collect());
         }
         if let Some((at, known)) = &*self.known.lock()
             && at.elapsed() < FRESH_FOR
@@ -77,9 +95,13 @@ impl WorkerDirectory {
             .await
             .map_err(|status| error_of_status(&status).context("asking the leader for its workers"))?
             .into_inner();
-        let addresses: Vec<String> = status.workers.into_iter().map(|worker| worker.flight_address).collect();
-        *self.known.lock() = Some((Instant::now(), addresses.clone()));
-        Ok(addresses)
+        let listed: Vec<Listed> = status
+            .workers
+            .into_iter()
+            .map(|worker| Listed { address: worker.flight_address, slots: worker.slots })
+            .collect();
+        *self.known.lock() = Some((Instant::now(), listed.clone()));
+        Ok(listed)
     }
 
     fn channel(&self, address: &str) -> Result<Channel> {
@@ -113,12 +135,13 @@ impl WorkerDirectory {
     {
         let deadline = Instant::now() + WAIT_FOR_WORKERS;
         loop {
-            let listed = self.addresses().await;
+            let listed = self.listed().await;
             let mut last = match &listed {
                 Err(error) => error.clone(),
                 Ok(_) => Error::unavailable("no worker is connected").hint("start one: stevedore worker"),
             };
-            let addresses = listed.unwrap_or_default();
+            let addresses: Vec<String> =
+                listed.unwrap_or_default().into_iter().map(|worker| worker.address).collect();
             let first = self.next.fetch_add(1, Ordering::Relaxed);
             for turn in 0..addresses.len() {
                 let Some(address) = addresses.get((first + turn) % addresses.len()) else { continue };

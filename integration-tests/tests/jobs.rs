@@ -515,6 +515,134 @@ async fn a_restart_finds_everything_again() {
     instance.stop().await;
 }
 
+/// A COPY of ten files that runs, none of its slices done, and the server that holds it.
+async fn held_copy(instance: &TestInstance, client: &Client, sql: &str) -> (S3Server, String) {
+    let s3 = stage_in_s3(client).await;
+    for file in 0..10 {
+        files::write(&s3.folder(&format!("bucket/in/{file:04}.csv")), files::numbered_csv(file, 5));
+    }
+    s3.hold(Operation::Read, "/bucket/in/", 0);
+    let job = submit(client, sql, "held").await.job_id;
+    s3.wait_until_held(1).await;
+    get_until(client, &job, |job| job.phase() == JobPhase::Running).await;
+    assert!(!instance.url().is_empty());
+    (s3, job)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_another_client_adds_during_a_copy_is_null_in_its_rows() {
+    let instance = instance_with_files(0, 0).await;
+    let client = instance.client().await;
+    let (s3, job) = held_copy(&instance, &client, "COPY INTO t FROM @held/in/").await;
+    // Between the plan and the commit, before most slices have begun.
+    run(&instance.client().await, "ALTER TABLE t ADD COLUMN late INT").await;
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!((ended.phase(), ended.rows_loaded), (JobPhase::Committed, 50), "{:?}", ended.error);
+    let counted = run(&client, "SELECT count(*), count(late), count(payload) FROM t").await;
+    assert_eq!(counted, [["50", "0", "50"]]);
+    assert!(run(&client, "COPY INTO t (file, row, payload) FROM @held/in/").await.is_empty());
+    oracle::assert_exactly_once(instance.url(), "t", 10, 5).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_the_rows_of_a_copy_cannot_do_without_fails_it_and_loses_nothing() {
+    let instance = instance_with_files(0, 0).await;
+    let client = instance.client().await;
+    let (s3, job) = held_copy(&instance, &client, "COPY INTO t (file, row, payload) FROM @held/in/").await;
+    // The table is empty, so a column may be NOT NULL; the rows on their way have no value for it.
+    run(&instance.client().await, "ALTER TABLE t ADD COLUMN late INT NOT NULL DEFAULT 7").await;
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!(ended.phase(), JobPhase::Aborted);
+    let error = format!("{:?}", ended.error);
+    assert!(error.contains("column 'late' (NOT NULL) was added while the rows were written"), "{error}");
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["0"]]);
+    // The same statement again is planned for the table as it is now.
+    assert_eq!(run(&client, "COPY INTO t (file, row, payload) FROM @held/in/").await.len(), 10);
+    assert_eq!(run(&client, "SELECT count(*), sum(late) FROM t").await, [["50", "350"]]);
+    assert!(run(&client, "COPY INTO t (file, row, payload) FROM @held/in/").await.is_empty());
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_changes_while_it_is_read_loses_and_doubles_nothing() {
+    // More than the two pages of a thousand that a listing comes in.
+    const LISTED: usize = 2_100;
+    let instance = TestInstance::start().await;
+    let client = instance.client().await;
+    let s3 = stage_in_s3(&client).await;
+    run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
+    let path = |file: usize| s3.folder(&format!("bucket/in/{file:04}.csv"));
+    let write = |file: usize| files::write(&path(file), files::numbered_csv(file, 1));
+    (0..LISTED).for_each(write);
+    // Held between its pages: one that comes later in order goes, one comes, and one before all others comes.
+    s3.hold(Operation::List, "/bucket", 1);
+    let job = submit(&client, "COPY INTO t FROM @held/in/", "changes").await.job_id;
+    timeout(PATIENCE, s3.wait_until_held(1)).await.unwrap();
+    std::fs::remove_file(path(LISTED - 1)).unwrap();
+    write(LISTED);
+    files::write(&s3.folder("bucket/in/0000-before.csv"), files::numbered_csv(LISTED - 1, 1));
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!(ended.phase(), JobPhase::Committed, "{:?}", ended.error);
+    // What the listing had passed is found by the next COPY, and nothing else.
+    let (first, next) = (ended.rows_loaded as usize, run(&client, "COPY INTO t FROM @held/in/").await.len());
+    assert_eq!(first + next, LISTED + 1, "{first} and {next}");
+    assert!(run(&client, "COPY INTO t FROM @held/in/").await.is_empty());
+    oracle::assert_exactly_once(instance.url(), "t", LISTED + 1, 1).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_after_it_was_listed_fails_the_copy_by_its_name() {
+    let instance = instance_with_files(0, 0).await;
+    let client = instance.client().await;
+    let (s3, job) = held_copy(&instance, &client, "COPY INTO t FROM @held/in/").await;
+    std::fs::remove_file(s3.folder("bucket/in/0007.csv")).unwrap();
+    s3.release();
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!(ended.phase(), JobPhase::Aborted);
+    assert!(format!("{:?}", ended.error).contains("in/0007.csv"), "{:?}", ended.error);
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["0"]]);
+    assert_eq!(run(&client, "COPY INTO t FROM @held/in/").await.len(), 9);
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["45"]]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_and_validation_leave_a_running_job_its_files_and_claim_none() {
+    let instance = instance_with_files(0, 0).await;
+    let client = instance.client().await;
+    let (s3, job) = held_copy(&instance, &client, "COPY INTO t FROM @held/in/").await;
+    let explained = run(&client, "EXPLAIN COPY INTO t FROM @held/in/").await;
+    let claimed: Vec<_> = explained.iter().filter(|row| row[0] == "file").collect();
+    assert_eq!(claimed.len(), 10, "{explained:?}");
+    assert!(
+        claimed.iter().all(|row| row[2] == "claimed" && row[4] == format!("by job {job}")),
+        "{claimed:?}"
+    );
+    // Another job has them: there is nothing to validate.
+    assert!(run(&client, "COPY INTO t FROM @held/in/ VALIDATION_MODE = RETURN_ROWS").await.is_empty());
+    s3.release();
+    let rows = "COPY INTO t FROM @held/in/ FORCE = TRUE VALIDATION_MODE = RETURN_7_ROWS";
+    assert_eq!(run(&client, rows).await.len(), 7);
+    let (ended, _) = watch(&client, &job).await;
+    assert_eq!((ended.phase(), ended.rows_loaded), (JobPhase::Committed, 50), "{:?}", ended.error);
+    let jobs = client.jobs().list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner().jobs;
+    assert_eq!(jobs.len(), 1, "no other job was made: {jobs:?}");
+    let error = client
+        .jobs()
+        .submit_job(v1::SubmitJobRequest { sql: rows.into(), ..Default::default() })
+        .await
+        .map(|_| ())
+        .map_err(|status| error_of_status(&status).to_string());
+    assert!(error.clone().is_err_and(|error| error.contains("VALIDATION_MODE loads nothing")), "{error:?}");
+    oracle::assert_exactly_once(instance.url(), "t", 10, 5).await;
+    instance.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unload_is_a_job_that_runs_once_however_often_it_is_asked_for() {
     let instance = instance_with_files(3, 50).await;

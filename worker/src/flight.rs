@@ -1,6 +1,6 @@
 //! The Flight service of a worker: query results out.
 //!
-//! Comes in: a `QuerySpec` as the bytes of a ticket (run it, stream the rows) or of a descriptor's command
+//! Comes in: a `QuerySpec` (a query, or a question about what a COPY would do) as the bytes of a ticket (run it, stream the rows) or of a descriptor's command
 //! (only say what its columns are). Goes out: Arrow batches in messages of bounded size, produced as fast
 //! as the reader takes them; a reader that goes away stops the query. Anything else is unimplemented.
 //! Only coordinators are meant to call: specs hold credentials, so nothing of them is ever logged.
@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use crate::query::QueryEngine;
+use crate::slice::SliceRunner;
 use stevedore_status::status_of;
 
 /// The size at which a batch is cut into several messages. Rows larger than this travel alone.
@@ -38,12 +39,13 @@ type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>
 #[derive(Clone)]
 pub struct WorkerFlight {
     engine: Arc<QueryEngine>,
+    runner: Arc<SliceRunner>,
 }
 
 impl WorkerFlight {
-    /// A service over an engine.
-    pub fn new(engine: Arc<QueryEngine>) -> Self {
-        Self { engine }
+    /// A service over an engine for queries, and a runner for what a COPY would do.
+    pub fn new(engine: Arc<QueryEngine>, runner: Arc<SliceRunner>) -> Self {
+        Self { engine, runner }
     }
 
     /// The service for a gRPC server, with its message limits.
@@ -55,6 +57,9 @@ impl WorkerFlight {
 
     async fn described(&self, descriptor: &FlightDescriptor) -> Result<arrow::datatypes::SchemaRef, Status> {
         let spec = spec(&descriptor.cmd)?;
+        if let Some(check) = &spec.check {
+            return SliceRunner::check_schema(check).map_err(status_of);
+        }
         let planned = self.engine.plan(&spec).await.map_err(status_of)?;
         Ok(Arc::clone(planned.schema()))
     }
@@ -86,8 +91,15 @@ impl FlightService for WorkerFlight {
         let spec = spec(&request.into_inner().ticket)?;
         let span = tracing::info_span!("query");
         span.set_parent_from(&spec.traceparent);
-        let stream = self.engine.query(&spec).instrument(span).await.map_err(status_of)?;
-        let schema = Arc::clone(stream.schema());
+        let (schema, stream) = match &spec.check {
+            Some(check) => {
+                self.runner.check(check, &spec.settings).instrument(span).await.map_err(status_of)?
+            }
+            None => {
+                let stream = self.engine.query(&spec).instrument(span).await.map_err(status_of)?;
+                (Arc::clone(stream.schema()), stream.boxed())
+            }
+        };
         let batches = stream.map_err(|e| FlightError::Tonic(Box::new(status_of(e))));
         let data = FlightDataEncoderBuilder::new()
             .with_schema(schema)
@@ -169,7 +181,14 @@ mod tests {
     use stevedore_status::error_of_status;
 
     fn flight() -> WorkerFlight {
-        WorkerFlight::new(Arc::new(Fixture::new().engine))
+        let Fixture { engine, .. } = Fixture::new();
+        let engine = Arc::new(engine);
+        let stores = Arc::new(stevedore_common::storage::Stores::default());
+        let resources = crate::read::WorkerResources::new(1, 64 << 20).unwrap();
+        let stages = Arc::new(crate::slice::StageFiles::new(stores.clone(), resources.clone()));
+        let encoders = crate::write::Encoders::new(1, 64 << 20);
+        let runner = SliceRunner { engine: engine.clone(), stores, resources, encoders, stages };
+        WorkerFlight::new(engine, Arc::new(runner))
     }
 
     fn query(sql: &str) -> Vec<u8> {

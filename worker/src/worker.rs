@@ -90,7 +90,7 @@ impl Worker {
             stores: stores.clone(),
             stages: stages.clone(),
         })?);
-        let encoders = Encoders::new(cores);
+        let encoders = Encoders::new(cores, memory / 4);
         let runner = Arc::new(SliceRunner { engine: engine.clone(), stores, resources, encoders, stages });
         let register = Register {
             worker_id: config.id,
@@ -117,7 +117,7 @@ impl Worker {
     /// Where the Flight service ends by itself, or the session cannot begin.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
         let flight = tonic::transport::Server::builder()
-            .add_service(WorkerFlight::new(self.engine).into_server())
+            .add_service(WorkerFlight::new(self.engine, self.runner.clone()).into_server())
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(self.listener).with_nodelay(Some(true)),
                 shutdown.clone().cancelled_owned(),

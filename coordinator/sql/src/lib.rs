@@ -39,3 +39,12 @@ pub fn parse(sql: &str) -> Result<Statement> {
 pub fn parse_script(sql: &str) -> Result<Vec<(String, Statement)>> {
     script::parse_all(sql)
 }
+
+/// Reads the name of a table from the argument of a function: `[database.]name`, normalised.
+///
+/// # Errors
+/// Invalid input for anything else.
+pub fn parse_table_name(text: &str) -> Result<ast::ObjectRef> {
+    let tokens = lexer::tokenize(text).map_err(|e| e.error)?;
+    parser::read_object_ref(text, &tokens)
+}

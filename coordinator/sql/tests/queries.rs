@@ -207,11 +207,19 @@ fn table_functions_keep_their_arguments() {
     let RelationTarget::Function(function) = &inferred.relations[0].target else { panic!("{inferred:?}") };
     assert_eq!(function.named("max_file_count").and_then(FunctionArg::count), Some(3));
     assert!(query("SELECT * FROM inspect_parquet('@s/a b.parquet') p").relations.len() == 1);
+    assert!(query("SELECT * FROM copy_history('d.t', result_limit => 10) h").relations.len() == 1);
     assert!(query("SELECT * FROM TABLE(list_stage(location => '@s'))").relations.len() == 1);
     assert!(!query("SELECT * FROM range(1, 3)").is_constant);
     assert!(query("SELECT 1").is_constant);
     for (sql, message) in [
-        ("SELECT * FROM copy_history('t')", "not supported yet: the table function copy_history"),
+        ("SELECT * FROM copy_history()", "copy_history needs the name of a table"),
+        ("SELECT * FROM copy_history('a.b.c')", "names no table: a name has at most two parts"),
+        ("SELECT * FROM copy_history('t', 't')", "copy_history takes one table"),
+        (
+            "SELECT * FROM copy_history('t', result_limit => 0)",
+            "result_limit of copy_history must be an integer",
+        ),
+        ("SELECT * FROM copy_history(7)", "table_name of copy_history must be a string"),
         ("SELECT * FROM t, LATERAL FLATTEN(input => a) f", "not supported yet: LATERAL FLATTEN"),
         ("SELECT * FROM foo(1)", "unknown table function 'foo'"),
         ("SELECT * FROM list_stage('@s')", "by name"),

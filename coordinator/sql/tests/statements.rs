@@ -5,6 +5,7 @@ use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_sql::ast::{
     ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopySource, CreateMode, CreateStage,
     CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform, Statement,
+    ValidationMode,
 };
 use stevedore_sql::connection::StorageType;
 use stevedore_sql::{parse, parse_script};
@@ -172,7 +173,7 @@ fn create_table() {
 
 #[test]
 fn alter_table() {
-    let Statement::AlterTableAddColumn { table, if_exists, column } =
+    let Statement::AlterTableAddColumn { table, if_exists, column, .. } =
         ok("ALTER TABLE IF EXISTS d.t ADD COLUMN C INT NOT NULL DEFAULT 3 COMMENT 'x'")
     else {
         panic!()
@@ -180,6 +181,16 @@ fn alter_table() {
     assert_eq!((table, if_exists), (object(Some("d"), "t"), true));
     assert_eq!((column.name.as_str(), column.nullable, column.default.as_deref()), ("C", false, Some("3")));
     assert!(matches!(ok("ALTER TABLE t ADD c INT"), Statement::AlterTableAddColumn { .. }));
+    let Statement::AlterTableModifyColumns { changes, .. } =
+        ok("ALTER TABLE t MODIFY a BIGINT NOT NULL, COLUMN b COMMENT 'x', COLUMN c NULL DEFAULT 1 + 1")
+    else {
+        panic!()
+    };
+    let said: Vec<_> = changes.iter().map(|c| (c.ty.is_some(), c.nullable, c.default.as_deref())).collect();
+    assert_eq!(said, [(true, Some(false), None), (false, None, None), (false, Some(true), Some("1 + 1"))]);
+    assert_eq!(ok("RENAME TABLE a TO d.b"), ok("ALTER TABLE a RENAME TO d.b"));
+    let Statement::CreateTable(create) = ok("CREATE TABLE IF NOT EXISTS t LIKE d.u") else { panic!() };
+    assert_eq!(create.like, Some(object(Some("d"), "u")));
     assert_eq!(
         ok("ALTER TABLE t SET OPTIONS (Enable_Schema_Evolution = false)"),
         Statement::AlterTableSetOptions {
@@ -371,6 +382,36 @@ fn copy(sql: &str) -> CopyInto {
 }
 
 #[test]
+fn copy_into_may_only_validate() {
+    for (mode, expected) in [
+        ("RETURN_ERRORS", ValidationMode::ReturnErrors),
+        ("'return_all_errors'", ValidationMode::ReturnAllErrors),
+        ("RETURN_ROWS", ValidationMode::ReturnRows(None)),
+        ("return_12_rows", ValidationMode::ReturnRows(Some(12))),
+    ] {
+        let copy = copy(&format!("COPY INTO t FROM @s VALIDATION_MODE = {mode} FORCE = true"));
+        assert_eq!((copy.validation, copy.options.force()), (Some(expected), true), "{mode}");
+    }
+}
+
+#[test]
+fn explain_copy_reads_on_after_options_that_are_wrong() {
+    let sql = "EXPLAIN COPY INTO t (a) FROM (SELECT $1, $2 FROM @s) MAX_FILES = 0 PATTERN = '(' \
+               FILE_FORMAT = (TYPE = CSV FOO = 1) ON_EROR = x FORCE = true FORCE = 7";
+    let Statement::ExplainCopy { copy, problems } = ok(sql) else { panic!() };
+    assert!(copy.options.force());
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let expected = ["MAX_FILES is 0", "PATTERN", "FOO", "no option ON_EROR", "FORCE", "2 expressions"];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, part) in problems.iter().zip(expected) {
+        assert!(problem.contains(part), "{problem} has no {part}");
+    }
+    let Statement::ExplainCopy { problems, .. } = ok("EXPLAIN COPY INTO t FROM @s/x") else { panic!() };
+    assert!(problems.is_empty());
+    errors(&[("EXPLAIN COPY INTO t FROM @s WAT", "expected FILES, PATTERN")]);
+}
+
+#[test]
 fn copy_into_takes_options_in_any_order_with_or_without_commas() {
     let full = copy(
         "COPY INTO D.t (a, \"B\") FROM @s/dir/ PURGE = TRUE, FILES = ('x.csv', 'y.csv') ON_ERROR = 'Abort_10' FILE_FORMAT = \
@@ -439,8 +480,17 @@ fn copy_into_names_what_is_wrong() {
         ("COPY INTO t FROM @s ON_ERROR = ignore", "option ON_ERROR is 'ignore'; allowed"),
         ("COPY INTO t FROM @s SIZE_LIMIT = 1", "not supported: the option SIZE_LIMIT"),
         (
-            "COPY INTO t FROM @s VALIDATION_MODE = RETURN_ROWS",
-            "not supported yet: the option VALIDATION_MODE",
+            "COPY INTO t FROM @s VALIDATION_MODE = RETURN_0_ROWS",
+            "allowed: RETURN_ERRORS, RETURN_ALL_ERRORS, RETURN_ROWS, RETURN_n_ROWS with n from 1",
+        ),
+        ("COPY INTO t FROM @s VALIDATION_MODE = ROWS", "option VALIDATION_MODE is 'ROWS'; allowed"),
+        (
+            "COPY INTO t FROM @s VALIDATION_MODE = RETURN_ROWS VALIDATION_MODE = RETURN_ROWS",
+            "option VALIDATION_MODE is given twice",
+        ),
+        (
+            "CREATE STAGE s COPY_OPTIONS = (VALIDATION_MODE = RETURN_ROWS)",
+            "VALIDATION_MODE cannot be one of COPY_OPTIONS",
         ),
         (
             "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE_FILES = AUTO)",
@@ -499,13 +549,6 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         ("UPDATE t SET a = 1", "UPDATE"),
         ("MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE", "MERGE"),
         ("REPLACE INTO t ON (a) VALUES (1)", "REPLACE INTO"),
-        ("UNDROP TABLE t", "UNDROP TABLE"),
-        ("RENAME TABLE a TO b", "RENAME TABLE"),
-        ("ALTER TABLE t RENAME TO u", "ALTER TABLE RENAME TO"),
-        ("ALTER TABLE t RENAME COLUMN a TO b", "ALTER TABLE RENAME COLUMN"),
-        ("ALTER TABLE t DROP COLUMN a", "ALTER TABLE DROP COLUMN"),
-        ("ALTER TABLE t MODIFY COLUMN a BIGINT", "ALTER TABLE MODIFY COLUMN"),
-        ("CREATE TABLE t LIKE u", "CREATE TABLE … LIKE"),
         ("CREATE TABLE t (a VECTOR(4), VECTOR INDEX i(a) distance='cosine')", "VECTOR INDEX in CREATE TABLE"),
         ("CREATE TABLE t (a VARIANT, INVERTED INDEX i (a)) CLUSTER BY (a)", "INVERTED INDEX in CREATE TABLE"),
         ("BEGIN", "BEGIN (transactions)"),
@@ -516,7 +559,8 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         ("SHOW USERS", "SHOW USERS"),
         ("GRANT SELECT ON t TO u", "GRANT"),
         ("SET GLOBAL a = 1", "global settings"),
-        ("EXPLAIN COPY INTO t FROM @s", "EXPLAIN COPY"),
+        ("EXPLAIN COPY INTO @s FROM t", "EXPLAIN of COPY INTO a stage or location (unload)"),
+        ("EXPLAIN ANALYZE COPY INTO t FROM @s", "EXPLAIN COPY"),
     ] {
         assert_eq!(ok(sql), Statement::NotSupportedYet(what.into()), "{sql}");
         let answer = ok(sql).unsupported().unwrap().to_string();

@@ -57,7 +57,8 @@ impl Engine {
                 Value::from(source.name_of(path)),
                 version.size.into(),
                 version.etag.clone().into(),
-                Value::Int(version.last_modified_ms),
+                // Not every store tells it.
+                Some(version.last_modified_ms).filter(|ms| *ms != 0).into(),
                 creator.clone().into(),
             ]
         };

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use stevedore_common::file_format::FileFormat;
 use stevedore_common::ids::JobId;
 use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
@@ -15,7 +16,7 @@ use stevedore_sql::ast::{
     AnalyzedQuery, ColumnMatchMode, CopyInto, CopyOptions, CopySource, CreateTable, Insert, InsertSource,
     OnError, Statement,
 };
-use stevedore_state::catalog;
+use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, JobEnding};
 use stevedore_state::event::Event;
 use stevedore_state::jobs::{
@@ -28,7 +29,7 @@ use uuid::Uuid;
 use super::ddl::{copy_options_of, mode_flags};
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
-use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, TransformPlan};
+use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, SourcePlan, TransformPlan};
 use crate::results::ColumnKind::{Int, Text, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -303,7 +304,12 @@ impl Engine {
         }
     }
 
-    async fn bind_copy(&self, handle: &StatementHandle, copy: &CopyInto) -> Result<JobSpec> {
+    /// What a COPY says, bound to the objects that it names.
+    pub(super) async fn bind_copy_plan(
+        &self,
+        handle: &StatementHandle,
+        copy: &CopyInto,
+    ) -> Result<BoundCopy> {
         let view = self.replica.read().await?;
         let (database, _) = self.qualify(handle, &copy.table);
         let table = self.require_table(&*view, handle, &copy.table)?;
@@ -338,27 +344,25 @@ impl Engine {
                 Some(TransformPlan { sql: transform.sql.clone(), relation: transform.relation.clone() })
             }
         };
-        let identity = self.stores.resolve(&*view, &source)?.identity;
-        let on_error = on_error_of(options.on_error());
-        let plan = CopyPlan {
-            source,
-            format,
-            transform,
-            field_ids: columns.iter().map(|column| column.id).collect(),
-            case_sensitive: options.column_match_mode() == ColumnMatchMode::CaseSensitive,
-            disable_variant_check: options.disable_variant_check(),
-            on_error,
-            return_failed_only: options.return_failed_only(),
-            settings: handle.settings.clone(),
-            traceparent: stevedore_common::telemetry::current_traceparent(),
-        };
+        let plan = copy_plan(handle, source, format, transform, &columns, &options);
+        Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
+    }
+
+    async fn bind_copy(&self, handle: &StatementHandle, copy: &CopyInto) -> Result<JobSpec> {
+        if copy.validation.is_some() {
+            return Err(Error::invalid("COPY INTO with VALIDATION_MODE loads nothing, so it is no job")
+                .hint("run it through Flight SQL"));
+        }
+        let BoundCopy { table_name, table, options, plan } = self.bind_copy_plan(handle, copy).await?;
+        let identity = self.stores.resolve(&*self.replica.local(), &plan.source)?.identity;
+        let on_error = plan.on_error;
         let plan =
             JobPlan::Copy(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
             kind: JobKind::Copy,
             statement: recorded_text(&handle.sql),
             table: Some(table.id),
-            table_name: format!("{database}.{}", table.name),
+            table_name,
             epoch: table.epoch,
             schema_id: table.schema_id,
             spec_id: table.spec_id,
@@ -479,6 +483,41 @@ impl Engine {
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let rows: Vec<Vec<Value>> = rows.into_iter().map(|(_, row)| row).collect();
         Ok(Execution::rows(COPY_COLUMNS, &rows)?.with_affected(job.rows as i64))
+    }
+}
+
+/// A COPY, bound to the objects that it names.
+pub(super) struct BoundCopy {
+    /// `database.table`, for messages.
+    pub(super) table_name: String,
+    /// The target.
+    pub(super) table: Table,
+    /// The statement's options, then the stage's.
+    pub(super) options: CopyOptions,
+    /// What is to be done.
+    pub(super) plan: CopyPlan,
+}
+
+/// The plan of a COPY whose names are bound.
+pub(super) fn copy_plan(
+    handle: &StatementHandle,
+    source: SourcePlan,
+    format: FileFormat,
+    transform: Option<TransformPlan>,
+    columns: &[&Column],
+    options: &CopyOptions,
+) -> CopyPlan {
+    CopyPlan {
+        source,
+        format,
+        transform,
+        field_ids: columns.iter().map(|column| column.id).collect(),
+        case_sensitive: options.column_match_mode() == ColumnMatchMode::CaseSensitive,
+        disable_variant_check: options.disable_variant_check(),
+        on_error: on_error_of(options.on_error()),
+        return_failed_only: options.return_failed_only(),
+        settings: handle.settings.clone(),
+        traceparent: stevedore_common::telemetry::current_traceparent(),
     }
 }
 

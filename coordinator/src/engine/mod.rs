@@ -6,8 +6,10 @@
 //! each under a key of the handle's, so that running a handle twice changes things once.
 
 mod ddl;
+mod explain;
 mod files;
 mod handle;
+mod history;
 mod load;
 mod query;
 mod relations;
@@ -15,6 +17,7 @@ mod settings;
 mod show;
 mod tables;
 mod unload;
+mod validate;
 
 use std::sync::Arc;
 
@@ -35,6 +38,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::committer::Committer;
+use crate::config::Scheduling;
 use crate::replica::Replica;
 use crate::results::{Columns, Value, batch_of, schema_of};
 use crate::scheduler::progress::LiveProgress;
@@ -102,20 +106,22 @@ pub struct Engine {
     committer: Committer,
     workers: Arc<WorkerDirectory>,
     progress: LiveProgress,
+    scheduling: Scheduling,
     /// Queries that run here, to cancel them by their handle's id.
     running: Arc<DashMap<Uuid, CancellationToken>>,
 }
 
 impl Engine {
-    /// An engine over the replicated state, the stores and the workers.
+    /// An engine over the replicated state, the stores and the workers; slices are planned as `scheduling` says.
     pub fn new(
         replica: Replica,
         stores: Arc<Stores>,
         committer: Committer,
         workers: Arc<WorkerDirectory>,
         progress: LiveProgress,
+        scheduling: Scheduling,
     ) -> Self {
-        Self { replica, stores, committer, workers, progress, running: Arc::default() }
+        Self { replica, stores, committer, workers, progress, scheduling, running: Arc::default() }
     }
 
     /// The replicated state.
@@ -152,6 +158,10 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.describe_query(handle, query, Some((*analyze, *verbose))).await?
             }
+            Statement::CopyIntoTable(copy) if copy.validation.is_some() => {
+                simple(StatementKind::Query, self.validation_schema(handle, copy).await?)
+            }
+            Statement::ExplainCopy { .. } => simple(StatementKind::Query, schema_of(explain::COLUMNS)),
             Statement::CopyIntoTable(_) => Description {
                 is_job: true,
                 ..simple(StatementKind::RowsAndChanges, schema_of(load::COPY_COLUMNS))
@@ -205,6 +215,8 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.run_query(handle, &query, Some((analyze, verbose))).await
             }
+            Statement::CopyIntoTable(copy) if copy.validation.is_some() => self.validate(handle, &copy).await,
+            Statement::ExplainCopy { copy, problems } => self.explain_copy(handle, &copy, problems).await,
             Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
             Statement::Unload(unload) => self.copy_into_location(handle, &unload).await,
             Statement::Insert(insert) => self.insert(handle, &insert).await,

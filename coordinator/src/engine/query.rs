@@ -71,7 +71,12 @@ impl Engine {
         check_parameters(handle, query)?;
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, text_of(query, explain), &relations).await?;
-        let (schema, batches) = self.workers.run(&spec).await?;
+        self.relay(handle, &spec).await
+    }
+
+    /// Runs a query on a worker, until the handle is cancelled.
+    pub(super) async fn relay(&self, handle: &StatementHandle, spec: &v1::QuerySpec) -> Result<Execution> {
+        let (schema, batches) = self.workers.run(spec).await?;
         let token = CancellationToken::new();
         self.running.insert(handle.id, token.clone());
         let running = Running { queries: self.running.clone(), id: handle.id };

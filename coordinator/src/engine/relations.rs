@@ -1,6 +1,7 @@
 //! The relations of a query: from names in the text to what a worker needs to read them.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
@@ -18,9 +19,13 @@ use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
-use super::{Engine, StatementHandle};
+use super::{Engine, StatementHandle, history};
 use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
+
+/// The database and name of the load history of all tables.
+static LOAD_HISTORY: LazyLock<(String, String)> =
+    LazyLock::new(|| ("system".to_owned(), "load_history".to_owned()));
 
 impl Engine {
     /// The format of files: the statement's, then the stage's, then Parquet.
@@ -49,6 +54,9 @@ impl Engine {
         let mut plans = Vec::with_capacity(query.relations.len());
         for relation in &query.relations {
             let target = match &relation.target {
+                SqlTarget::Table(name) if self.qualify(handle, name) == *LOAD_HISTORY => {
+                    RelationTarget::Rows(BASE64.encode(ipc_stream(&history::load_history(&*view)?)?))
+                }
                 SqlTarget::Table(name) => {
                     let table = self.require_table(&*view, handle, name)?;
                     let pinned = handle.pins.get(&table.id.to_string());
@@ -85,6 +93,12 @@ impl Engine {
         let text = |name: &str| function.named(name).and_then(FunctionArg::text).map(str::to_owned);
         let count = |name: &str| function.named(name).and_then(FunctionArg::count);
         let first = || function.arguments.first().and_then(|(_, value)| value.text()).map(str::to_owned);
+        if function.name == "copy_history" {
+            let name = text("table_name").or_else(first).unwrap_or_default();
+            let table = self.require_table(view, handle, &stevedore_sql::parse_table_name(&name)?)?;
+            let rows = history::copy_history(view, &table, count("result_limit"))?;
+            return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
+        }
         let location = text("location")
             .or_else(first)
             .ok_or_else(|| Error::invalid(format!("{} needs location => '@stage[/path]'", function.name)))?;
@@ -160,6 +174,7 @@ impl Engine {
             settings: handle.settings.clone().into_iter().collect(),
             traceparent: stevedore_common::telemetry::current_traceparent().unwrap_or_default(),
             parameters: handle.parameter_bytes()?.into_iter().collect(),
+            check: None,
         })
     }
 }

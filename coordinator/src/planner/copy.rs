@@ -42,13 +42,7 @@ pub async fn claim_and_plan(
     let started = Instant::now();
     let claimed = claim(replica, job, &source, plan).await?;
     let claiming = started.elapsed();
-    let rule = PackRule {
-        slots,
-        slice_bytes: scheduling.slice_bytes,
-        slice_files: scheduling.slice_files,
-        split_above_bytes: scheduling.split_above_bytes,
-    };
-    let slices: Vec<NewSlice> = pack(&claimed, rule)
+    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, slots))
         .into_iter()
         .map(|slice| NewSlice {
             bytes: slice.bytes,
@@ -80,6 +74,16 @@ pub async fn claim_and_plan(
     Ok(())
 }
 
+/// How the files of a COPY are packed.
+pub fn pack_rule(scheduling: &Scheduling, slots: u32) -> PackRule {
+    PackRule {
+        slots,
+        slice_bytes: scheduling.slice_bytes,
+        slice_files: scheduling.slice_files,
+        split_above_bytes: scheduling.split_above_bytes,
+    }
+}
+
 /// Plans slices in commands of bounded size.
 ///
 /// # Errors
@@ -106,7 +110,7 @@ pub async fn plan_slices(replica: &Replica, job: JobId, slices: Vec<NewSlice>) -
 }
 
 /// Whether parts of a file can be read, and loaded, apart.
-fn can_split(format: &FileFormat, on_error: ErrorMode, file: &FileEntry) -> bool {
+pub fn can_split(format: &FileFormat, on_error: ErrorMode, file: &FileEntry) -> bool {
     let format_allows = match format.kind {
         FormatKind::Parquet | FormatKind::Orc | FormatKind::Arrow => true,
         // A quoted CSV field may hold a record delimiter, so a border cannot be found from the middle.

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
+use iceberg::spec::{Schema, TableMetadata};
 use stevedore_common::file_format::FileFormat;
-use stevedore_common::file_identity::FileVersion;
+use stevedore_common::file_identity::{FileEntry, FileVersion};
 use stevedore_common::ids::{AttemptKey, SliceKey};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, ErrorKind, Result};
@@ -26,7 +27,7 @@ use crate::engine::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE};
 use crate::stores::{ResolvedSource, Stores, access_of};
 
 /// Most files that one query may read from stages.
-const MOST_QUERY_FILES: usize = 100_000;
+pub const MOST_QUERY_FILES: usize = 100_000;
 
 /// Text files that infer_schema looks at when it is not told how many.
 const INFERRED_TEXT_FILES: usize = 64;
@@ -157,30 +158,91 @@ async fn target(
         (None, None) => return Err(Error::internal("a job without a table has no target")),
     };
     let metadata = context.committer.load(&metadata_location).await?;
-    if metadata.current_schema_id() != job.schema_id {
-        return Err(Error::conflict(format!(
+    // The schema that the plan rests on, whatever was added meanwhile: all slices write alike, and the
+    // commit compares it with the one that is current then.
+    let schema = metadata.schema_by_id(job.schema_id).ok_or_else(|| {
+        Error::conflict(format!(
             "the columns of table '{}' changed while the statement was running",
             job.table_name
         ))
-        .hint("run the statement again"));
-    }
+        .hint("run the statement again")
+    })?;
+    let mut target = table_target(&metadata, schema, &job.table_name, field_ids)?;
+    target.data_location = format!("{}/data", metadata.location().trim_end_matches('/'));
+    target.warehouse = Some(access_of(context.stores.warehouse().spec()));
+    Ok((target, options))
+}
+
+/// A table as a worker needs to know it, without a place to write to.
+fn table_target(
+    metadata: &TableMetadata,
+    schema: &Schema,
+    name: &str,
+    field_ids: &[i32],
+) -> Result<v1::TableTarget> {
     // Refuses here what the dialect cannot hold, rather than on the worker.
-    TableSchema::from_metadata(&metadata)?;
+    TableSchema::from_iceberg(schema, metadata.properties())?;
     let json = |e: serde_json::Error| Error::internal(format!("table metadata cannot be encoded: {e}"));
-    Ok((
-        v1::TableTarget {
-            name: job.table_name.clone(),
-            table_uuid: metadata.uuid().to_string(),
-            iceberg_schema: serde_json::to_string(metadata.current_schema().as_ref()).map_err(json)?,
-            partition_spec: serde_json::to_string(metadata.default_partition_spec().as_ref())
-                .map_err(json)?,
-            properties: metadata.properties().clone(),
-            data_location: format!("{}/data", metadata.location().trim_end_matches('/')),
-            warehouse: Some(access_of(context.stores.warehouse().spec())),
-            field_ids: field_ids.clone(),
-        },
-        options,
-    ))
+    Ok(v1::TableTarget {
+        name: name.to_owned(),
+        table_uuid: metadata.uuid().to_string(),
+        iceberg_schema: serde_json::to_string(schema).map_err(json)?,
+        partition_spec: serde_json::to_string(metadata.default_partition_spec().as_ref()).map_err(json)?,
+        properties: metadata.properties().clone(),
+        data_location: String::new(),
+        warehouse: None,
+        field_ids: field_ids.to_vec(),
+    })
+}
+
+/// What is asked about the files of a COPY that is not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyQuestion {
+    /// The rows that it would reject.
+    Errors,
+    /// The rows that it would load, up to a number, or all.
+    Rows(Option<u64>),
+    /// Where its columns come from.
+    Columns,
+}
+
+/// A question about the files of a COPY, for a worker. Nothing is written.
+///
+/// # Errors
+/// Not found, when the source is gone; what the dialect cannot hold.
+pub fn copy_check(
+    view: &dyn ReadView,
+    stores: &Stores,
+    metadata: &TableMetadata,
+    table_name: &str,
+    plan: &CopyPlan,
+    files: &[FileEntry],
+    question: CopyQuestion,
+) -> Result<v1::QuerySpec> {
+    let source = stores.resolve(view, &plan.source)?;
+    let files = files
+        .iter()
+        .zip(0..)
+        .map(|(file, index)| file_task(index, &file.path, source.name_of(&file.path), &file.version))
+        .collect();
+    let (kind, rows) = match question {
+        CopyQuestion::Errors => (v1::CopyCheckKind::CheckErrors, 0),
+        CopyQuestion::Rows(most) => (v1::CopyCheckKind::CheckRows, most.unwrap_or(0)),
+        CopyQuestion::Columns => (v1::CopyCheckKind::CheckColumns, 0),
+    };
+    let check = v1::CopyCheck {
+        copy: Some(copy_files(&source, plan, files)?),
+        target: Some(table_target(metadata, metadata.current_schema(), table_name, &plan.field_ids)?),
+        kind: kind.into(),
+        rows,
+        max_records_per_file: INFERRED_RECORDS,
+    };
+    Ok(v1::QuerySpec {
+        settings: plan.settings.clone().into_iter().collect(),
+        traceparent: plan.traceparent.clone().unwrap_or_default(),
+        check: Some(check),
+        ..v1::QuerySpec::default()
+    })
 }
 
 fn copy_source(
@@ -203,6 +265,11 @@ fn copy_source(
             ..file_task(task.file.0, &file.path, &file.name, &file.version)
         });
     }
+    copy_files(&source, plan, files)
+}
+
+/// Some files as the source of a COPY.
+fn copy_files(source: &ResolvedSource, plan: &CopyPlan, files: Vec<v1::FileTask>) -> Result<v1::CopySource> {
     let (transform, relation) = plan.transform.clone().map(|t| (t.sql, t.relation)).unwrap_or_default();
     Ok(v1::CopySource {
         scan: Some(v1::StageScan {
@@ -262,6 +329,7 @@ async fn query_source(view: &dyn ReadView, stores: &Stores, plan: &QueryPlan) ->
         settings: plan.settings.clone().into_iter().collect(),
         traceparent: plan.traceparent.clone().unwrap_or_default(),
         parameters: plan.parameters.as_deref().map(decode_base64).transpose()?.into_iter().collect(),
+        check: None,
     })
 }
 

@@ -162,7 +162,7 @@ pub(crate) fn loads(table: TableId) -> Key {
 pub(crate) fn load(table: TableId, number: u64) -> Key {
     loads(table).u64(number)
 }
-/// Committed loads of a generation of a table, newest first.
+/// Ended loads of a generation of a table, newest first.
 pub(crate) fn histories(table: TableId, generation: u64) -> Key {
     Key::new(b"Jh").u64(table.0).u64(generation)
 }

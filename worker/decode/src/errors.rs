@@ -50,6 +50,50 @@ pub fn null_value(number: usize, name: &str, ty: &SqlType) -> String {
     format!("NULL is not allowed for column {number} ({name} {ty} NOT NULL)")
 }
 
+/// What a message says, part by part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// The value, as shown.
+    pub value: Option<&'a str>,
+    /// The name and type of the column, as in `b INT`.
+    pub column: Option<&'a str>,
+    /// What is wrong with it.
+    pub reason: &'a str,
+}
+
+/// Takes a message of this module apart; of any other it is all reason.
+pub fn parts(message: &str) -> Parts<'_> {
+    // JSON elements are named by their number first.
+    let message = match message.strip_prefix("element ").and_then(|rest| rest.split_once(": ")) {
+        Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => rest,
+        _ => message,
+    };
+    let column_of = |target: &'_ str| -> Option<(usize, usize)> {
+        let open = target.strip_prefix("column ")?.find(" (")? + "column ".len() + 2;
+        target.ends_with(')').then(|| (open, target.len() - 1))
+    };
+    if let Some(target) = message.strip_prefix("NULL is not allowed for ") {
+        let column = column_of(target).and_then(|(from, to)| target.get(from..to));
+        let column = column.map(|column| column.strip_suffix(" NOT NULL").unwrap_or(column));
+        return Parts { value: None, column, reason: "NULL is not allowed" };
+    }
+    let Some(rest) = message.strip_prefix("invalid value '") else {
+        return Parts { value: None, column: None, reason: message };
+    };
+    // The value may hold anything, so the border is the first that a column or a type follows.
+    for (end, border) in rest.match_indices("' for ") {
+        let (value, target) = (rest.get(..end), rest.get(end + border.len()..).unwrap_or_default());
+        let Some((target, reason)) = target.split_once(": ") else { continue };
+        if let Some((from, to)) = column_of(target) {
+            return Parts { value, column: target.get(from..to), reason };
+        }
+        if SqlType::parse(target).is_ok() {
+            return Parts { value, column: None, reason };
+        }
+    }
+    Parts { value: None, column: None, reason: message }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +108,23 @@ mod tests {
         let long = "é".repeat(300);
         assert_eq!(cut(&long), format!("{}…", "é".repeat(100)));
         assert_eq!(cut(&"x".repeat(100)), "x".repeat(100));
+    }
+
+    #[test]
+    fn a_message_is_taken_apart_into_what_it_was_made_of() {
+        let ty = SqlType::Decimal(10, 2);
+        for value in ["b", "it's for column 3", "x' for y: z", ""] {
+            let message = invalid_value(value, 2, "a b", &ty, "invalid digit: no");
+            let expected =
+                Parts { value: Some(value), column: Some("a b DECIMAL(10, 2)"), reason: "invalid digit: no" };
+            assert_eq!(parts(&message), expected);
+            assert_eq!(parts(&format!("element 17: {message}")), expected);
+        }
+        let expected = Parts { value: None, column: Some("b INT"), reason: "NULL is not allowed" };
+        assert_eq!(parts(&null_value(2, "b", &SqlType::Int32)), expected);
+        let expected = Parts { value: Some("b"), column: None, reason: "invalid digit" };
+        assert_eq!(parts("invalid value 'b' for INT: invalid digit"), expected);
+        let other = "expected 2 fields, found 3";
+        assert_eq!(parts(other), Parts { value: None, column: None, reason: other });
     }
 }

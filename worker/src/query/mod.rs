@@ -22,7 +22,7 @@ mod variant_coercion;
 mod deletes;
 mod field_ids;
 mod manifests;
-mod normalize;
+pub(crate) mod normalize;
 pub(crate) mod row_filter;
 mod runtime;
 #[cfg(test)]

@@ -47,6 +47,21 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// What users call a file.
+    pub(super) fn name(&self, file: usize) -> &str {
+        self.files.get(file).map_or("", |file| file.name.as_str())
+    }
+
+    /// Whether rows are found by the line they begin at.
+    pub(super) fn has_lines(&self) -> bool {
+        self.transform.spec().format.kind.is_text()
+    }
+
+    /// Reads all files, in order.
+    pub(super) fn read_all(&self, consumer: Consumer) -> BoxStream<'static, (usize, Result<Ready>)> {
+        self.read(0..self.files.len(), consumer)
+    }
+
     /// Reads some of the files, in order. Places are those among all files.
     pub(super) fn read(
         &self,
@@ -123,6 +138,14 @@ pub(super) fn state_of(states: &mut [FileState], index: usize) -> Result<&mut Fi
     states.get_mut(index).ok_or_else(|| Error::internal("an event of a file that is not read"))
 }
 
+/// What there is to load the files of a slice with.
+pub(super) enum Prepared {
+    /// All that it takes.
+    Input(Input),
+    /// No file says what its columns are; why, for each that has bytes.
+    Unreadable(Vec<(usize, Error)>),
+}
+
 /// What the columns of a slice's files are.
 enum SourceColumns {
     Known(Vec<(String, SqlType)>),
@@ -143,14 +166,10 @@ impl SliceRunner {
     ) -> Result<Vec<FileReport>, SliceFailure> {
         let scan = source.scan.as_ref().ok_or_else(|| missing("its files"))?;
         let mut policy = ErrorPolicy::new(source.on_error.as_ref());
-        let access = scan.storage.as_ref().ok_or_else(|| missing("the store of its files"))?;
-        let store = self.stores.get(&storage_spec(access)?)?;
-        let format: FileFormat = serde_json::from_str(&scan.file_format)
-            .map_err(|e| Error::internal(format!("the file format of a slice is not readable: {e}")))?;
         let mut states: Vec<FileState> = scan.files.iter().map(FileState::new).collect();
-        let source_columns = match self.source_columns(source, scan, &store, &format).await? {
-            SourceColumns::Known(columns) => columns,
-            SourceColumns::Unreadable(errors) => {
+        let input = match self.prepare(source, target, table, settings, None).await? {
+            Prepared::Input(input) => input,
+            Prepared::Unreadable(errors) => {
                 states.iter_mut().for_each(|file| file.whole = true);
                 for (index, error) in errors {
                     let file = state_of(&mut states, index)?;
@@ -161,6 +180,37 @@ impl SliceRunner {
                 SliceCounters::add(&counters.files_done, states.len() as u64);
                 return Ok(states.iter().map(FileState::report).collect());
             }
+        };
+        match SkipRule::of(source.on_error.as_ref()) {
+            Some(rule) => whole_files::load(&input, rule, &mut states, sink, counters).await?,
+            None => load_rows(&input, &mut policy, &mut states, sink, counters).await?,
+        }
+        Ok(states.iter().map(FileState::report).collect())
+    }
+
+    /// The store and format of some files.
+    pub(super) fn source_of(&self, scan: &StageScan) -> Result<(Store, FileFormat)> {
+        let access = scan.storage.as_ref().ok_or_else(|| missing("the store of its files"))?;
+        let store = self.stores.get(&storage_spec(access)?)?;
+        let format = serde_json::from_str(&scan.file_format)
+            .map_err(|e| Error::internal(format!("the file format of a slice is not readable: {e}")))?;
+        Ok((store, format))
+    }
+
+    /// Compiles what turns the files of a COPY into rows of its table, in batches of `batch_rows` at most.
+    pub(super) async fn prepare(
+        &self,
+        source: &CopySource,
+        target: &TableTarget,
+        table: &TableSchema,
+        settings: &HashMap<String, String>,
+        batch_rows: Option<usize>,
+    ) -> Result<Prepared, SliceFailure> {
+        let scan = source.scan.as_ref().ok_or_else(|| missing("its files"))?;
+        let (store, format) = self.source_of(scan)?;
+        let source_columns = match self.source_columns(source, scan, &store, &format).await? {
+            SourceColumns::Known(columns) => columns,
+            SourceColumns::Unreadable(errors) => return Ok(Prepared::Unreadable(errors)),
         };
         let request = TransformRequest {
             format: &format,
@@ -173,12 +223,11 @@ impl SliceRunner {
             settings,
             disable_variant_check: source.disable_variant_check,
         };
-        let input = self.input(scan, store, Transform::compile(&self.engine, request).await?);
-        match SkipRule::of(source.on_error.as_ref()) {
-            Some(rule) => whole_files::load(&input, rule, &mut states, sink, counters).await?,
-            None => load_rows(&input, &mut policy, &mut states, sink, counters).await?,
+        let mut transform = Transform::compile(&self.engine, request).await?;
+        if let Some(rows) = batch_rows {
+            transform = transform.with_batch_rows(rows);
         }
-        Ok(states.iter().map(FileState::report).collect())
+        Ok(Prepared::Input(self.input(scan, store, transform)))
     }
 
     pub(super) fn input(&self, scan: &StageScan, store: Store, transform: Transform) -> Input {

@@ -8,6 +8,7 @@
 //! or was cancelled (they are removed, best effort; the sweep finds the rest), load a row of a file that
 //! it reports as left out. A bad row is counted or fails the slice, as ON_ERROR has it.
 
+mod check;
 mod copy;
 mod errors;
 mod insert;
@@ -30,6 +31,7 @@ use stevedore_proto::v1::slice_spec::Source;
 use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTarget, UnloadSource};
 use tokio_util::sync::CancellationToken;
 
+pub use check::Checked;
 pub use report::SliceReport;
 pub use stage_files::StageFiles;
 

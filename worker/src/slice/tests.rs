@@ -8,12 +8,14 @@ use std::path::Path;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::StreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
 use stevedore_proto::v1::{
-    CopySource, ErrorMode, FileOutcome, FileTask, OnError, QuerySpec, StageScan, StorageAccess,
+    CopyCheck, CopyCheckKind, CopySource, ErrorMode, FileOutcome, FileTask, OnError, QuerySpec, StageScan,
+    StorageAccess,
 };
 
 use super::*;
@@ -57,8 +59,13 @@ impl Fixture {
             stages: stages.clone(),
         })
         .unwrap();
-        let runner =
-            SliceRunner { engine: Arc::new(engine), stores, resources, encoders: Encoders::new(2), stages };
+        let runner = SliceRunner {
+            engine: Arc::new(engine),
+            stores,
+            resources,
+            encoders: Encoders::new(2, 64 << 20),
+            stages,
+        };
         let columns = vec![
             column("id", "TINYINT", None),
             column("name", "VARCHAR", None),
@@ -273,5 +280,73 @@ async fn a_cancelled_slice_leaves_no_file() {
     let failure = fixture.runner.run(spec, Arc::default(), cancel).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Cancelled);
     assert!(!failure.permanent);
+    assert!(fixture.data_files().is_empty());
+}
+
+/// The rows that a check answers, each as `a|b|c`; the last one may be the error that ended them.
+async fn checked(fixture: &Fixture, kind: CopyCheckKind, rows: u64, files: Vec<FileTask>) -> Vec<String> {
+    let spec = fixture.copy(files, "", ErrorMode::Abort);
+    let Some(Source::Copy(copy)) = spec.source else { unreachable!() };
+    let target = TableTarget { warehouse: None, data_location: String::new(), ..fixture.target(&[1, 2]) };
+    let check = CopyCheck {
+        copy: Some(copy),
+        target: Some(target),
+        kind: kind.into(),
+        rows,
+        max_records_per_file: 10,
+    };
+    let announced = SliceRunner::check_schema(&check).unwrap();
+    let (schema, mut stream) = fixture.runner.check(&check, &HashMap::new()).await.unwrap();
+    assert_eq!(schema, announced);
+    let mut answer = Vec::new();
+    while let Some(batch) = stream.next().await {
+        match batch {
+            Ok(batch) => {
+                assert_eq!(batch.schema(), schema);
+                answer.extend((0..batch.num_rows()).map(|row| {
+                    let texts: Vec<String> = batch.columns().iter().map(|c| text(c, row)).collect();
+                    texts.join("|")
+                }));
+            }
+            Err(error) => answer.push(error.to_string()),
+        }
+    }
+    answer
+}
+
+#[tokio::test]
+async fn a_check_answers_errors_rows_and_columns_and_writes_nothing() {
+    let fixture = Fixture::new();
+    let files = || {
+        vec![
+            fixture.file(0, "a.csv", "1,one\n2,two\nx,three\n,four\n5,five\n"),
+            fixture.file(1, "b.csv", "6,six\n700,seven\n"),
+        ]
+    };
+    assert_eq!(
+        checked(&fixture, CopyCheckKind::CheckErrors, 0, files()).await,
+        [
+            "a.csv|3|3|id|x|invalid digit",
+            "a.csv|4|4|id|NULL|NULL is not allowed",
+            "b.csv|2|2|id|700|out of range"
+        ]
+    );
+    // As many rows as are wanted, however it goes on; defaults are filled in.
+    assert_eq!(checked(&fixture, CopyCheckKind::CheckRows, 2, files()).await, ["1|one|42", "2|two|42"]);
+    let three = checked(&fixture, CopyCheckKind::CheckRows, 3, files()).await;
+    assert_eq!(three.len(), 1, "{three:?}");
+    assert!(three[0].starts_with("file 'a.csv', line 3: invalid value 'x' for column 1"), "{three:?}");
+    let good = || vec![fixture.file(0, "c.csv", "1,one\n2,two\n"), fixture.file(1, "d.csv", "3,three\n")];
+    let all = ["1|one|42", "2|two|42", "3|three|42"];
+    assert_eq!(checked(&fixture, CopyCheckKind::CheckRows, 0, good()).await, all);
+    assert_eq!(checked(&fixture, CopyCheckKind::CheckRows, 3, good()).await, all);
+    assert_eq!(
+        checked(&fixture, CopyCheckKind::CheckColumns, 0, good()).await,
+        [
+            "id|TINYINT|$1|BIGINT|cast|NULL",
+            "name|VARCHAR|$2|VARCHAR|same|NULL",
+            "more|BIGINT UNSIGNED|40 + 2|NULL|default|NULL"
+        ]
+    );
     assert!(fixture.data_files().is_empty());
 }

@@ -105,6 +105,13 @@ impl Transform {
         &self.spec
     }
 
+    /// The same with batches of so many decoded rows, if they were larger.
+    #[must_use]
+    pub fn with_batch_rows(mut self, rows: usize) -> Self {
+        self.spec.batch_rows = self.spec.batch_rows.min(rows.max(1));
+        self
+    }
+
     /// The schema of the batches: every column of the table, with field ids.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

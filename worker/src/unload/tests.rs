@@ -35,8 +35,7 @@ fn csv() -> FileFormat {
 
 #[test]
 fn csv_quotes_what_would_be_read_as_something_else() {
-    let lines =
-        "1,plain,1.5,00ff\n-2,\"a,\"\"b\"\"\n\",NaN,\"\"\n\\N,\"\",inf,61\n4,\"\\N\",0.0,62\n5,\\N,-1e300,63\n";
+    let lines = "1,plain,1.5,00ff\n-2,\"a,\"\"b\"\"\n\",NaN,\"\"\n\\N,\"\",inf,61\n4,\"\\N\",0.0,62\n5,\\N,-1e300,63\n";
     assert_eq!(encoded(&csv()).unwrap(), lines);
 }
 

@@ -23,6 +23,19 @@ pub struct CopyInto {
     pub file_format: Option<FileFormatRef>,
     /// The options that the statement sets.
     pub options: CopyOptions,
+    /// VALIDATION_MODE: nothing is loaded.
+    pub validation: Option<ValidationMode>,
+}
+
+/// VALIDATION_MODE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ValidationMode {
+    /// RETURN_ERRORS: the rows that would be rejected, of the files that would be loaded.
+    ReturnErrors,
+    /// RETURN_ALL_ERRORS: also of those that were loaded before.
+    ReturnAllErrors,
+    /// RETURN_n_ROWS: the first rows as they would be loaded, or the first error; RETURN_ROWS: all rows.
+    ReturnRows(Option<u64>),
 }
 
 impl CopyInto {

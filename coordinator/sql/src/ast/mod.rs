@@ -12,7 +12,7 @@ mod stage;
 mod table;
 mod unload;
 
-pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError};
+pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
@@ -27,7 +27,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use stevedore_common::Error;
 use stevedore_common::file_format::FileFormat;
-use stevedore_common::schema::Column;
+use stevedore_common::schema::{Column, ColumnChange};
 
 use crate::connection::ConnectionOptions;
 
@@ -126,12 +126,57 @@ pub enum Statement {
         /// The table.
         table: ObjectRef,
     },
+    /// UNDROP TABLE.
+    UndropTable {
+        /// The table.
+        table: ObjectRef,
+    },
+    /// RENAME TABLE, ALTER TABLE RENAME TO.
+    RenameTable {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// Its new name; without a database it stays where it is.
+        to: ObjectRef,
+    },
+    /// ALTER TABLE DROP COLUMN.
+    AlterTableDropColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column.
+        column: String,
+    },
+    /// ALTER TABLE RENAME COLUMN.
+    AlterTableRenameColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column.
+        column: String,
+        /// Its new name.
+        to: String,
+    },
+    /// ALTER TABLE MODIFY COLUMN.
+    AlterTableModifyColumns {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// What changes, at least one.
+        changes: Vec<ColumnChange>,
+    },
     /// ALTER TABLE ADD COLUMN.
     AlterTableAddColumn {
         /// The table.
         table: ObjectRef,
         /// ALTER TABLE IF EXISTS.
         if_exists: bool,
+        /// ADD COLUMN IF NOT EXISTS.
+        if_not_exists: bool,
         /// The column, with id 0.
         column: Column,
     },
@@ -239,6 +284,13 @@ pub enum Statement {
         /// EXPLAIN VERBOSE.
         verbose: bool,
     },
+    /// EXPLAIN COPY INTO a table.
+    ExplainCopy {
+        /// The statement, as far as it could be read.
+        copy: Box<CopyInto>,
+        /// What is wrong with its options, all of it.
+        problems: Vec<Error>,
+    },
     /// SET.
     Set {
         /// The setting, in lower case.
@@ -278,6 +330,11 @@ impl Statement {
             Self::ShowTables { .. } => "SHOW TABLES",
             Self::ShowColumns { .. } => "SHOW COLUMNS",
             Self::ShowCreateTable { .. } => "SHOW CREATE TABLE",
+            Self::UndropTable { .. } => "UNDROP TABLE",
+            Self::RenameTable { .. } => "RENAME TABLE",
+            Self::AlterTableDropColumn { .. } => "ALTER TABLE DROP COLUMN",
+            Self::AlterTableRenameColumn { .. } => "ALTER TABLE RENAME COLUMN",
+            Self::AlterTableModifyColumns { .. } => "ALTER TABLE MODIFY COLUMN",
             Self::AlterTableAddColumn { .. } => "ALTER TABLE ADD COLUMN",
             Self::AlterTableSetOptions { .. } => "ALTER TABLE SET OPTIONS",
             Self::CreateConnection { .. } => "CREATE CONNECTION",
@@ -303,6 +360,7 @@ impl Statement {
             Self::Insert(_) => "INSERT INTO",
             Self::Query(_) => "SELECT",
             Self::Explain { .. } => "EXPLAIN",
+            Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
             Self::ShowSettings { .. } => "SHOW SETTINGS",
@@ -318,7 +376,7 @@ impl Statement {
             Self::Insert(insert) => insert.source.query().parameters,
             Self::Unload(unload) => unload.query.parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
-            Self::CopyIntoTable(copy) => match &copy.source {
+            Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {
                 CopySource::Location(_) => 0,
                 CopySource::Transform(transform) => transform.parameters,
             },

@@ -56,6 +56,13 @@ pub(crate) fn parse_statement(text: &str, tokens: &[Token]) -> Result<Statement>
     Ok(statement)
 }
 
+/// Reads `[database.]name`, and nothing more.
+pub(crate) fn read_object_ref(text: &str, tokens: &[Token]) -> Result<ObjectRef> {
+    let mut parser = Parser { text, tokens, pos: 0 };
+    let name = parser.object_ref("the name of a table")?;
+    if parser.at_end() { Ok(name) } else { Err(parser.expected("the end of the name")) }
+}
+
 /// What an error shows of an unexpected token: nothing that may hold a secret.
 pub(crate) fn shown(token: &Token, text: &str) -> String {
     match &token.tok {
@@ -329,6 +336,11 @@ impl<'a> Parser<'a> {
                 self.eat_kw("TABLE");
                 Ok(Statement::TruncateTable { table: self.object_ref("the name of a table")? })
             }
+            "UNDROP" if self.is_kw_at(1, "TABLE") => {
+                self.pos += 2;
+                Ok(Statement::UndropTable { table: self.object_ref("the name of a table")? })
+            }
+            "RENAME" if self.is_kw_at(1, "TABLE") => self.rename_table(),
             "INSERT" | "REPLACE" => self.insert(),
             "COPY" => self.copy(),
             "LIST" | "LS" => {
@@ -384,6 +396,9 @@ impl<'a> Parser<'a> {
             Some(Tok::Word(word))
                 if !["SELECT", "WITH", "VALUES"].iter().any(|w| w.eq_ignore_ascii_case(word)) =>
             {
+                if word.eq_ignore_ascii_case("COPY") && !analyze && !verbose {
+                    return self.explain_copy();
+                }
                 if ["COPY", "INSERT", "DELETE", "UPDATE", "MERGE", "REPLACE", "CREATE"]
                     .iter()
                     .any(|w| w.eq_ignore_ascii_case(word))

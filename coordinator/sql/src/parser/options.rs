@@ -352,7 +352,13 @@ impl<'a> Parser<'a> {
                     Error::not_supported("the option SPLIT_SIZE").hint("large files are split by themselves"),
                 );
             }
-            "VALIDATION_MODE" | "SCHEMA_EVOLUTION" | "ON_CHANGE" => {
+            "VALIDATION_MODE" => {
+                return unsupported(
+                    Error::invalid("VALIDATION_MODE cannot be one of COPY_OPTIONS")
+                        .hint("write it in the COPY INTO whose files are to be checked"),
+                );
+            }
+            "SCHEMA_EVOLUTION" | "ON_CHANGE" => {
                 return unsupported(Error::not_supported_yet(format!("the option {name} of COPY INTO")));
             }
             "ON_ERROR"
@@ -363,10 +369,11 @@ impl<'a> Parser<'a> {
             | "COLUMN_MATCH_MODE"
             | "DISABLE_VARIANT_CHECK" => {}
             other => {
-                return unsupported(
-                    Error::invalid(format!("COPY INTO a table has no option {other}"))
-                        .hint(format!("allowed: FILES, PATTERN, FILE_FORMAT, CONNECTION, {COPY_OPTIONS}")),
-                );
+                return unsupported(Error::invalid(format!("COPY INTO a table has no option {other}")).hint(
+                    format!(
+                        "allowed: FILES, PATTERN, FILE_FORMAT, CONNECTION, VALIDATION_MODE, {COPY_OPTIONS}"
+                    ),
+                ));
             }
         }
         let value_token = self.peek();
@@ -494,12 +501,8 @@ impl Parser<'_> {
         for pair in pairs.iter().filter(|pair| pair.name != "STORAGE_TYPE") {
             keys.extend(self.secret_pairs(std::slice::from_ref(pair))?);
             // One key at a time more, so that an error points at the key that brought it.
-            let so_far = ConnectionOptions::from_pairs(storage_type, keys.iter().cloned());
-            if let Err(error) = so_far
-                && !error.message().contains(" needs ")
-            {
-                return Err(self.at_token(error, Some(pair.token)));
-            }
+            ConnectionOptions::of_keys(storage_type, keys.iter().cloned())
+                .map_err(|e| self.at_token(e, Some(pair.token)))?;
         }
         let options =
             ConnectionOptions::from_pairs(storage_type, keys).map_err(|e| self.at_token(e, name_token))?;

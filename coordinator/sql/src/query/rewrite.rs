@@ -19,18 +19,10 @@ use super::prepare::{PATH, Prepared, STAGE, TYPE};
 use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSource, TableFunction};
 
 /// Table functions of the dialect.
-const OWN_FUNCTIONS: &[&str] = &["list_stage", "infer_schema", "inspect_parquet"];
+const OWN_FUNCTIONS: &[&str] = &["list_stage", "infer_schema", "inspect_parquet", "copy_history"];
 /// Table functions that the dialect has and nobody answers yet.
-const LATER_FUNCTIONS: &[&str] = &[
-    "copy_history",
-    "stream_status",
-    "task_history",
-    "flatten",
-    "numbers",
-    "fuse_snapshot",
-    "fuse_segment",
-    "fuse_block",
-];
+const LATER_FUNCTIONS: &[&str] =
+    &["stream_status", "task_history", "flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
 /// Table functions of the worker's engine.
 const ENGINE_FUNCTIONS: &[&str] = &["range", "generate_series", "unnest"];
 
@@ -232,7 +224,10 @@ impl Rewriter {
         }
         if !OWN_FUNCTIONS.contains(&function.as_str()) {
             return Err(Error::invalid(format!("unknown table function '{function}'"))
-                .hint("known are list_stage, infer_schema, inspect_parquet, range, generate_series, unnest")
+                .hint(
+                    "known are list_stage, infer_schema, inspect_parquet, copy_history, range, generate_series, \
+                     unnest",
+                )
                 .at(line, column));
         }
         let mut arguments: Vec<(Option<String>, FunctionArg)> = Vec::new();

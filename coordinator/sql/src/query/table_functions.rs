@@ -14,6 +14,8 @@ type Arguments = [(Option<String>, FunctionArg)];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Text,
+    /// `[database.]table`.
+    Table,
     /// `@stage/path`.
     Stage,
     /// `@stage/path` or a URL.
@@ -52,6 +54,11 @@ fn signature(function: &str) -> Signature {
             by_place: true,
             example: "inspect_parquet('@stage/file.parquet')",
         },
+        "copy_history" => Signature {
+            arguments: &[("table_name", Holds::Table), ("result_limit", Holds::Count)],
+            by_place: true,
+            example: "copy_history('t') or copy_history('database.t', result_limit => 1000)",
+        },
         _ => Signature {
             arguments: &[("location", Holds::Stage), ("pattern", Holds::Pattern)],
             by_place: false,
@@ -73,7 +80,8 @@ pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
             Some(name) => name,
             None if signature.by_place && place == 0 => first,
             None if signature.by_place => {
-                return Err(Error::invalid(format!("{function} takes one file"))
+                let what = if first == "location" { "file" } else { "table" };
+                return Err(Error::invalid(format!("{function} takes one {what}"))
                     .hint(format!("write {}", signature.example)));
             }
             None => {
@@ -93,8 +101,8 @@ pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
     if has_first {
         return Ok(());
     }
-    Err(Error::invalid(format!("{function} needs location => '@stage/path'"))
-        .hint(format!("write {}", signature.example)))
+    let needed = if first == "location" { "location => '@stage/path'" } else { "the name of a table" };
+    Err(Error::invalid(format!("{function} needs {needed}")).hint(format!("write {}", signature.example)))
 }
 
 fn check_value(
@@ -113,6 +121,9 @@ fn check_value(
     let text =
         value.text().ok_or_else(|| Error::invalid(format!("{name} of {function} must be a string")))?;
     match holds {
+        Holds::Table => crate::parse_table_name(text)
+            .map(|_| ())
+            .map_err(|e| Error::invalid(format!("{name} of {function} names no table: {}", e.message()))),
         Holds::Pattern => crate::pattern::compile(text).map(|_| ()),
         Holds::Stage | Holds::Location if crate::lexer::at_of_string(text).is_some() => Ok(()),
         Holds::Location if text.contains("://") => StorageType::of_uri(text).map(|_| ()),

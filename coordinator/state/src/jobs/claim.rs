@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use stevedore_common::Error;
+use stevedore_common::file_identity::{FileEntry, FileVersion, StoreIdentity};
 use stevedore_common::ids::{FileIndex, JobId};
+use stevedore_common::{Error, Result};
 
 use crate::apply::{Outcome, Transaction, refuse};
+use crate::catalog::Table;
 use crate::command::ListedFile;
 use crate::jobs::create::{put, require, require_spec, wrong_phase};
-use crate::jobs::{
-    self, Job, JobFile, JobPhase, JobSpec, MAX_ALREADY_LOADED_NAMES, SkipReason, SkippedFiles,
-};
+use crate::jobs::{self, Job, JobFile, JobPhase, MAX_ALREADY_LOADED_NAMES, SkipReason, SkippedFiles};
 use crate::keys;
-use crate::ledger::{Claim, LedgerEntry, LoadVerdict, resolve};
+use crate::ledger::{Claim, LedgerEntry, LoadVerdict, ledger_entry, resolve};
 use crate::result::{ClaimOutcome, CommandResult};
+use crate::view::ReadView;
 
 const MAX_PATH_BYTES: usize = 8 * 1024;
 
@@ -61,7 +62,9 @@ pub(crate) fn claim(
                 Ok(found)
             }
         })?;
-        let outcome = decide(&job, &spec, &entry, file);
+        let own = entry.claims.iter().find(|claim| claim.job == id).map(|claim| claim.file);
+        let rule = ClaimRule { force: spec.force, max_files: spec.max_files };
+        let outcome = decide(own, rule, job.files, &entry, &file.version);
         match outcome {
             ClaimOutcome::Claimed(index) if index.0 < job.files => repin(txn, id, index, file)?,
             ClaimOutcome::Claimed(index) => {
@@ -96,17 +99,49 @@ pub(crate) fn claim(
     Ok(CommandResult::Claims(outcomes))
 }
 
-/// What becomes of a file, given what its ledger entry means.
-fn decide(job: &Job, spec: &JobSpec, entry: &LedgerEntry, file: &ListedFile) -> ClaimOutcome {
-    if let Some(own) = entry.claims.iter().find(|claim| claim.job == job.id) {
-        return ClaimOutcome::Claimed(own.file);
+/// What a COPY says about the files that it may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClaimRule {
+    /// FORCE.
+    pub force: bool,
+    /// MAX_FILES.
+    pub max_files: Option<u32>,
+}
+
+/// What would become of a listed file if a COPY that has taken `taken` files claimed it now.
+///
+/// # Errors
+/// Storage.
+pub fn preview_claim(
+    view: &dyn ReadView,
+    table: &Table,
+    store: &StoreIdentity,
+    file: &FileEntry,
+    rule: ClaimRule,
+    taken: u32,
+) -> Result<ClaimOutcome> {
+    let entry = ledger_entry(view, table, store, &file.path)?;
+    Ok(decide(None, rule, taken, &entry, &file.version))
+}
+
+/// What becomes of a file that the job itself has claimed as `own`, or not yet, given what its ledger entry
+/// means and how many files the job has taken.
+fn decide(
+    own: Option<FileIndex>,
+    rule: ClaimRule,
+    taken: u32,
+    entry: &LedgerEntry,
+    version: &FileVersion,
+) -> ClaimOutcome {
+    if let Some(own) = own {
+        return ClaimOutcome::Claimed(own);
     }
-    if file.version.size == 0 {
+    if version.size == 0 {
         return ClaimOutcome::Empty;
     }
     // FORCE loads whatever the ledger says, and puts its claim beside what is there.
-    if !spec.force {
-        match entry.loaded_by.as_ref().map(|loaded| loaded.verdict(&file.version)) {
+    if !rule.force {
+        match entry.loaded_by.as_ref().map(|loaded| loaded.verdict(version)) {
             Some(LoadVerdict::Same) => return ClaimOutcome::AlreadyLoaded,
             Some(LoadVerdict::Changed) => return ClaimOutcome::Changed,
             Some(LoadVerdict::New) | None => {}
@@ -115,10 +150,10 @@ fn decide(job: &Job, spec: &JobSpec, entry: &LedgerEntry, file: &ListedFile) -> 
             return ClaimOutcome::ClaimedBy(other.job);
         }
     }
-    if spec.max_files.is_some_and(|max| job.files >= max) {
+    if rule.max_files.is_some_and(|max| taken >= max) {
         return ClaimOutcome::OverMaxFiles;
     }
-    ClaimOutcome::Claimed(FileIndex(job.files))
+    ClaimOutcome::Claimed(FileIndex(taken))
 }
 
 /// Takes over the version of a newer listing, as long as no slice has been made of the older one.

@@ -15,7 +15,6 @@ use crate::command::{JobCommit, TableCommit};
 use crate::jobs::create::{put, require, require_spec, wrong_phase};
 use crate::jobs::end::{abort, leave_loading};
 use crate::jobs::{Job, JobKind, JobPhase, JobSpec};
-use crate::keys;
 use crate::result::{CommandResult, CommitOutcome, CommitSummary};
 
 pub(crate) fn begin(txn: &mut Transaction<'_>, id: JobId) -> Outcome<CommandResult> {
@@ -167,9 +166,6 @@ fn finish(
         CommitSummary { table: job.table, snapshot_id, rows: job.rows, committed_on_ms: txn.now_ms };
     job.committed = Some(summary.clone());
     job.commit_number = txn.count(|counters| next(&mut counters.commits))?;
-    if let Some(table) = job.table.filter(|_| job.files > 0) {
-        txn.put(keys::history(table, job.ledger_generation, job.number), &job.id)?;
-    }
     let phase = if spec.purge && job.files > 0 { JobPhase::Purging } else { JobPhase::Committed };
     leave_loading(txn, job, phase)?;
     Ok(summary)

@@ -50,6 +50,10 @@ pub(crate) fn leave_loading(txn: &mut Transaction<'_>, job: &mut Job, phase: Job
     job.ended_on_ms = Some(txn.now_ms);
     if let Some(table) = job.table {
         txn.delete(keys::load(table, job.number));
+        // Also a load that took nothing has listed files and can say why it left them.
+        if job.kind == JobKind::Copy {
+            txn.put(keys::history(table, job.ledger_generation, job.number), &job.id)?;
+        }
     }
     if job.files == 0 {
         job.settled = true;

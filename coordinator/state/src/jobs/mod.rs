@@ -11,6 +11,7 @@ pub(crate) mod claim;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod end;
+mod history;
 pub(crate) mod lease;
 pub(crate) mod plan;
 pub(crate) mod purge;
@@ -28,6 +29,8 @@ use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, Work
 
 use crate::result::CommitSummary;
 
+pub use claim::{ClaimRule, preview_claim};
+pub use history::*;
 pub use read::*;
 
 /// Failures of a slice after which it is cut into its files, or its only file aborts the job.

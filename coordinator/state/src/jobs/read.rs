@@ -7,7 +7,6 @@ use stevedore_common::clock::UnixMillis;
 use stevedore_common::ids::{FileIndex, JobId, SliceIndex, SliceKey, TableId};
 use stevedore_common::{Error, Result};
 
-use crate::catalog;
 use crate::jobs::{
     FileOutcome, FilePart, FileReport, FileStatus, FileStatusKind, Job, JobFile, JobSpec, SkippedFiles,
     Slice, SliceFile, SliceState,
@@ -405,59 +404,4 @@ pub fn purgeable_files(
         .filter(|status| status.status == FileStatusKind::Loaded && status.purge.is_none())
         .collect();
     Ok((files, next))
-}
-
-/// A file in the load history of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryEntry {
-    /// The job.
-    pub job: JobId,
-    /// Its number.
-    pub job_number: u64,
-    /// When it committed.
-    pub loaded_on_ms: i64,
-    /// The file.
-    pub file: FileStatus,
-}
-
-/// The files loaded into a table since it was created or truncated, newest job first, as far as
-/// the jobs' details are kept. `after`: the job's number and the file of the last entry read.
-///
-/// # Errors
-/// Storage.
-pub fn load_history(
-    view: &dyn ReadView,
-    table: TableId,
-    after: Option<(u64, FileIndex)>,
-    limit: usize,
-) -> Result<Vec<HistoryEntry>> {
-    let Some(table) = catalog::table_by_id(view, table)? else { return Ok(Vec::new()) };
-    let prefix = keys::histories(table.id, table.ledger_generation);
-    let mut entries = Vec::new();
-    let mut file_after = after.map(|(_, file)| file);
-    // The job of `after` is read again, from its next file on.
-    let mut job_after =
-        after.map(|(number, _)| keys::history(table.id, table.ledger_generation, number.saturating_add(1)));
-    while entries.len() < limit {
-        let Some((key, value)) = view.scan(&prefix, job_after.as_deref(), 1)?.pop() else { break };
-        let Some(job) = job(view, keys::decode(&key, &value)?)? else { break };
-        loop {
-            let page = file_statuses(view, &job, file_after, limit.min(1000))?;
-            let Some(last) = page.last() else { break };
-            file_after = Some(last.file);
-            entries.extend(page.into_iter().map(|file| HistoryEntry {
-                job: job.id,
-                job_number: job.number,
-                loaded_on_ms: job.committed.as_ref().map_or(0, |summary| summary.committed_on_ms),
-                file,
-            }));
-            if entries.len() >= limit {
-                break;
-            }
-        }
-        file_after = None;
-        job_after = Some(keys::history(table.id, table.ledger_generation, job.number));
-    }
-    entries.truncate(limit);
-    Ok(entries)
 }

@@ -266,3 +266,51 @@ fn an_idempotency_key_finds_the_job_of_the_first_call() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.message().contains("'k'"), "{error}");
 }
+
+#[test]
+fn a_preview_says_what_a_claim_would_and_changes_nothing() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let one = world.copy(1, table);
+    world.claim(one, &["a", "b"]);
+    world.load(one);
+    let holder = world.copy(2, table);
+    world.claim(holder, &["held"]);
+    let files = vec![
+        listed("a", 1),
+        listed("b", 2),
+        listed("held", 1),
+        ListedFile { version: FileVersion { size: 0, ..version(1) }, ..listed("empty", 1) },
+        listed("c", 1),
+        listed("d", 1),
+    ];
+    let record = read::table_by_id(&world.state, table).unwrap().unwrap();
+    for (number, rule) in [
+        ClaimRule::default(),
+        ClaimRule { force: true, max_files: None },
+        ClaimRule { force: false, max_files: Some(1) },
+        ClaimRule { force: true, max_files: Some(2) },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut taken = 0;
+        let before: Vec<_> = world.state.pairs().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+        let preview: Vec<ClaimOutcome> = files
+            .iter()
+            .map(|file| {
+                let entry = FileEntry { path: file.path.clone(), version: file.version.clone() };
+                let outcome = preview_claim(&world.state, &record, &store(), &entry, rule, taken).unwrap();
+                taken += u32::from(matches!(outcome, ClaimOutcome::Claimed(_)));
+                outcome
+            })
+            .collect();
+        let after: Vec<_> = world.state.pairs().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+        assert_eq!(before, after);
+        let job = world.copy_with(10 + number as u128, table, |spec| {
+            (spec.force, spec.max_files) = (rule.force, rule.max_files);
+        });
+        assert_eq!(preview, world.claim_files(job, files.clone()), "{rule:?}");
+        world.end(job, JobEnding::Cancelled);
+    }
+}

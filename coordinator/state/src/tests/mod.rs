@@ -18,7 +18,7 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 
-use stevedore_common::file_identity::{FileVersion, StoreIdentity};
+use stevedore_common::file_identity::{FileEntry, FileVersion, StoreIdentity};
 use stevedore_common::ids::{Attempt, AttemptKey, FileIndex, JobId, SliceIndex, SliceKey, TableId, WorkerId};
 use stevedore_common::{Error, ErrorKind};
 use uuid::Uuid;
@@ -223,12 +223,33 @@ impl World {
         read::ledger_entry(&self.state, &table, &store(), &format!("dir/{name}")).unwrap()
     }
 
+    /// The whole load history, read in pages.
+    fn history(&self, table: TableId, limit: usize) -> Vec<HistoryEntry> {
+        let table = read::table_by_id(&self.state, table).unwrap().unwrap();
+        let (mut entries, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = read::load_history(&self.state, &table, after, limit).unwrap();
+            entries.extend(page);
+            match next {
+                Some(next) => after = Some(next),
+                None => return entries,
+            }
+        }
+    }
+
     fn statuses(&self, job: JobId) -> Vec<FileStatus> {
         read::file_statuses(&self.state, &self.job(job), None, usize::MAX).unwrap()
     }
 
     fn data_files(&self, job: JobId) -> Vec<String> {
         read::data_files(&self.state, &self.job(job), None, usize::MAX).unwrap().0
+    }
+}
+
+fn history_name(entry: &HistoryEntry) -> String {
+    match &entry.file {
+        HistoryFile::Taken(file) => file.name.clone(),
+        HistoryFile::Skipped { name, .. } => name.clone(),
     }
 }
 

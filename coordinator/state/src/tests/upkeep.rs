@@ -95,7 +95,7 @@ fn settling_changes_no_answer_and_lets_the_job_be_trimmed() {
     );
     world.ok(Command::SettleLedger { job: cancelled, limit: 2 });
     assert!(read::unsettled_jobs(&world.state, 9).unwrap().is_empty());
-    assert_eq!(read::load_history(&world.state, table, None, 2).unwrap().len(), 2);
+    assert_eq!(world.history(table, 2).len(), 3);
 
     world.ok(trim(0));
     assert!(read::job(&world.state, one).unwrap().is_some());
@@ -153,7 +153,7 @@ fn what_truncate_left_behind_is_swept_and_the_rest_stays() {
     world.ok(Command::SettleLedger { job: one, limit: 10 });
     assert_eq!(world.entry(table, "a").loaded_by.unwrap().job, two);
     assert_eq!(world.state.scan(b"Le", None, 10).unwrap().len(), 1);
-    let history = read::load_history(&world.state, table, None, 10).unwrap();
+    let history = world.history(table, 10);
     assert_eq!(history.iter().map(|entry| entry.job).collect::<Vec<_>>(), [two]);
 }
 
@@ -167,17 +167,10 @@ fn history_and_jobs_are_read_in_pages_newest_first() {
         world.claim(job, &names.iter().map(String::as_str).collect::<Vec<_>>());
         world.load(job);
     }
-    let mut names = Vec::new();
-    let mut after = None;
-    loop {
-        let page = read::load_history(&world.state, table, after, 2).unwrap();
-        names.extend(page.iter().map(|entry| entry.file.name.clone()));
-        match page.last() {
-            Some(last) if page.len() == 2 => after = Some((last.job_number, last.file.file)),
-            _ => break,
-        }
+    for limit in [1, 2, 3, 100] {
+        let names: Vec<String> = world.history(table, limit).iter().map(history_name).collect();
+        assert_eq!(names, ["3-0", "3-1", "3-2", "2-0", "2-1", "2-2", "1-0", "1-1", "1-2"], "{limit}");
     }
-    assert_eq!(names, ["3-0", "3-1", "3-2", "2-0", "2-1", "2-2", "1-0", "1-1", "1-2"]);
     let page = read::jobs(&world.state, None, 2).unwrap();
     assert_eq!(page.iter().map(|job| job.number).collect::<Vec<_>>(), [3, 2]);
     let rest = read::jobs(&world.state, Some(2), 2).unwrap();
@@ -213,4 +206,71 @@ fn twenty_thousand_files_are_claimed_loaded_and_ended_by_commands_of_bounded_siz
         assert!(outcomes.iter().all(|outcome| *outcome == ClaimOutcome::AlreadyLoaded));
     }
     assert!(world.state.pairs().all(|(_, value)| value.len() < 64 * 1024));
+}
+
+#[test]
+fn history_says_why_a_listed_file_was_not_loaded_and_what_failed() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let one = world.copy(1, table);
+    world.claim(one, &["a", "b"]);
+    world.load(one);
+    let holder = world.copy(2, table);
+    world.claim(holder, &["held"]);
+
+    // A load that takes nothing: each file with its reason, over two chunks of the listing.
+    let nothing = world.copy_with(3, table, |spec| spec.max_files = Some(0));
+    let empty = ListedFile { version: FileVersion { size: 0, ..version(1) }, ..listed("empty", 1) };
+    world.claim_files(nothing, vec![listed("a", 1), listed("b", 2), listed("held", 1)]);
+    world.claim_files(nothing, vec![empty, listed("new", 1)]);
+    let Job { files, slices, .. } = world.job(nothing);
+    world.ok(Command::SealJob { job: nothing, files, slices });
+    world.commit(nothing);
+
+    // A load that a file failed: only that file is told of, not those that nothing is known of.
+    let failed = world.copy(4, table);
+    world.claim(failed, &["c", "d"]);
+    world.plan(failed, 1);
+    let attempt = world.lease(failed, 1, "w");
+    let file = with_errors(FileReport { outcome: FileOutcome::Failed, ..loaded(1, 0, 0) }, 1, 3);
+    world.ok(Command::FailSlice {
+        attempt,
+        error: Error::bad_data("bad"),
+        permanent: true,
+        file: Some(file),
+    });
+
+    for limit in [1, 100] {
+        let told: Vec<(String, String)> = world
+            .history(table, limit)
+            .iter()
+            .map(|entry| {
+                let what = match &entry.file {
+                    HistoryFile::Taken(file) => file.status.as_str().to_owned(),
+                    HistoryFile::Skipped { reason, by, .. } => {
+                        assert_eq!(*by, (*reason == SkipReason::Claimed).then_some(holder));
+                        reason.as_str().to_owned()
+                    }
+                };
+                (history_name(entry), what)
+            })
+            .collect();
+        let expected = [
+            ("d", "failed"),
+            ("a", "already_loaded"),
+            ("b", "changed"),
+            ("held", "claimed"),
+            ("empty", "empty"),
+            ("new", "over_max_files"),
+            ("a", "loaded"),
+            ("b", "loaded"),
+        ];
+        assert!(told.iter().map(|(name, what)| (name.as_str(), what.as_str())).eq(expected), "{told:?}");
+    }
+    let of = |job| world.history(table, 9).into_iter().find(|entry| entry.job == job).unwrap();
+    assert_eq!((of(one).snapshot_id, of(failed).snapshot_id), (Some(7), None));
+
+    // TRUNCATE begins it anew.
+    world.truncate(table);
+    assert!(world.history(table, 9).is_empty());
 }

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod faults;
+mod identities;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +17,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
 use s3s::auth::SimpleAuth;
+use s3s::host::SingleDomain;
 use s3s::service::S3ServiceBuilder;
 
 use super::*;
 use crate::ErrorKind;
 
 fn fs_store(root: &Path) -> Store {
-    let policy = StoragePolicy { allow_private_network: false, allowed_fs_roots: vec![root.to_owned()] };
+    let policy = StoragePolicy { allowed_fs_roots: vec![root.to_owned()], ..StoragePolicy::default() };
     Store::build(&StorageSpec::new(Location::parse("fs:///").unwrap(), policy)).unwrap()
 }
 
@@ -277,7 +281,7 @@ impl ToOwnedPair for (&str, &str) {
 }
 
 fn http_store(address: SocketAddr) -> Store {
-    let policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
     Store::build(&StorageSpec::new(Location::parse(&format!("http://{address}/")).unwrap(), policy)).unwrap()
 }
 
@@ -352,20 +356,28 @@ async fn the_egress_policy_holds_for_addresses_names_and_redirects() {
 const KEY: &str = "AKIATEST";
 const SECRET: &str = "very-secret-key";
 
-async fn s3_server(root: &Path) -> SocketAddr {
+/// S3 over a folder, with the bucket in the host's name or in the path.
+fn s3_app(root: &Path, host: Option<&str>) -> Router {
     let service = {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
         builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        if let Some(host) = host {
+            builder.set_host(SingleDomain::new(host).unwrap());
+        }
         builder.build()
     };
     let service = HandleError::new(service, |e: s3s::HttpError| async move {
         (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), format!("{e:?}"))
     });
-    serve(Router::new().fallback_service(service)).await
+    Router::new().fallback_service(service)
+}
+
+async fn s3_server(root: &Path) -> SocketAddr {
+    serve(s3_app(root, None)).await
 }
 
 fn s3_spec(address: SocketAddr, uri: &str, secret: &str) -> StorageSpec {
-    let policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
     let mut spec = StorageSpec::new(Location::parse(uri).unwrap(), policy);
     spec.params.insert("endpoint_url".into(), format!("http://{address}"));
     spec.secrets.insert("access_key_id".into(), Secret::new(KEY.into()));
@@ -482,8 +494,13 @@ async fn wrong_keys_missing_buckets_and_dead_endpoints_are_told_apart() {
     assert!(
         Store::build(&half).unwrap_err().to_string().contains("both ACCESS_KEY_ID and SECRET_ACCESS_KEY")
     );
+    half.secrets.clear();
     half.params.insert("role_arn".into(), "arn:x".into());
-    assert_eq!(Store::build(&half).unwrap_err().kind(), ErrorKind::Unsupported);
+    let error = Store::build(&half).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--allow-ambient-credentials")), "{error}");
+    half.secrets.insert("master_key".into(), Secret::new("k".into()));
+    assert!(Store::build(&half).unwrap_err().to_string().contains("not supported: MASTER_KEY"));
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! COPY INTO … VALIDATION_MODE: what a COPY would do, without doing it.
+//!
+//! Comes in: a bound COPY. Goes out: a worker's answer, relayed. The files are those that the COPY would
+//! take now, by the ledger, or for RETURN_ALL_ERRORS all that hold something. Must never claim, record or
+//! write anything: no job is made.
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
+use stevedore_common::file_identity::FileEntry;
+use stevedore_common::{Error, Result};
+use stevedore_proto::v1;
+use stevedore_sql::ast::{CopyInto, ValidationMode};
+use stevedore_state::jobs::{ClaimRule, preview_claim};
+use stevedore_state::result::ClaimOutcome;
+
+use super::load::BoundCopy;
+use super::{Engine, Execution, StatementHandle};
+use crate::planner::spec::{self, CopyQuestion, MOST_QUERY_FILES};
+
+fn question_of(mode: ValidationMode) -> CopyQuestion {
+    match mode {
+        ValidationMode::ReturnErrors | ValidationMode::ReturnAllErrors => CopyQuestion::Errors,
+        ValidationMode::ReturnRows(most) => CopyQuestion::Rows(most),
+    }
+}
+
+impl Engine {
+    /// The columns that validating will give.
+    pub(super) async fn validation_schema(
+        &self,
+        handle: &StatementHandle,
+        copy: &CopyInto,
+    ) -> Result<SchemaRef> {
+        let bound = self.bind_copy_plan(handle, copy).await?;
+        let mode = copy.validation.unwrap_or(ValidationMode::ReturnErrors);
+        self.workers.describe(&self.check_of(&bound, &[], question_of(mode)).await?).await
+    }
+
+    pub(super) async fn validate(&self, handle: &StatementHandle, copy: &CopyInto) -> Result<Execution> {
+        let bound = self.bind_copy_plan(handle, copy).await?;
+        let mode = copy.validation.unwrap_or(ValidationMode::ReturnErrors);
+        let files = self.validated_files(&bound, mode == ValidationMode::ReturnAllErrors).await?;
+        self.relay(handle, &self.check_of(&bound, &files, question_of(mode)).await?).await
+    }
+
+    /// A question about files of a COPY.
+    pub(super) async fn check_of(
+        &self,
+        bound: &BoundCopy,
+        files: &[FileEntry],
+        question: CopyQuestion,
+    ) -> Result<v1::QuerySpec> {
+        let metadata = self.committer.load(&bound.table.metadata_location).await?;
+        let view = self.replica.local();
+        spec::copy_check(&*view, &self.stores, &metadata, &bound.table_name, &bound.plan, files, question)
+    }
+
+    async fn validated_files(&self, bound: &BoundCopy, all: bool) -> Result<Vec<FileEntry>> {
+        let view = self.replica.read().await?;
+        let source = self.stores.resolve(&*view, &bound.plan.source)?;
+        let rule = ClaimRule { force: all || bound.options.force(), max_files: bound.options.max_files };
+        let mut listing = source.list()?;
+        let mut files = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut taken = 0;
+        while let Some(file) = listing.next().await {
+            let file = file?;
+            match preview_claim(&*view, &bound.table, &source.identity, &file, rule, taken)? {
+                ClaimOutcome::Claimed(_) => {}
+                // Whatever else is listed would not be taken either.
+                ClaimOutcome::OverMaxFiles => break,
+                _ => continue,
+            }
+            // FILES may name a file twice.
+            if !seen.insert(file.path.clone()) {
+                continue;
+            }
+            taken += 1;
+            files.push(file);
+            if files.len() > MOST_QUERY_FILES {
+                return Err(Error::exhausted(format!("more than {MOST_QUERY_FILES} files match"))
+                    .hint("narrow the path, add PATTERN or FILES, or set MAX_FILES"));
+            }
+        }
+        Ok(files)
+    }
+}
