@@ -559,7 +559,7 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         ("SHOW USERS", "SHOW USERS"),
         ("GRANT SELECT ON t TO u", "GRANT"),
         ("SET GLOBAL a = 1", "global settings"),
-        ("EXPLAIN COPY INTO @s FROM t", "EXPLAIN of COPY INTO a stage or location (unload)"),
+        ("EXPLAIN COPY INTO @s FROM t", "EXPLAIN of COPY INTO a location"),
         ("EXPLAIN ANALYZE COPY INTO t FROM @s", "EXPLAIN COPY"),
     ] {
         assert_eq!(ok(sql), Statement::NotSupportedYet(what.into()), "{sql}");
