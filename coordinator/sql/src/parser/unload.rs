@@ -168,7 +168,7 @@ impl Parser<'_> {
                 let outcome =
                     query::analyze_statement(self.text, tokens).map_err(|e| self.at_token(e, from))?;
                 match (outcome, partition) {
-                    (query::Outcome::Query(AnalyzedQuery { parameters, .. }), Some(_)) if parameters == 0 => {
+                    (query::Outcome::Query(AnalyzedQuery { parameters: 0, .. }), Some(_)) => {
                         format!("({}) AS \"unloaded rows\"", self.text_of(tokens))
                     }
                     (query::Outcome::Query(_), Some(_)) => {
