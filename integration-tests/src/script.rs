@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner};
 use stevedore::client::Client;
+use stevedore::transfer;
 use stevedore_common::{Error, Result};
 
 use crate::hub::{self, HubServer};
@@ -51,6 +52,11 @@ impl Session {
             let schema = self.client.prepare(described).await?.schema()?;
             let rows = show::columns(schema.fields().iter());
             return Ok(DBOutput::Rows { types: vec![DefaultColumnType::Text; 2], rows });
+        }
+        if let Some(transfer) = transfer::of_statement(sql) {
+            let batch = transfer::run(&self.client, &transfer, false).await?;
+            let types = vec![DefaultColumnType::Any; batch.num_columns()];
+            return Ok(DBOutput::Rows { types, rows: show::rows(&[batch]) });
         }
         let statement = self.client.prepare(sql).await?;
         let rows = self.client.run(&statement).await?;

@@ -50,6 +50,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
         Err(self.read_only())
     }
 
+    /// Gives a file another name, replacing one that has it.
+    async fn rename(&self, _from: &str, _to: &str) -> Result<()> {
+        Err(self.read_only())
+    }
+
     /// Deletes a file; one that is gone already is fine.
     async fn delete(&self, _path: &str) -> Result<()> {
         Err(self.read_only())

@@ -53,7 +53,7 @@ use ipfs::IpfsBackend;
 use object::ObjectBackend;
 
 pub use iceberg::file_io;
-pub use list::{ListOptions, StagePattern};
+pub use list::{ListOptions, StagePattern, UNFINISHED};
 pub use pinned::{PinnedFile, ReadAhead};
 pub use warehouse::Warehouse;
 
@@ -466,6 +466,15 @@ impl Store {
     /// What the store says.
     pub async fn writer(&self, path: &str) -> Result<StoreWriter> {
         Ok(StoreWriter(self.backend.writer(&self.full_path(path)?).await?))
+    }
+
+    /// Gives a file another name below the root, replacing one that has it. On object stores it is copied there
+    /// by the store itself, then deleted.
+    ///
+    /// # Errors
+    /// Not found, naming the file; what the store says.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.backend.rename(&self.full_path(from)?, &self.full_path(to)?).await
     }
 
     /// Deletes a file. One that is gone already is fine.

@@ -116,7 +116,8 @@ impl Engine {
             Some(table) => report.check("table", self.schema_of_table(table).await),
             None => None,
         };
-        let planned = self.stores.plan(&*view, copy.location(), copy.files.clone(), copy.pattern.clone());
+        let (files, pattern) = (copy.files.clone(), copy.pattern.clone());
+        let planned = self.stores.plan(&*view, &handle.user, copy.location(), files, pattern);
         let planned = report.check("location", planned);
         let stage = planned.as_ref().and_then(|(_, stage)| stage.as_ref());
         let stage_options = stage.map(|stage| copy_options_of(&stage.copy_options)).transpose();

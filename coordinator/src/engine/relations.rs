@@ -66,6 +66,7 @@ impl Engine {
                 SqlTarget::Stage(stage) => {
                     let (source, record) = self.stores.plan(
                         &*view,
+                        &handle.user,
                         &stage.location,
                         stage.files.clone(),
                         stage.pattern.clone(),
@@ -101,7 +102,7 @@ impl Engine {
         let location = location_of(&location, text("connection"))?;
         let (format, question) = match function.name.as_str() {
             "list_stage" => {
-                return Ok(RelationTarget::Rows(self.listed_rows(location, text("pattern")).await?));
+                return Ok(RelationTarget::Rows(self.listed_rows(handle, location, text("pattern")).await?));
             }
             "infer_schema" => {
                 let question = SchemaQuestion::InferSchema {
@@ -120,13 +121,18 @@ impl Engine {
                 );
             }
         };
-        let (source, stage) = self.stores.plan(view, &location, None, text("pattern"))?;
+        let (source, stage) = self.stores.plan(view, &handle.user, &location, None, text("pattern"))?;
         let format = self.resolve_format(view, format.as_ref(), stage.as_ref())?;
         Ok(RelationTarget::Schema { source, format: Box::new(format), question })
     }
 
-    async fn listed_rows(&self, location: LocationRef, pattern: Option<String>) -> Result<String> {
-        let mut listed = self.list_files(&ListFiles { location, pattern }).await?;
+    async fn listed_rows(
+        &self,
+        handle: &StatementHandle,
+        location: LocationRef,
+        pattern: Option<String>,
+    ) -> Result<String> {
+        let mut listed = self.list_files(handle, &ListFiles { location, pattern }).await?;
         let mut batches = vec![RecordBatch::new_empty(listed.schema.clone())];
         while let Some(batch) = listed.batches.next().await {
             batches.push(batch?);

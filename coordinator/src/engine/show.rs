@@ -73,6 +73,7 @@ pub(super) fn columns_of(statement: &Statement) -> Option<Columns> {
         Statement::ShowSettings { .. } => SETTINGS,
         Statement::List(_) => FILES,
         Statement::Remove(_) => files::REMOVED,
+        Statement::Presign(_) => files::PRESIGNED,
         _ => return None,
     })
 }
@@ -203,6 +204,9 @@ impl Engine {
                     .collect::<Result<Vec<_>>>()?;
                 Execution::rows(STAGES, &rows)
             }
+            Statement::DescStage { name } if name == "~" => {
+                Execution::rows(STAGES, &[user_stage_row(&handle.user)])
+            }
             Statement::DescStage { name } => {
                 let stage = catalog::require_stage(view, name)?;
                 Execution::rows(STAGES, &[stage_row(view, &stage)?])
@@ -279,6 +283,14 @@ pub(super) fn connection_row(connection: &Connection) -> Vec<Value> {
         connection.storage_type.clone().into(),
         masked_params(&connection.params, connection.secrets.keys()).into(),
     ]
+}
+
+/// The user's own stage: nobody made it, and nothing about it can be set.
+fn user_stage_row(user: &str) -> Vec<Value> {
+    let mut row = vec![Value::from("~"), "User".into(), Value::Null, Value::Null, Value::Null];
+    row.extend([false.into(), false.into(), "".into(), "".into(), "".into()]);
+    row.extend([user.into(), Value::Null, "".into(), user.into()]);
+    row
 }
 
 pub(super) fn stage_row(view: &dyn ReadView, stage: &Stage) -> Result<Vec<Value>> {

@@ -14,6 +14,7 @@ use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
+use super::unload;
 use crate::committer::{Append, Committer};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
@@ -68,9 +69,10 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
             copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
                 .await
         }
-        JobPlan::Query(_) => {
-            let slice = NewSlice { files: Vec::new(), bytes: 0 };
-            let slices = copy::plan_slices(&context.replica, job, vec![slice]).await?;
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
+            let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
+            let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
+            let slices = copy::plan_slices(&context.replica, job, slices).await?;
             context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
         }
     }
@@ -101,6 +103,12 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
         context.replica.propose(Command::BeginCommit { job: id }).await?;
     }
     let spec = context.spec(id)?;
+    if job.kind == JobKind::Unload {
+        return match context.plan(&spec).await? {
+            JobPlan::Unload(plan) => unload::commit(context, job, &plan).await,
+            _ => Err(Error::internal("an unload without its plan")),
+        };
+    }
     let append = Append {
         data_files: data_files(&*context.replica.local(), job)?,
         schema_id: spec.schema_id,
@@ -122,7 +130,7 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
                 Some(new) => commit_new_table(context, id, &spec, new, append).await,
                 None => Err(Error::internal("a job without a table creates none")),
             },
-            JobPlan::Copy(_) => Err(Error::internal("a COPY without a table")),
+            JobPlan::Copy(_) | JobPlan::Unload(_) => Err(Error::internal("a COPY without a table")),
         },
     }
 }

@@ -197,6 +197,10 @@ impl Backend for ObjectBackend {
         Ok(Box::new(ObjectWriter { writer, name: path.to_owned(), label: self.label.clone() }))
     }
 
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.label.ok(self.store.rename(&self.path(from)?, &self.path(to)?).await, from)
+    }
+
     async fn delete(&self, path: &str) -> Result<()> {
         match self.store.delete(&self.path(path)?).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -330,6 +330,10 @@ impl Backend for S3AnyRegion {
         self.bucket().await?.writer(path).await
     }
 
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.bucket().await?.rename(from, to).await
+    }
+
     async fn delete(&self, path: &str) -> Result<()> {
         self.bucket().await?.delete(path).await
     }

@@ -425,6 +425,40 @@ async fn a_bucket_is_listed_read_written_and_pinned() {
     assert_eq!(reqwest::get(url.expose()).await.unwrap().text().await.unwrap(), "1\n2\n");
 }
 
+/// A file under a hidden name is listed only by who asks for such names, until it gets another.
+async fn hidden_until_renamed(store: &Store, folder: &str) {
+    let (hidden, shown) = (format!("{folder}.stevedore-x-1"), format!("{folder}deep/shown.csv"));
+    store.put(&hidden, Bytes::from("1\n")).await.unwrap();
+    let none: [&str; 0] = [];
+    assert_eq!(names(store, folder, ListOptions::default()).await.unwrap(), none);
+    assert_eq!(names(store, &format!("{folder}.stevedore-y-"), ListOptions::default()).await.unwrap(), none);
+    let asked = names(store, &format!("{folder}.stevedore-x-"), ListOptions::default()).await.unwrap();
+    assert_eq!(asked, [hidden.as_str()]);
+    store.rename(&hidden, &shown).await.unwrap();
+    assert_eq!(names(store, folder, ListOptions::default()).await.unwrap(), [shown.as_str()]);
+    assert_eq!(store.rename(&hidden, &shown).await.unwrap_err().kind(), ErrorKind::NotFound);
+    // Another takes its place.
+    store.put(&hidden, Bytes::from("22\n")).await.unwrap();
+    store.rename(&hidden, &shown).await.unwrap();
+    assert_eq!(text(&store.open_current(&shown).await.unwrap()).await.unwrap(), "22\n");
+    store.delete(&shown).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_hidden_until_it_is_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("bucket")).unwrap();
+    let s3 = Store::build(&s3_spec(s3_server(dir.path()).await, "s3://bucket/", SECRET)).unwrap();
+    hidden_until_renamed(&s3, "s3/").await;
+    hidden_until_renamed(&Store::in_memory(), "memory/").await;
+    let store = fs_store(dir.path());
+    hidden_until_renamed(&store, &under(dir.path(), "fs/")).await;
+    let outside = tempfile::tempdir().unwrap();
+    store.put(&under(dir.path(), "a"), Bytes::from("a")).await.unwrap();
+    let error = store.rename(&under(dir.path(), "a"), &under(outside.path(), "a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+}
+
 #[tokio::test]
 async fn wrong_keys_missing_buckets_and_dead_endpoints_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();

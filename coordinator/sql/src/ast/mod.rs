@@ -10,6 +10,7 @@ mod location;
 mod query;
 mod stage;
 mod table;
+mod unload;
 
 pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
@@ -17,8 +18,9 @@ pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
     TableFunction, TransformItem,
 };
-pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PutFiles};
+pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
+pub use unload::Unload;
 
 use std::fmt;
 
@@ -259,12 +261,16 @@ pub enum Statement {
     List(ListFiles),
     /// REMOVE.
     Remove(ListFiles),
+    /// PRESIGN.
+    Presign(PresignFile),
     /// PUT: runs in the client.
     Put(PutFiles),
     /// GET: runs in the client.
     Get(GetFiles),
     /// COPY INTO a table.
     CopyIntoTable(Box<CopyInto>),
+    /// COPY INTO a location.
+    Unload(Box<Unload>),
     /// INSERT INTO and INSERT OVERWRITE.
     Insert(Box<Insert>),
     /// A query.
@@ -345,9 +351,11 @@ impl Statement {
             Self::ShowFileFormats { .. } => "SHOW FILE FORMATS",
             Self::List(_) => "LIST",
             Self::Remove(_) => "REMOVE",
+            Self::Presign(_) => "PRESIGN",
             Self::Put(_) => "PUT",
             Self::Get(_) => "GET",
             Self::CopyIntoTable(_) => "COPY INTO",
+            Self::Unload(_) => "COPY INTO location",
             Self::Insert(insert) if insert.overwrite => "INSERT OVERWRITE",
             Self::Insert(_) => "INSERT INTO",
             Self::Query(_) => "SELECT",
@@ -366,6 +374,7 @@ impl Statement {
         match self {
             Self::Query(query) | Self::Explain { query, .. } => query.parameters,
             Self::Insert(insert) => insert.source.query().parameters,
+            Self::Unload(unload) => unload.query.parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
             Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {
                 CopySource::Location(_) => 0,

@@ -9,6 +9,7 @@ mod options;
 mod show;
 mod stage;
 mod table;
+mod unload;
 mod unsupported;
 
 pub(crate) use stage::read_stage_source;
@@ -350,6 +351,7 @@ impl<'a> Parser<'a> {
                 self.pos += 1;
                 Ok(Statement::Remove(self.list_files("REMOVE")?))
             }
+            "PRESIGN" => self.presign(),
             "PUT" => self.put(),
             "GET" => self.get(),
             "SET" | "UNSET" => self.set(),

@@ -69,6 +69,7 @@ impl FlightSql {
             id: Uuid::now_v7(),
             sql,
             session: session.id.clone(),
+            user: session.user.clone(),
             database: session.database.clone(),
             settings: session.settings.clone(),
             parameters: None,
