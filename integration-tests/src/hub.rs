@@ -49,8 +49,11 @@ fn decoded(path: &str) -> String {
     String::from_utf8(name).unwrap()
 }
 
+/// A path in a repository, and what is there.
+type NamedFile = (String, Vec<u8>);
+
 /// The files of a revision, and its commit.
-fn revision(folder: &Path, name: &str) -> Option<(String, Vec<(String, Vec<u8>)>)> {
+fn revision(folder: &Path, name: &str) -> Option<(String, Vec<NamedFile>)> {
     ["main", "old"].into_iter().find_map(|branch| {
         let folder = if branch == "main" { folder.to_owned() } else { folder.join(branch) };
         let files = files_below(&folder);

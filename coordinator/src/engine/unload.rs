@@ -103,11 +103,8 @@ impl Engine {
             }
             _ => 1,
         };
-        let JobPlan::Query(query) = query_plan(handle, &unload.query, relations, Vec::new(), None) else {
-            return Err(Error::internal("the plan of a query is another"));
-        };
         let plan = JobPlan::Unload(Box::new(UnloadPlan {
-            query: *query,
+            query: query_plan(handle, &unload.query, relations, Vec::new(), None),
             target,
             format,
             single: unload.single,
