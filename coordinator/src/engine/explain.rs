@@ -374,6 +374,7 @@ fn default_of(column: &Column) -> String {
 fn place_text(source: &SourcePlan) -> String {
     let place = match &source.place {
         PlacePlan::Internal(_) => "internal stage: ".to_owned(),
+        PlacePlan::User(_) => "the user's stage: ".to_owned(),
         PlacePlan::Connection { url, .. } | PlacePlan::Inline { url, .. } => url.clone(),
     };
     let mut text = format!("{place}{}", source.path);
