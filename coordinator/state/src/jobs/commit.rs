@@ -15,7 +15,6 @@ use crate::command::{JobCommit, TableCommit};
 use crate::jobs::create::{put, require, require_spec, wrong_phase};
 use crate::jobs::end::{abort, leave_loading};
 use crate::jobs::{Job, JobKind, JobPhase, JobSpec};
-use crate::keys;
 use crate::result::{CommandResult, CommitOutcome, CommitSummary};
 
 pub(crate) fn begin(txn: &mut Transaction<'_>, id: JobId) -> Outcome<CommandResult> {
