@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = ["common", "job", "worker", "raft", "command", "admin"];
+const FILES: [&str; 7] = ["common", "job", "worker", "raft", "command", "admin", "stage"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let paths: Vec<String> = FILES.iter().map(|name| format!("stevedore/v1/{name}.proto")).collect();

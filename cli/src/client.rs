@@ -14,6 +14,7 @@ use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::admin_service_client::AdminServiceClient;
 use stevedore_proto::v1::job_service_client::JobServiceClient;
+use stevedore_proto::v1::stage_service_client::StageServiceClient;
 use stevedore_status::error_of_status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -114,6 +115,12 @@ impl Client {
     /// The jobs of the cluster.
     pub fn jobs(&self) -> JobServiceClient<InterceptedService<Channel, Token>> {
         JobServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+    }
+
+    /// The files of stages.
+    pub fn stages(&self) -> StageServiceClient<InterceptedService<Channel, Token>> {
+        StageServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The cluster itself.

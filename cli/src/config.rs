@@ -54,6 +54,8 @@ pub struct CoordinatorFile {
     pub allow_fs: Vec<PathBuf>,
     /// Whether stages may name private addresses.
     pub allow_private_network: Option<bool>,
+    /// Whether S3 connections without keys use the identity of the machine.
+    pub allow_ambient_credentials: Option<bool>,
     /// base64 of 32 bytes.
     pub sealing_key: Option<String>,
     /// Listen on other addresses than loopback.
@@ -86,7 +88,7 @@ pub struct WorkerFile {
     pub memory_budget: Option<u64>,
     /// The largest record of a text file, bytes.
     pub max_record_bytes: Option<usize>,
-    /// The largest block of an Avro file, decompressed, bytes.
+    /// The largest page of a Parquet file or block of an Avro file, decompressed, bytes.
     pub max_block_bytes: Option<usize>,
     /// Bytes that a compressed text file may become.
     pub max_decompressed_bytes: Option<u64>,

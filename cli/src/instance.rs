@@ -35,6 +35,8 @@ pub struct InstanceConfig {
     pub allowed_fs_roots: Vec<PathBuf>,
     /// Whether stages may name private addresses.
     pub allow_private_network: bool,
+    /// Whether S3 connections without keys use the identity of the machine.
+    pub allow_ambient_credentials: bool,
     /// Where table data lies.
     pub warehouse: Option<String>,
     /// Listen on other addresses than loopback.
@@ -56,6 +58,7 @@ impl InstanceConfig {
             http: None,
             allowed_fs_roots: Vec::new(),
             allow_private_network: false,
+            allow_ambient_credentials: false,
             warehouse: None,
             insecure: false,
             memory_budget: DEFAULT_MEMORY,
@@ -111,6 +114,7 @@ impl Instance {
                 warehouse_options: Vec::new(),
                 allowed_fs_roots: roots,
                 allow_private_network: config.allow_private_network,
+                allow_ambient_credentials: config.allow_ambient_credentials,
                 sealing_key: None,
                 insecure: config.insecure,
                 limits: Limits::default(),

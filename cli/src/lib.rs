@@ -9,3 +9,4 @@ pub mod instance;
 pub mod load;
 pub mod quickstart;
 pub mod shell;
+pub mod transfer;

@@ -8,6 +8,8 @@
 //! Does no I/O. Fails with errors that quote the text and say which part is wrong.
 
 mod glob;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,14 +24,28 @@ pub const MAX_PATH_BYTES: usize = 1024;
 /// The most names that the globs of one URL may expand to.
 pub const MAX_GLOB_NAMES: usize = 10_000;
 
-const KNOWN_BUT_NOT_BUILT: &[&str] =
-    &["azblob", "azfs", "gcs", "gs", "oss", "cos", "obs", "hf", "ipfs", "webhdfs", "hdfs"];
+/// Where the repositories of `hf://` are, unless a connection says otherwise.
+pub(crate) const HUB_ENDPOINT: &str = "https://huggingface.co";
+
+const KNOWN_BUT_NOT_BUILT: &[&str] = &["azfs", "obs", "webhdfs", "hdfs"];
 
 /// How a store is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
     /// S3 and what speaks its protocol.
     S3,
+    /// Azure Blob Storage.
+    Azblob,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Alibaba Cloud OSS.
+    Oss,
+    /// Tencent Cloud COS.
+    Cos,
+    /// Repositories of the Hugging Face Hub, read only.
+    Hf,
+    /// Folders of IPFS, through a gateway, read only.
+    Ipfs,
     /// The machine's file system, below the roots that the operator allows.
     Fs,
     /// Plain HTTP, read only.
@@ -45,6 +61,12 @@ impl Scheme {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::S3 => "s3",
+            Self::Azblob => "azblob",
+            Self::Gcs => "gcs",
+            Self::Oss => "oss",
+            Self::Cos => "cos",
+            Self::Hf => "hf",
+            Self::Ipfs => "ipfs",
             Self::Fs => "fs",
             Self::Http => "http",
             Self::Https => "https",
@@ -69,6 +91,12 @@ impl Scheme {
         let lower = text.to_ascii_lowercase();
         match lower.as_str() {
             "s3" | "s3a" => Ok(Self::S3),
+            "azblob" => Ok(Self::Azblob),
+            "gcs" | "gs" => Ok(Self::Gcs),
+            "oss" => Ok(Self::Oss),
+            "cos" => Ok(Self::Cos),
+            "hf" => Ok(Self::Hf),
+            "ipfs" => Ok(Self::Ipfs),
             "fs" => Ok(Self::Fs),
             "http" => Ok(Self::Http),
             "https" => Ok(Self::Https),
@@ -78,7 +106,7 @@ impl Scheme {
                 Err(Error::not_supported_yet(format!("locations of the scheme '{other}'")))
             }
             other => Err(Error::invalid(format!("unknown scheme '{other}' of a location"))
-                .hint("known are s3, fs, https, http")),
+                .hint("known are s3, azblob, gcs, oss, cos, hf, ipfs, https, http, fs")),
         }
     }
 }
@@ -113,9 +141,37 @@ impl Location {
             );
         };
         let scheme = Scheme::parse(scheme)?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (authority, path) = match scheme {
+            // A repository is `org/name`.
+            Scheme::Hf => {
+                let end = rest.match_indices('/').nth(1).map_or(rest.len(), |(at, _)| at);
+                (&rest[..end], rest[end..].strip_prefix('/').unwrap_or_default())
+            }
+            _ => rest.split_once('/').unwrap_or((rest, "")),
+        };
         let authority = match scheme {
-            Scheme::S3 | Scheme::Memory => {
+            Scheme::Hf => {
+                if matches!(authority.split('/').next(), Some("datasets" | "models" | "spaces")) {
+                    return Err(wrong("the kind of a repository is not part of it").hint(
+                        "write hf://org/name/path/, and REPO_TYPE = 'dataset' or 'model' in the connection",
+                    ));
+                }
+                let plain = |name: &str| {
+                    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                    !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
+                };
+                match authority.split_once('/') {
+                    Some((org, name)) if plain(org) && plain(name) => authority.to_owned(),
+                    _ => return Err(wrong("it needs a repository").hint("write hf://org/name/path/")),
+                }
+            }
+            Scheme::Ipfs => {
+                if authority.is_empty() || !authority.chars().all(|c| c.is_ascii_alphanumeric()) {
+                    return Err(wrong("it needs the CID of a folder").hint("write ipfs://bafy…/path/"));
+                }
+                authority.to_owned()
+            }
+            Scheme::S3 | Scheme::Azblob | Scheme::Gcs | Scheme::Oss | Scheme::Cos | Scheme::Memory => {
                 let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
                 if authority.is_empty() || !authority.chars().all(plain) || authority.starts_with('.') {
                     return Err(wrong("the bucket's name must be letters, digits, '.', '-' or '_'"));
@@ -144,14 +200,21 @@ impl Location {
     /// `file:///dir` and a plain absolute path. The answer is always a folder.
     ///
     /// # Errors
-    /// As [`Location::parse`]; HTTP is refused, since it cannot be written to.
+    /// As [`Location::parse`]; what cannot be written to, or what readers of tables do not know, is refused.
     pub fn parse_root(text: &str) -> Result<Self> {
         let local = text.strip_prefix("file://").unwrap_or(text);
         let mut location =
             if local.starts_with('/') { Self::parse(&format!("fs://{local}"))? } else { Self::parse(text)? };
-        if location.scheme.is_http() {
-            return Err(Error::invalid(format!("'{}' cannot be written to", shown(text)))
-                .hint("use s3://bucket/path/ or a local folder"));
+        match location.scheme {
+            Scheme::S3 | Scheme::Fs | Scheme::Memory => {}
+            Scheme::Azblob | Scheme::Gcs | Scheme::Oss | Scheme::Cos => {
+                return Err(Error::not_supported_yet(format!("tables in '{}'", shown(text)))
+                    .hint("use s3://bucket/path/ or a local folder"));
+            }
+            Scheme::Http | Scheme::Https | Scheme::Hf | Scheme::Ipfs => {
+                return Err(Error::invalid(format!("'{}' cannot be written to", shown(text)))
+                    .hint("use s3://bucket/path/ or a local folder"));
+            }
         }
         if !location.path.is_empty() && !location.path.ends_with('/') {
             location.path.push('/');
@@ -177,7 +240,7 @@ impl Location {
         self.scheme
     }
 
-    /// The bucket or `host[:port]`; empty for `fs`.
+    /// The bucket, container, repository, CID or `host[:port]`; empty for `fs`.
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -301,14 +364,38 @@ impl Location {
         Ok(paths)
     }
 
-    /// The identity of the store for the ledger. `params` are those of the connection; only the
-    /// endpoint matters, so that two endpoints with the same bucket never collide.
+    /// The identity of the store for the ledger, from what the connection says of where it is: two endpoints
+    /// with the same bucket never collide, and neither do two revisions of a repository. Credentials do not
+    /// matter, and neither does the gateway to IPFS, where a name is what it holds.
     pub fn identity(&self, params: &BTreeMap<String, String>) -> StoreIdentity {
-        let endpoint = match self.scheme {
-            Scheme::S3 => params.get("endpoint_url").map(|url| normal_endpoint(url)).unwrap_or_default(),
-            _ => String::new(),
+        let value = |key: &str| params.get(key).map(String::as_str).filter(|value| !value.is_empty());
+        let endpoint = value("endpoint_url").map(normal_endpoint);
+        let (endpoint, container) = match self.scheme {
+            Scheme::S3 | Scheme::Cos => (endpoint.unwrap_or_default(), self.authority.clone()),
+            // The network within and the one without lead to the same buckets.
+            Scheme::Oss => {
+                (endpoint.unwrap_or_default().replacen("-internal.", ".", 1), self.authority.clone())
+            }
+            Scheme::Azblob => {
+                let account = value("account_name").unwrap_or_default();
+                let usual = format!("https://{account}.blob.core.windows.net");
+                (endpoint.unwrap_or(usual), self.authority.clone())
+            }
+            Scheme::Gcs => {
+                let usual = |url: &String| url != "https://storage.googleapis.com";
+                (endpoint.filter(usual).unwrap_or_default(), self.authority.clone())
+            }
+            Scheme::Hf => {
+                let kind = value("repo_type").unwrap_or("dataset");
+                let revision = value("revision").unwrap_or("main");
+                let endpoint = endpoint.filter(|url| url != HUB_ENDPOINT).unwrap_or_default();
+                (endpoint, format!("{kind} {}@{revision}", self.authority))
+            }
+            Scheme::Ipfs | Scheme::Fs | Scheme::Http | Scheme::Https | Scheme::Memory => {
+                (String::new(), self.authority.clone())
+            }
         };
-        StoreIdentity { kind: self.scheme.as_str().into(), endpoint, container: self.authority.clone() }
+        StoreIdentity { kind: self.scheme.as_str().into(), endpoint, container }
     }
 }
 
@@ -435,182 +522,5 @@ fn shown(text: &str) -> String {
     match (out.find("://"), out.find('@')) {
         (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &out[..scheme + 3], &out[at..]),
         _ => out,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn parse(uri: &str) -> Location {
-        Location::parse(uri).unwrap()
-    }
-
-    #[test]
-    fn uris_parse_into_scheme_authority_and_path() {
-        for (uri, scheme, authority, path) in [
-            ("s3://bucket/a/b/", Scheme::S3, "bucket", "a/b/"),
-            ("S3://bucket", Scheme::S3, "bucket", ""),
-            ("s3://b.u-c_k/k=v/x y.csv", Scheme::S3, "b.u-c_k", "k=v/x y.csv"),
-            ("fs:///data/in/", Scheme::Fs, "", "data/in/"),
-            ("fs:///", Scheme::Fs, "", ""),
-            ("https://Example.COM:443/d/x{a,b}[1-3].csv", Scheme::Https, "example.com", "d/x{a,b}[1-3].csv"),
-            ("http://[::1]:8080/x", Scheme::Http, "[::1]:8080", "x"),
-            ("http://2130706433/x", Scheme::Http, "127.0.0.1", "x"),
-            ("https://h/x.csv?sig=../%00", Scheme::Https, "h", "x.csv?sig=../%00"),
-        ] {
-            let location = parse(uri);
-            assert_eq!(
-                (location.scheme(), location.authority(), location.path()),
-                (scheme, authority, path),
-                "{uri}"
-            );
-        }
-    }
-
-    #[test]
-    fn wrong_uris_are_refused_with_a_reason() {
-        for (uri, reason) in [
-            ("bucket/path", "no scheme"),
-            ("ftp://h/x", "unknown scheme 'ftp'"),
-            ("file:///data/", "fs:///dir/"),
-            ("azblob://c/x/", "not supported yet: locations of the scheme 'azblob'"),
-            ("hf://d/x/", "scheme 'hf'"),
-            ("ipfs://cid/", "scheme 'ipfs'"),
-            ("s3:///x", "bucket's name"),
-            ("s3://bu cket/x", "bucket's name"),
-            ("fs://host/x", "three slashes"),
-            ("fs://data", "three slashes"),
-            ("https:///x", "needs a host"),
-            ("s3://b/a//b", "empty segments"),
-            ("s3://b/../x", "'..'"),
-            ("s3://b/a/%2e%2E/x", "'..'"),
-            ("fs:///data/..", "'..'"),
-            ("https://h/a#b", "%23"),
-        ] {
-            let error = Location::parse(uri).unwrap_err().to_string();
-            assert!(error.contains(reason), "{uri}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_refused_and_not_repeated() {
-        let error = Location::parse("https://me:hunter2@h/x").unwrap_err().to_string();
-        assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn joins_are_raw_prefixes_below_the_stage() {
-        let stage = parse("s3://b/in/");
-        for (relative, path) in [
-            ("", "in/"),
-            ("dir/", "in/dir/"),
-            ("dir/ab", "in/dir/ab"),
-            ("a b/%41.csv", "in/a b/%41.csv"),
-            ("...", "in/..."),
-        ] {
-            assert_eq!(stage.join(relative).unwrap().path(), path);
-        }
-        assert_eq!(stage.join("dir").unwrap().join_file("x.csv").unwrap().path(), "in/dir/x.csv");
-    }
-
-    #[test]
-    fn joins_that_could_lead_elsewhere_are_refused() {
-        let stage = parse("fs:///data/in/");
-        for relative in [
-            "..",
-            "../x",
-            "a/../b",
-            "a/..",
-            "./a",
-            ".",
-            "/etc/passwd",
-            "a//b",
-            "//",
-            "a\0b",
-            "a\\..\\b",
-            "..\\x",
-            "%2e%2e/x",
-            "%2E./x",
-            ".%2e",
-            "a/%252e%252e/b",
-            "%2e%2e%2fx",
-            "a%2f..%2fb",
-            "a%00",
-            "%5c..%5cx",
-            "a\nb",
-        ] {
-            assert!(stage.join(relative).is_err(), "{relative:?} was joined");
-        }
-        for file in ["", "dir/"] {
-            assert!(stage.join_file(file).is_err(), "{file:?}");
-        }
-    }
-
-    #[test]
-    fn a_stage_names_a_folder() {
-        assert!(parse("s3://b/in/").require_folder().is_ok());
-        assert!(parse("s3://b").require_folder().is_ok());
-        let error = parse("s3://b/in").require_folder().unwrap_err().to_string();
-        assert!(error.contains("write 's3://b/in/'"), "{error}");
-    }
-
-    #[test]
-    fn names_are_relative_to_the_folder() {
-        assert_eq!(parse("s3://b/in/").relative_name("in/a/x.csv"), "a/x.csv");
-        assert_eq!(parse("s3://b/in/ab").relative_name("in/abc.csv"), "abc.csv");
-        assert_eq!(parse("https://h/d/x[1-2].csv").relative_name("d/x1.csv"), "x1.csv");
-        assert_eq!(parse("https://h/d/x.csv?sig=1").relative_name("d/x.csv?sig=1"), "x.csv");
-    }
-
-    #[test]
-    fn two_endpoints_with_one_bucket_are_two_stores() {
-        let bucket = parse("s3://b/in/");
-        let at = |url: &str| bucket.identity(&BTreeMap::from([("endpoint_url".to_owned(), url.to_owned())]));
-        assert_eq!(at("http://Minio:9000/"), at("http://minio:9000"));
-        assert_eq!(at("https://s3.eu-central-1.amazonaws.com"), bucket.identity(&BTreeMap::new()));
-        assert_ne!(at("http://minio:9000"), at("http://other:9000"));
-        assert_ne!(internal_identity(3), internal_identity(4));
-    }
-
-    #[test]
-    fn roots_are_folders_and_writable() {
-        assert_eq!(Location::parse_root("/data/wh").unwrap().to_string(), "fs:///data/wh/");
-        assert_eq!(Location::parse_root("file:///data/wh/").unwrap().to_string(), "fs:///data/wh/");
-        assert_eq!(
-            Location::parse_root("s3://b/wh").unwrap().internal_stage("7").unwrap().path(),
-            "wh/stages/7/"
-        );
-        assert!(Location::parse_root("https://h/x").is_err());
-        assert!(Location::parse_root("relative/dir").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn a_join_never_leaves_its_folder(relative in r"([a-z.%/\\\x00]|%2e|%2f|%5c|%25|\.\.|é){0,12}") {
-            let stage = parse("fs:///data/in/");
-            if let Ok(joined) = stage.join(&relative) {
-                prop_assert!(joined.path().starts_with("data/in/"));
-                for text in [joined.path().to_owned(), percent_decoded(joined.path()), percent_decoded(&percent_decoded(joined.path()))] {
-                    let mut depth = 0i32;
-                    for segment in text.replace('\\', "/").split('/') {
-                        depth += match segment { ".." => -1, "" | "." => 0, _ => 1 };
-                        prop_assert!(segment != ".." && depth >= 0, "{text}");
-                    }
-                }
-            }
-        }
-
-        #[test]
-        fn parsing_never_panics(uri in r"(s3|fs|https?|x)?(://|:|/)?\PC{0,40}") {
-            if let Ok(location) = Location::parse(&uri) {
-                let _ = location.expand();
-                prop_assert_eq!(Location::parse(&location.to_string()).unwrap(), location);
-            }
-        }
     }
 }

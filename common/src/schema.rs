@@ -40,6 +40,21 @@ pub struct Column {
     pub comment: Option<String>,
 }
 
+/// What ALTER TABLE MODIFY COLUMN says of a column; `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnChange {
+    /// The column, in any case.
+    pub name: String,
+    /// Another SQL type.
+    pub ty: Option<SqlType>,
+    /// NULL or NOT NULL.
+    pub nullable: Option<bool>,
+    /// SQL text of another default.
+    pub default: Option<String>,
+    /// Another comment.
+    pub comment: Option<String>,
+}
+
 /// The columns of a table, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSchema {
@@ -151,6 +166,30 @@ pub fn new_iceberg_field(column: &Column, id: i32, last_id: &mut i32) -> NestedF
         field = field.with_doc(comment);
     }
     Arc::new(field)
+}
+
+/// Whether values of a type, as data files store them, are values of another type as they stand: what
+/// Iceberg's rules for evolution allow, and types of ours that are stored alike.
+pub fn widens_to(from: &SqlType, to: &SqlType) -> bool {
+    use SqlType::{Decimal, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32};
+    match (from, to) {
+        (Int8, Int16 | Int32 | Int64)
+        | (Int16, Int32 | Int64)
+        | (Int32, Int64)
+        | (UInt8, UInt16 | UInt32 | Int16 | Int32 | Int64)
+        | (UInt16, UInt32 | Int32 | Int64)
+        | (UInt32, Int64)
+        | (Float32, Float64) => true,
+        (Decimal(precision, scale), Decimal(wider, same)) => scale == same && wider >= precision,
+        _ => from == to,
+    }
+}
+
+/// The field of a column that exists, with another type; ids and what is nested in it stay.
+pub fn widened_field(field: &NestedField, ty: &SqlType) -> NestedField {
+    // A type that widens has no fields of its own, so that no id is handed out.
+    let field_type = Box::new(storage_type_of(ty, &mut 0));
+    NestedField { field_type, ..field.clone() }
 }
 
 fn storage_type_of(ty: &SqlType, last_id: &mut i32) -> Type {

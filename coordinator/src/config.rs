@@ -95,6 +95,8 @@ pub struct CoordinatorConfig {
     pub allowed_fs_roots: Vec<PathBuf>,
     /// Whether stages may name loopback and private network addresses.
     pub allow_private_network: bool,
+    /// Whether S3 connections without keys use the identity of the machine (of the coordinator and of workers).
+    pub allow_ambient_credentials: bool,
     /// The key that seals secrets (base64 of 32 bytes); `None`: made and kept in the data folder,
     /// which only a group of one node may do.
     pub sealing_key: Option<String>,

@@ -8,11 +8,12 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use stevedore_common::clock::{Clock, SystemClock};
 use stevedore_common::secret::SealingKey;
-use stevedore_common::storage::Warehouse;
+use stevedore_common::storage::{StoragePolicy, Warehouse};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::admin_service_server::AdminServiceServer;
 use stevedore_proto::v1::job_service_server::JobServiceServer;
 use stevedore_proto::v1::raft_service_server::RaftServiceServer;
+use stevedore_proto::v1::stage_service_server::StageServiceServer;
 use stevedore_proto::v1::worker_service_server::WorkerServiceServer;
 use stevedore_raft::{NodeConfig, RaftNode, Start};
 use stevedore_sql::connection::{ConnectionOptions, StorageType};
@@ -30,6 +31,7 @@ use crate::api::http;
 use crate::api::job_service::Jobs;
 use crate::api::raft_service::RaftMessages;
 use crate::api::sessions::Sessions;
+use crate::api::stage_service::StageFiles;
 use crate::api::worker_service::WorkerSessions;
 use crate::committer::Committer;
 use crate::config::CoordinatorConfig;
@@ -149,8 +151,11 @@ impl Coordinator {
         let stores = Stores::new(
             warehouse(&config)?,
             sealing_key(&config)?,
-            config.allow_private_network,
-            config.allowed_fs_roots.clone(),
+            StoragePolicy {
+                allow_private_network: config.allow_private_network,
+                allowed_fs_roots: config.allowed_fs_roots.clone(),
+                allow_ambient_credentials: config.allow_ambient_credentials,
+            },
         );
         let committer = Committer::new(stores.warehouse().file_io());
         let peers = Peers::new(&config.cluster_id, config.node_id, &config.peers)?;
@@ -205,7 +210,7 @@ impl Coordinator {
         });
 
         let sessions = Arc::new(Sessions::new(clock, config.limits.sessions, config.limits.session_idle_ms));
-        let flight = FlightSqlServer(FlightSql::new(engine.clone(), sessions)?);
+        let flight = FlightSqlServer(FlightSql::new(engine.clone(), sessions.clone())?);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<FlightServiceServer<FlightSqlServer>>().await;
         health.set_serving::<JobServiceServer<Jobs>>().await;
@@ -224,6 +229,10 @@ impl Coordinator {
             )
             .add_service(
                 JobServiceServer::new(Jobs::new(engine.clone()))
+                    .max_decoding_message_size(config.limits.message_bytes),
+            )
+            .add_service(
+                StageServiceServer::new(StageFiles::new(engine.clone(), sessions))
                     .max_decoding_message_size(config.limits.message_bytes),
             )
             .add_service(AdminServiceServer::new(Admin::new(replica.clone(), workers, config.clone())))

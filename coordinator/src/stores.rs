@@ -5,7 +5,6 @@
 //! Secrets leave this room only inside a store or a message to a worker.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -53,6 +52,18 @@ pub struct ResolvedSource {
 }
 
 impl ResolvedSource {
+    /// The one file that the location names, for statements about a single file.
+    ///
+    /// # Errors
+    /// Invalid input, if it names a folder.
+    pub fn file(&self) -> Result<&str> {
+        if self.prefix.is_empty() || self.prefix.ends_with('/') {
+            return Err(Error::invalid("the location names a folder, and a file is needed")
+                .hint("write @stage/path/file"));
+        }
+        Ok(&self.prefix)
+    }
+
     /// The name that users see for a path of the store.
     pub fn name_of<'a>(&self, path: &'a str) -> &'a str {
         self.base.relative_name(path)
@@ -86,23 +97,14 @@ pub fn access_of(spec: &StorageSpec) -> v1::StorageAccess {
             .iter()
             .map(|root| root.to_string_lossy().into_owned())
             .collect(),
+        allow_ambient_credentials: spec.policy.allow_ambient_credentials,
     }
 }
 
 impl Stores {
     /// Over the warehouse, with what the operator allows stages to reach.
-    pub fn new(
-        warehouse: Warehouse,
-        sealing: SealingKey,
-        allow_private_network: bool,
-        allowed_fs_roots: Vec<PathBuf>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            warehouse,
-            sealing,
-            policy: StoragePolicy { allow_private_network, allowed_fs_roots },
-            cache: StoreCache::default(),
-        })
+    pub fn new(warehouse: Warehouse, sealing: SealingKey, policy: StoragePolicy) -> Arc<Self> {
+        Arc::new(Self { warehouse, sealing, policy, cache: StoreCache::default() })
     }
 
     /// The warehouse.
@@ -156,13 +158,14 @@ impl Stores {
         Ok(connection)
     }
 
-    /// The plan of a location in a statement, and the stage if it names one.
+    /// The plan of a location in a statement of a user, and the stage if it names one.
     ///
     /// # Errors
     /// Not found; invalid input for a bad URL or path.
     pub fn plan(
         &self,
         view: &dyn ReadView,
+        user: &str,
         location: &LocationRef,
         files: Option<Vec<String>>,
         pattern: Option<String>,
@@ -172,7 +175,7 @@ impl Stores {
                 let stage = catalog::require_stage(view, name)?;
                 (stage_place(&stage), path.clone(), Some(stage))
             }
-            LocationRef::UserStage { .. } => return Err(Error::not_supported_yet("the user stage @~")),
+            LocationRef::UserStage { path } => (PlacePlan::User(user.to_owned()), path.clone(), None),
             LocationRef::Uri { url, connection } => {
                 (self.uri_place(view, url, connection.as_ref())?, String::new(), None)
             }
@@ -232,22 +235,8 @@ impl Stores {
     /// Not found, when the connection is gone; denied by the policy; invalid paths.
     pub fn resolve(&self, view: &dyn ReadView, plan: &SourcePlan) -> Result<ResolvedSource> {
         let (url, params, secrets) = match &plan.place {
-            PlacePlan::Internal(stage) => {
-                let spec = self.warehouse.stage_spec(stage)?;
-                let base = spec.root.clone();
-                let full = base.join(&plan.path)?;
-                let prefix = full.path().strip_prefix(base.path()).unwrap_or_default().to_owned();
-                return Ok(ResolvedSource {
-                    store: self.cache.get(&spec)?,
-                    prefix,
-                    // Paths are relative to the stage already.
-                    base: Location::parse("fs:///")?,
-                    identity: internal_identity(stage),
-                    spec,
-                    files: plan.files.clone(),
-                    pattern: plan.pattern.clone(),
-                });
-            }
+            PlacePlan::Internal(stage) => return self.resolve_internal(stage, plan),
+            PlacePlan::User(user) => return self.resolve_internal(user_folder(user), plan),
             PlacePlan::Connection { url, connection } => {
                 let connection = self.require_connection(view, connection, StorageType::of_uri(url)?)?;
                 let secrets =
@@ -273,6 +262,24 @@ impl Stores {
         })
     }
 
+    /// A source in the cluster's own storage, in the folder of this name among the internal stages'.
+    fn resolve_internal(&self, folder: impl std::fmt::Display, plan: &SourcePlan) -> Result<ResolvedSource> {
+        let spec = self.warehouse.stage_spec(&folder)?;
+        let base = spec.root.clone();
+        let full = base.join(&plan.path)?;
+        let prefix = full.path().strip_prefix(base.path()).unwrap_or_default().to_owned();
+        Ok(ResolvedSource {
+            store: self.cache.get(&spec)?,
+            prefix,
+            // Paths are relative to the stage already.
+            base: Location::parse("fs:///")?,
+            identity: internal_identity(folder),
+            spec,
+            files: plan.files.clone(),
+            pattern: plan.pattern.clone(),
+        })
+    }
+
     /// Deletes the files of an internal stage.
     ///
     /// # Errors
@@ -286,6 +293,11 @@ impl Stores {
         }
         Ok(())
     }
+}
+
+/// The folder of a user's own stage. Stages have numbers, so the names never meet.
+fn user_folder(user: &str) -> String {
+    format!("user-{}", hex::encode(user))
 }
 
 fn stage_place(stage: &Stage) -> PlacePlan {

@@ -39,7 +39,8 @@ def binary():
 class Server:
     """Runs from entering a `with` block until leaving it."""
 
-    def __init__(self, data_dir, allow_fs=(), allow_private_network=False, arguments=()):
+    def __init__(self, data_dir, allow_fs=(), allow_private_network=False, arguments=(), environment=None):
+        self.environment = {**os.environ, **(environment or {})}
         self.data_dir = Path(data_dir)
         self.port, self.http_port = free_port(), free_port()
         self.log = self.data_dir.with_name(self.data_dir.name + ".log")
@@ -60,7 +61,9 @@ class Server:
 
     def __enter__(self):
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(
+                self.command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment
+            )
         ready = threading.Event()
 
         def watch():

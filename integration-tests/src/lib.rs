@@ -9,7 +9,9 @@
 pub mod cluster;
 pub mod collector;
 pub mod files;
+pub mod hub;
 pub mod instance;
+pub mod ipfs;
 pub mod objectstore;
 pub mod oracle;
 pub mod script;

@@ -16,7 +16,9 @@
 //!
 //! `${FILES}` stands for their folder (without a slash at the end), `${S3}` for the endpoint of an S3
 //! server whose bucket `bucket` is that folder, `${KEY}` and `${SECRET}` for its credentials, `${HTTP}` for
-//! a web server over that folder (see [`crate::web`]), `${CLOSED}` for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
+//! a web server over that folder (see [`crate::web`]), `${HUB}` for a Hub whose repositories are that folder
+//! ([`crate::hub`]) and `${HUB_TOKEN}` for its token, `${IPFS}` for a gateway to it, whose CID is `${CID}`
+//! ([`crate::ipfs`]), `${CLOSED}` for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
 //! the columns that a statement announces, without running it.
 
 use std::path::{Path, PathBuf};
@@ -27,9 +29,12 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner};
 use stevedore::client::Client;
+use stevedore::transfer;
 use stevedore_common::{Error, Result};
 
+use crate::hub::{self, HubServer};
 use crate::instance::TestInstance;
+use crate::ipfs::IpfsGateway;
 use crate::objectstore::{ACCESS_KEY, S3Server, SECRET_KEY};
 use crate::web::WebServer;
 use crate::{files, show};
@@ -47,6 +52,11 @@ impl Session {
             let schema = self.client.prepare(described).await?.schema()?;
             let rows = show::columns(schema.fields().iter());
             return Ok(DBOutput::Rows { types: vec![DefaultColumnType::Text; 2], rows });
+        }
+        if let Some(transfer) = transfer::of_statement(sql) {
+            let batch = transfer::run(&self.client, &transfer, false).await?;
+            let types = vec![DefaultColumnType::Any; batch.num_columns()];
+            return Ok(DBOutput::Rows { types, rows: show::rows(&[batch]) });
         }
         let statement = self.client.prepare(sql).await?;
         let rows = self.client.run(&statement).await?;
@@ -147,6 +157,8 @@ pub async fn run_file(path: PathBuf) -> Vec<String> {
     let text = std::fs::read_to_string(&path).unwrap();
     write_files(&text, instance.files());
     let web = WebServer::start(instance.files().to_owned()).await;
+    let hub = HubServer::start(instance.files().to_owned()).await;
+    let ipfs = IpfsGateway::start(instance.files()).await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let text = text
         .replace("${FILES}", instance.files().to_str().unwrap())
@@ -154,6 +166,10 @@ pub async fn run_file(path: PathBuf) -> Vec<String> {
         .replace("${KEY}", ACCESS_KEY)
         .replace("${SECRET}", SECRET_KEY)
         .replace("${HTTP}", &web.url())
+        .replace("${HUB}", &hub.url())
+        .replace("${HUB_TOKEN}", hub::TOKEN)
+        .replace("${IPFS}", &ipfs.url())
+        .replace("${CID}", ipfs.root())
         .replace("${CLOSED}", &format!("http://{closed}"));
     let name: Arc<str> = path.file_name().unwrap().to_string_lossy().into();
     let records: Vec<Record<DefaultColumnType>> = sqllogictest::parse_with_name(&text, name.clone()).unwrap();

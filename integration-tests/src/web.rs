@@ -25,7 +25,8 @@ pub struct WebServer {
     task: JoinHandle<()>,
 }
 
-fn answer(status: StatusCode, headers: &[(HeaderName, String)], body: &[u8]) -> Response {
+/// An answer with these headers.
+pub(crate) fn answer(status: StatusCode, headers: &[(HeaderName, String)], body: &[u8]) -> Response {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(name, value);
@@ -58,13 +59,17 @@ fn serve(folder: &Path, request: &Request) -> Response {
     let Ok(content) = std::fs::read(folder.join(path)) else {
         return answer(StatusCode::NOT_FOUND, &[], b"");
     };
-    let size = content.len();
     if bare {
-        return answer(StatusCode::OK, &[(CONTENT_LENGTH, size.to_string())], &content);
+        return answer(StatusCode::OK, &[(CONTENT_LENGTH, content.len().to_string())], &content);
     }
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
-    let etag = format!("\"{:016x}\"", hasher.finish());
+    serve_content(request, &content, &format!("{:016x}", hasher.finish()))
+}
+
+/// Content under a strong etag, with ranges, HEAD and conditions.
+pub(crate) fn serve_content(request: &Request, content: &[u8], etag: &str) -> Response {
+    let (size, etag) = (content.len(), format!("\"{etag}\""));
     let asked = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     if asked(IF_MATCH).is_some_and(|wanted| wanted != etag) {
         return answer(StatusCode::PRECONDITION_FAILED, &[], b"");
@@ -76,13 +81,42 @@ fn serve(folder: &Path, request: &Request) -> Response {
             headers.push((CONTENT_LENGTH, size.to_string()));
             answer(StatusCode::OK, &headers, b"")
         }
-        None => answer(StatusCode::OK, &headers, &content),
+        None => answer(StatusCode::OK, &headers, content),
         Some(None) => answer(StatusCode::RANGE_NOT_SATISFIABLE, &headers, b""),
         Some(Some(range)) => {
             headers.push((CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1)));
             answer(StatusCode::PARTIAL_CONTENT, &headers, &content[range])
         }
     }
+}
+
+/// The files below a folder with their content, by path.
+pub(crate) fn files_below(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                found.push((name, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Serves an app on a port of its own.
+pub(crate) async fn start(app: Router) -> (SocketAddr, JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        axum::serve(listener, app).await.unwrap();
+    });
+    (address, task)
 }
 
 impl WebServer {
@@ -92,11 +126,7 @@ impl WebServer {
             let response = serve(&folder, &request);
             async move { response }
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move {
-            axum::serve(listener, app).await.unwrap();
-        });
+        let (address, task) = start(app).await;
         Self { address, task }
     }
 

@@ -642,3 +642,86 @@ async fn explain_and_validation_leave_a_running_job_its_files_and_claim_none() {
     oracle::assert_exactly_once(instance.url(), "t", 10, 5).await;
     instance.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unload_is_a_job_that_runs_once_however_often_it_is_asked_for() {
+    let instance = instance_with_files(3, 50).await;
+    let client = instance.client().await;
+    run(&client, "COPY INTO t FROM @s/in/").await;
+    run(&client, "CREATE STAGE out").await;
+    let unload = "COPY INTO @out FROM t FILE_FORMAT = (TYPE = NDJSON)";
+    let first = submit(&client, unload, "export-1").await;
+    let (job, _) = watch(&client, &first.job_id).await;
+    assert_eq!(
+        (job.phase(), job.kind.as_str(), job.rows_loaded),
+        (JobPhase::Committed, "unload", 150),
+        "{job:?}"
+    );
+    let again = submit(&client, unload, "export-1").await;
+    assert_eq!((again.job_id.as_str(), again.existing), (first.job_id.as_str(), true));
+
+    let statement = client.prepare("COPY INTO @out/ticket/ FROM t DETAILED_OUTPUT = true").await.unwrap();
+    let mut results = Vec::new();
+    for _ in 0..2 {
+        let rows = client.run(&statement).await.unwrap();
+        let batches: Vec<_> = futures::TryStreamExt::try_collect(rows.batches).await.unwrap();
+        results.push(show::rows(&batches));
+    }
+    assert_eq!(results[0], results[1]);
+    assert!(results[0][0][0].contains(statement.job_id.as_deref().unwrap()), "{results:?}");
+    let names = run(&client, "SELECT name FROM list_stage(location => '@out')").await;
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(run(&client, "SELECT count(*) FROM @out/ticket/").await, [["150"]]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_that_broke_off_is_gone_on_with_and_never_ends_in_a_damaged_file() {
+    let instance = TestInstance::start().await;
+    let client = instance.client().await;
+    run(&client, "CREATE STAGE s").await;
+    let content: Vec<u8> = (0..24u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    files::write(&instance.files().join("up/large.bin"), &content);
+    let transfer = |sql: String| {
+        let client = client.clone();
+        async move {
+            let statement = stevedore::transfer::of_statement(&sql).expect("PUT or GET");
+            stevedore::transfer::run(&client, &statement, false).await.map(|batch| show::rows(&[batch]))
+        }
+    };
+    transfer(format!("PUT fs://{}/up/large.bin @s", instance.files().display())).await.unwrap();
+
+    let down = instance.files().join("down");
+    let get = format!("GET @s fs://{}/", down.display());
+    let unfinished = || -> Option<(PathBuf, u64)> {
+        let entry = std::fs::read_dir(&down)
+            .ok()?
+            .flatten()
+            .find(|e| e.file_name().to_string_lossy().starts_with('.'))?;
+        Some((entry.path(), entry.metadata().ok()?.len()))
+    };
+    for damaged in [false, true] {
+        let getting = tokio::spawn(transfer(get.clone()));
+        let part = loop {
+            match unfinished() {
+                Some((path, size)) if size > 1 << 20 => break path,
+                _ if getting.is_finished() => panic!("the transfer ended before it could be broken off"),
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        getting.abort();
+        assert!(getting.await.unwrap_err().is_cancelled());
+        assert!(!down.join("large.bin").exists());
+        if damaged {
+            let mut bytes = std::fs::read(&part).unwrap();
+            bytes[0] ^= 1;
+            std::fs::write(&part, bytes).unwrap();
+        }
+        let rows = transfer(get.clone()).await.unwrap();
+        assert_eq!(rows[0][1], "SUCCESS");
+        assert!(std::fs::read(down.join("large.bin")).unwrap() == content, "damaged: {damaged}");
+        assert_eq!(unfinished(), None);
+        std::fs::remove_dir_all(&down).unwrap();
+    }
+    instance.stop().await;
+}

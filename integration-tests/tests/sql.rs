@@ -18,6 +18,11 @@ async fn copy_into_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copy_into_locations() {
+    run_folder("unload").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn insert_select_and_settings() {
     run_folder("query").await;
 }

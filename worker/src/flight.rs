@@ -186,7 +186,7 @@ mod tests {
         let stores = Arc::new(stevedore_common::storage::Stores::default());
         let resources = crate::read::WorkerResources::new(1, 64 << 20).unwrap();
         let stages = Arc::new(crate::slice::StageFiles::new(stores.clone(), resources.clone()));
-        let encoders = crate::write::Encoders::new(1);
+        let encoders = crate::write::Encoders::new(1, 64 << 20);
         let runner = SliceRunner { engine: engine.clone(), stores, resources, encoders, stages };
         WorkerFlight::new(engine, Arc::new(runner))
     }

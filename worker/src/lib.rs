@@ -13,5 +13,6 @@ pub mod session;
 pub mod slice;
 pub mod storage_access;
 pub mod transform;
+mod unload;
 pub mod worker;
 pub mod write;

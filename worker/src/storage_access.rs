@@ -18,6 +18,7 @@ pub fn storage_spec(access: &StorageAccess) -> Result<StorageSpec> {
     let policy = StoragePolicy {
         allow_private_network: access.allow_private_network,
         allowed_fs_roots: access.allowed_fs_roots.iter().map(PathBuf::from).collect(),
+        allow_ambient_credentials: access.allow_ambient_credentials,
     };
     let params = access.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let secrets =

@@ -90,7 +90,7 @@ impl Worker {
             stores: stores.clone(),
             stages: stages.clone(),
         })?);
-        let encoders = Encoders::new(cores);
+        let encoders = Encoders::new(cores, memory / 4);
         let runner = Arc::new(SliceRunner { engine: engine.clone(), stores, resources, encoders, stages });
         let register = Register {
             worker_id: config.id,

@@ -41,6 +41,9 @@ pub(super) struct CoordinatorArgs {
     /// Let stages name loopback and private network addresses.
     #[arg(long, env = "STEVEDORE_ALLOW_PRIVATE_NETWORK")]
     allow_private_network: bool,
+    /// Let S3 connections without keys use the identity of the machine (environment, web identity, instance).
+    #[arg(long, env = "STEVEDORE_ALLOW_AMBIENT_CREDENTIALS")]
+    allow_ambient_credentials: bool,
     /// The key that seals secrets: base64 of 32 bytes, the same on all coordinators.
     #[arg(long, env = "STEVEDORE_SEALING_KEY", hide_env_values = true)]
     sealing_key: Option<String>,
@@ -88,6 +91,8 @@ fn assemble(args: CoordinatorArgs) -> Result<CoordinatorConfig> {
         warehouse_options: file.warehouse_options.into_iter().collect(),
         allowed_fs_roots: if args.allow_fs.is_empty() { file.allow_fs } else { args.allow_fs },
         allow_private_network: args.allow_private_network || file.allow_private_network.unwrap_or(false),
+        allow_ambient_credentials: args.allow_ambient_credentials
+            || file.allow_ambient_credentials.unwrap_or(false),
         sealing_key: args.sealing_key.or(file.sealing_key),
         insecure: args.insecure || file.insecure.unwrap_or(false),
         limits: Limits::default(),

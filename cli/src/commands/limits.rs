@@ -10,7 +10,7 @@ pub(super) struct LimitArgs {
     /// The largest record of a text file, bytes (64 MiB).
     #[arg(long, env = "STEVEDORE_MAX_RECORD_BYTES")]
     max_record_bytes: Option<usize>,
-    /// The largest block of an Avro file, decompressed, bytes (128 MiB).
+    /// The largest page of a Parquet file or block of an Avro file, decompressed, bytes (128 MiB).
     #[arg(long, env = "STEVEDORE_MAX_BLOCK_BYTES")]
     max_block_bytes: Option<usize>,
     /// Bytes that a compressed text file may become (1 TiB).

@@ -31,6 +31,9 @@ pub(super) struct LocalArgs {
     /// Let stages name loopback and private network addresses.
     #[arg(long, env = "STEVEDORE_ALLOW_PRIVATE_NETWORK")]
     allow_private_network: bool,
+    /// Let S3 connections without keys use the identity of the machine (environment, web identity, instance).
+    #[arg(long, env = "STEVEDORE_ALLOW_AMBIENT_CREDENTIALS")]
+    allow_ambient_credentials: bool,
     /// Listen on other addresses than loopback although there are no accounts yet.
     #[arg(long, env = "STEVEDORE_INSECURE")]
     insecure: bool,
@@ -48,6 +51,7 @@ pub(super) async fn run(args: LocalArgs) -> Result<()> {
         http: Some(address("--http", &args.http)?),
         allowed_fs_roots: args.allow_fs,
         allow_private_network: args.allow_private_network,
+        allow_ambient_credentials: args.allow_ambient_credentials,
         warehouse: args.warehouse,
         insecure: args.insecure,
         memory_budget: args.memory_budget,

@@ -6,6 +6,7 @@ mod load;
 mod local;
 mod server;
 mod sql;
+mod transfer;
 mod worker;
 
 use std::net::SocketAddr;
@@ -41,6 +42,10 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Load files into a table, which is created to fit them if need be.
     Load(load::LoadArgs),
+    /// Put local files into a stage.
+    Put(transfer::PutArgs),
+    /// Get files of a stage into a local folder.
+    Get(transfer::GetArgs),
     /// Take the tour: generate files, load them, look at the tables.
     Quickstart {
         /// Where to put files, tables and the catalog. A second run starts clean.
@@ -97,7 +102,11 @@ impl Cli {
             Command::Coordinator(_) => ("stevedore-coordinator", "info"),
             Command::Worker(_) => ("stevedore-worker", "info"),
             // A client's own output is what counts.
-            Command::Sql(_) | Command::Load(_) | Command::Quickstart { .. } => ("stevedore-sql", "error"),
+            Command::Sql(_)
+            | Command::Load(_)
+            | Command::Put(_)
+            | Command::Get(_)
+            | Command::Quickstart { .. } => ("stevedore-sql", "error"),
         };
         let telemetry =
             runtime.block_on(async { self.log.init(service, &std::process::id().to_string(), default) })?;
@@ -108,6 +117,8 @@ impl Cli {
                 Command::Worker(args) => worker::run(args).await,
                 Command::Sql(args) => sql::run(args).await,
                 Command::Load(args) => load::run(args).await,
+                Command::Put(args) => transfer::put(args).await,
+                Command::Get(args) => transfer::get(args).await,
                 Command::Quickstart { data_dir } => crate::quickstart::run(data_dir).await,
             }
         });

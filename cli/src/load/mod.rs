@@ -21,7 +21,8 @@ use uuid::Uuid;
 use crate::client::Client;
 use crate::shell::{self, Options};
 use format::FormatOptions;
-use source::{Source, format_of};
+pub(crate) use source::Source;
+use source::format_of;
 
 /// Whether the first record of CSV and TSV files names the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -16,15 +16,15 @@ const COMPRESSED: &[&str] = &["gz", "bz2", "br", "zst", "zstd", "xz", "zl", "def
 
 /// Files of a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The URL of the folder, with its slash (HTTP: the URL as it is).
-    pub(super) url: String,
+    pub(crate) url: String,
     /// The literal beginning of the paths below the folder; maybe empty.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// A regular expression for what follows; `None` for everything.
-    pub(super) pattern: Option<String>,
+    pub(crate) pattern: Option<String>,
     /// The folder, if it is a local one.
-    pub(super) local: Option<PathBuf>,
+    pub(crate) local: Option<PathBuf>,
 }
 
 impl Source {
@@ -32,7 +32,7 @@ impl Source {
     ///
     /// # Errors
     /// Invalid input for globs that do not end, and for `..` in a URL.
-    pub(super) fn parse(text: &str, current: &Path) -> Result<Self> {
+    pub(crate) fn parse(text: &str, current: &Path) -> Result<Self> {
         if let Some((scheme, rest)) = text.split_once("://") {
             if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") {
                 // The server expands the globs of such a URL itself; there is no folder to list.

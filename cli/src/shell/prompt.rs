@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::{Options, mistakes, run};
 use crate::client::Client;
+use crate::transfer;
 
 const PROMPT: &str = "stevedore> ";
 const HISTORY_ENTRIES: usize = 2_000;
@@ -65,6 +66,7 @@ const WORDS: &[&str] = &[
     "FILES",
     "FORCE",
     "FROM",
+    "GET",
     "GROUP BY",
     "HAVING",
     "INSERT INTO",
@@ -76,7 +78,9 @@ const WORDS: &[&str] = &[
     "ORDER BY",
     "PARQUET",
     "PATTERN",
+    "PRESIGN",
     "PURGE",
+    "PUT",
     "REMOVE",
     "RETURN_FAILED_ONLY",
     "SELECT",
@@ -282,6 +286,13 @@ async fn run_text(client: &Client, text: &str, options: &Options) -> Result<()> 
 async fn run_cancellable(client: &Client, sql: &str, options: &Options) -> Result<()> {
     let cancelled = || Error::cancelled("the statement was cancelled");
     let started = Instant::now();
+    if let Some(transfer) = transfer::of_statement(sql) {
+        let mut out = std::io::stdout();
+        return tokio::select! {
+            moved = run::run_transfer(client, &transfer, started, options, &mut out) => moved.map(drop),
+            _ = tokio::signal::ctrl_c() => Err(cancelled()),
+        };
+    }
     let statement = tokio::select! {
         statement = client.prepare(sql) => statement?,
         _ = tokio::signal::ctrl_c() => return Err(cancelled()),

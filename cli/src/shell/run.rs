@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::script::split_script_with_places;
 
 use super::{Format, Options, mistakes, progress, tables};
 use crate::client::{Client, Rows, Statement};
+use crate::transfer;
 
 /// Runs an accepted statement up to its rows; a bar follows it as long as that takes.
 ///
@@ -37,6 +39,9 @@ pub async fn run_statement(
     out: &mut (dyn Write + Send),
 ) -> Result<u64> {
     let started = Instant::now();
+    if let Some(statement) = transfer::of_statement(sql) {
+        return run_transfer(client, &statement, started, options, out).await;
+    }
     let statement = client.prepare(sql).await?;
     run_accepted(client, &statement, started, options, out).await
 }
@@ -61,6 +66,24 @@ pub(super) async fn run_accepted(
         None => String::new(),
     };
     writeln!(out, "{}{note}", footer(gives_rows.then_some(count), elapsed, options.timing))?;
+    out.flush()?;
+    Ok(count)
+}
+
+/// Runs PUT or GET and prints its rows.
+pub(super) async fn run_transfer(
+    client: &Client,
+    statement: &stevedore_sql::ast::Statement,
+    started: Instant,
+    options: &Options,
+    out: &mut (dyn Write + Send),
+) -> Result<u64> {
+    let batch = transfer::run(client, statement, options.progress).await?;
+    let (schema, rows) = (batch.schema(), futures::stream::iter([Ok(batch)]).boxed());
+    let count = tables::render(&schema, rows, options.format, options.max_rows, out).await?;
+    if options.format == Format::Table {
+        writeln!(out, "{}", footer(Some(count), started.elapsed(), options.timing))?;
+    }
     out.flush()?;
     Ok(count)
 }

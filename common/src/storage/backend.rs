@@ -4,13 +4,15 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
+use crate::secret::Secret;
 
 #[async_trait]
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -33,14 +35,35 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Why nothing can be written or deleted here; only asked where it cannot.
+    fn read_only(&self) -> Error {
+        Error::not_supported("writing to locations of this kind")
+    }
+
     /// Writes a file in one step; `new` refuses to replace one.
-    async fn put(&self, path: &str, bytes: Bytes, new: bool) -> Result<()>;
+    async fn put(&self, _path: &str, _bytes: Bytes, _new: bool) -> Result<()> {
+        Err(self.read_only())
+    }
 
     /// Writes a file in pieces; it appears only when the writer is finished.
-    async fn writer(&self, path: &str) -> Result<Box<dyn BackendWriter>>;
+    async fn writer(&self, _path: &str) -> Result<Box<dyn BackendWriter>> {
+        Err(self.read_only())
+    }
+
+    /// Gives a file another name, replacing one that has it.
+    async fn rename(&self, _from: &str, _to: &str) -> Result<()> {
+        Err(self.read_only())
+    }
 
     /// Deletes a file; one that is gone already is fine.
-    async fn delete(&self, path: &str) -> Result<()>;
+    async fn delete(&self, _path: &str) -> Result<()> {
+        Err(self.read_only())
+    }
+
+    /// A URL that anyone may use for a while.
+    async fn presign(&self, _upload: bool, _path: &str, _expires: Duration) -> Result<Secret<String>> {
+        Err(Error::not_supported("PRESIGN in locations of this kind"))
+    }
 }
 
 /// A file pinned to one version. Every read fails with a conflict once the version is gone.

@@ -3,7 +3,8 @@
 //! Names are resolved by a resolver of ours that drops addresses the policy refuses, so what is
 //! connected to is what was checked; hosts written as addresses are checked before every request.
 //! Proxies from the environment are not used, since they would resolve names behind our back.
-//! Connections that fail are tried three times within about ten seconds, then given up.
+//! Connections that fail are tried three times within about ten seconds, then given up. A store that says it is
+//! busy is asked again at its pace ([`super::retry`]).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -21,6 +22,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::error::{Error, Result};
 use crate::telemetry::install_crypto_provider;
+
+use super::retry::{Attempts, Failure};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,6 +76,21 @@ impl StdError for ConnectFailed {
         Some(&self.0)
     }
 }
+
+/// A store was busy for as long as we wait.
+#[derive(Debug)]
+pub(crate) struct StillBusy {
+    pub(crate) status: http::StatusCode,
+    pub(crate) spent: Duration,
+}
+
+impl fmt::Display for StillBusy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answered {} for {} seconds", self.status, self.spent.as_secs())
+    }
+}
+
+impl StdError for StillBusy {}
 
 impl EgressPolicy {
     /// Whether an address may be connected to.
@@ -202,6 +220,7 @@ impl HttpService for PolicyService {
         let host = request.uri().host().unwrap_or_default();
         // `Unknown` is the kind that the library above does not try again.
         self.policy.check_host(host).map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
+        let (started, mut busy_attempts) = (std::time::Instant::now(), Attempts::default());
         let mut attempt = 1;
         loop {
             match HttpService::call(&self.client, request.clone()).await {
@@ -214,6 +233,18 @@ impl HttpService for PolicyService {
                     }
                     tokio::time::sleep(backoff(attempt)).await;
                     attempt += 1;
+                }
+                Ok(answer) => {
+                    let failure = Failure::of(answer.status(), answer.headers(), chrono::Utc::now());
+                    // What is broken is the library's to try again.
+                    let Some(busy @ Failure::Busy { .. }) = failure else { return Ok(answer) };
+                    match busy_attempts.pause(busy, started.elapsed()) {
+                        Some(pause) => tokio::time::sleep(pause).await,
+                        None => {
+                            let error = StillBusy { status: answer.status(), spent: started.elapsed() };
+                            return Err(HttpError::new(HttpErrorKind::Unknown, error));
+                        }
+                    }
                 }
                 other => return other,
             }

@@ -3,34 +3,51 @@
 
 use crate::error::{Error, Result};
 
-use super::egress::{ConnectFailed, EgressRefused, find_source, root_cause};
+use super::egress::{ConnectFailed, EgressRefused, StillBusy, find_source, root_cause};
 
-/// How messages name a store: `bucket 'b' at 'http://minio:9000'`.
+/// How messages speak of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoreLabel(pub(crate) String);
+pub(crate) struct StoreLabel {
+    /// `bucket 'b' at 'http://minio:9000'`.
+    pub(crate) place: String,
+    /// The keys of its connections that hold credentials.
+    pub(crate) keys: &'static str,
+}
 
 impl StoreLabel {
+    pub(crate) fn keys_hint(&self) -> String {
+        if self.keys.is_empty() {
+            return "check the permissions of the store".to_owned();
+        }
+        format!("check {} and the permissions of the connection", self.keys)
+    }
+
     /// What the error of `object_store` means. `path` is empty where the whole store is meant.
     pub(crate) fn explain(&self, error: object_store::Error, path: &str) -> Error {
         use object_store::Error as E;
-        let place = &self.0;
+        let place = &self.place;
+        if let Some(Explained(known)) = find_source::<Explained>(&error) {
+            return known.clone();
+        }
         if let Some(refused) = find_source::<EgressRefused>(&error) {
             return Error::from(refused.clone()).context(format!("reaching {place}"));
         }
         if find_source::<ConnectFailed>(&error).is_some() {
             return Error::unavailable(format!("cannot connect to {place}: {}", root_cause(&error)))
-                .hint("check ENDPOINT_URL and REGION of the connection, and the network");
+                .hint("check ENDPOINT_URL of the connection (for S3, REGION too) and the network");
+        }
+        if let Some(busy) = find_source::<StillBusy>(&error) {
+            let what = if path.is_empty() { String::new() } else { format!(" for '{path}'") };
+            return Error::unavailable(format!("{place} {busy}{what}")).hint("run the statement again later");
         }
         let text = error.to_string();
-        if text.contains("NoSuchBucket") {
+        if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
             return Error::not_found(format!("{place} does not exist"))
-                .hint("check the bucket's name, ENDPOINT_URL and REGION");
+                .hint("check the name in the URL, and ENDPOINT_URL of the connection");
         }
         let credentials = |reason: &str| {
             let what = if path.is_empty() { String::new() } else { format!(" to '{path}'") };
-            Error::denied(format!("access{what} was refused by {place}{reason}")).hint(
-                "check ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN and the permissions of the connection",
-            )
+            Error::denied(format!("access{what} was refused by {place}{reason}")).hint(self.keys_hint())
         };
         match &error {
             E::NotFound { .. } if path.is_empty() => Error::not_found(format!("{place} does not exist")),
@@ -76,6 +93,24 @@ impl StoreLabel {
     }
 }
 
+/// An error of ours on its way through `object_store`.
+#[derive(Debug)]
+pub(crate) struct Explained(pub(crate) Error);
+
+impl std::fmt::Display for Explained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Explained {}
+
+impl Explained {
+    pub(crate) fn wrap(error: Error) -> object_store::Error {
+        object_store::Error::Generic { store: "credentials", source: Box::new(Self(error)) }
+    }
+}
+
 /// The error of a file that is no longer the version that was listed.
 pub(crate) fn changed(path: &str) -> Error {
     Error::conflict(format!("file '{path}' changed while it was read"))
@@ -84,8 +119,7 @@ pub(crate) fn changed(path: &str) -> Error {
 
 /// A server's answer with the XML around its code left out, and cut.
 fn without_markup(text: &str) -> String {
-    let code =
-        text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    let code = xml_text(text, "Code");
     let plain = text.split('<').next().unwrap_or(text).trim_end_matches([' ', ':']);
     let plain: String = plain.chars().take(300).collect();
     match code {
@@ -94,13 +128,21 @@ fn without_markup(text: &str) -> String {
     }
 }
 
+/// The text of the first element of a name, as it stands.
+pub(crate) fn xml_text<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
 fn reason_of(text: &str) -> &'static str {
     if text.contains("SignatureDoesNotMatch") {
         " (the signature does not match: wrong secret key)"
     } else if text.contains("InvalidAccessKeyId") {
         " (unknown access key)"
-    } else if text.contains("ExpiredToken") {
+    } else if text.contains("ExpiredToken") || text.contains("token has expired") {
         " (the session token has expired)"
+    } else if text.contains("AuthenticationFailed") {
+        " (the account or its key is wrong)"
     } else if text.contains("RequestTimeTooSkewed") {
         " (this machine's clock is wrong)"
     } else {

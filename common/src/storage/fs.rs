@@ -29,14 +29,13 @@ use crate::file_identity::{FileEntry, FileVersion};
 
 use super::backend::{Backend, BackendFile, BackendWriter};
 use super::failure::changed;
+use super::list::UNFINISHED;
 
 const STREAM_CHUNK: u64 = 1 << 20;
 /// Text is read in pieces of 1 MiB, row groups in larger ones. Shared by all stores, so that what is kept is
 /// bounded.
 static READ_BUFFERS: LazyLock<BufferPool> = LazyLock::new(|| BufferPool::of_sizes(1 << 20, 7, 64 << 20));
 const MAX_DEPTH: usize = 128;
-/// Names of files that are being written; never listed.
-const UNFINISHED: &str = ".stevedore-";
 
 #[derive(Debug, Clone)]
 pub(crate) struct FsBackend {
@@ -232,6 +231,20 @@ impl Backend for FsBackend {
         .await
     }
 
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (this, from, to) = (self.clone(), from.to_owned(), to.to_owned());
+        blocking(move || {
+            let source = this.resolve(&from)?;
+            let target = this.prepare(&to)?;
+            std::fs::rename(&source, &target).map_err(|e| explain(e, &to))?;
+            match target.parent() {
+                Some(folder) => File::open(folder).and_then(|f| f.sync_all()).map_err(|e| explain(e, &to)),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn delete(&self, path: &str) -> Result<()> {
         let (this, path) = (self.clone(), path.to_owned());
         blocking(move || {
@@ -288,7 +301,8 @@ impl Walk<'_> {
             })?;
             let path = format!("{name}{child}");
             let wanted = path.starts_with(self.prefix) || self.prefix.starts_with(&format!("{path}/"));
-            if child.starts_with(UNFINISHED) || !wanted {
+            let asked_for = self.prefix.get(name.len()..).is_some_and(|rest| rest.starts_with(UNFINISHED));
+            if (child.starts_with(UNFINISHED) && !asked_for) || !wanted {
                 continue;
             }
             // Links are followed to where they lead, if that is allowed.

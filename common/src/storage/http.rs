@@ -8,131 +8,46 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::DateTime;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use reqwest::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, IF_RANGE, LAST_MODIFIED,
-    LOCATION, RANGE,
-};
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::header::{ACCEPT_RANGES, ETAG, HeaderMap, IF_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
 use crate::location::Location;
 
-use super::backend::{Backend, BackendFile, BackendWriter};
-use super::egress::{EgressPolicy, EgressRefused, backoff, find_source, root_cause};
-use super::failure::changed;
+use super::backend::{Backend, BackendFile};
+use super::egress::EgressPolicy;
+use super::failure::{StoreLabel, changed};
+use super::web::{WebClient, WebRequest, content_length, content_range, header, text};
 
-const MAX_REDIRECTS: usize = 5;
-const ATTEMPTS: u32 = 3;
 const HEADS_AT_ONCE: usize = 8;
 
 #[derive(Debug, Clone)]
 pub(crate) struct HttpBackend {
     root: Location,
-    client: Client,
-    policy: EgressPolicy,
+    web: WebClient,
 }
 
 impl HttpBackend {
     pub(crate) fn new(root: &Location, policy: EgressPolicy) -> Result<Self> {
         let root = root.store_root();
-        let host = url_of(&root, "")?;
-        policy.check_host(host.host_str().unwrap_or_default())?;
-        Ok(Self { root, client: policy.client()?, policy })
+        let label = StoreLabel { place: format!("'{root}'"), keys: "" };
+        let web = WebClient::new(&url_of(&root, "")?, label, policy)?;
+        Ok(Self { root, web })
     }
 
-    /// Sends a request, following redirects and trying again what failed on the way.
     async fn send(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Response> {
-        let mut attempt = 1;
-        loop {
-            let failed = match self.send_once(method.clone(), path, headers.clone()).await {
-                Ok(response) if !is_transient(response.status()) => return Ok(response),
-                Ok(response) => Error::unavailable(format!(
-                    "'{}' answered {} for '{}'",
-                    self.root,
-                    response.status(),
-                    shown(path)
-                )),
-                Err(e) if !e.is_retryable() => return Err(e),
-                Err(e) => e,
-            };
-            if attempt >= ATTEMPTS {
-                return Err(failed);
-            }
-            tokio::time::sleep(backoff(attempt)).await;
-            attempt += 1;
-        }
+        let request = WebRequest { headers, ..WebRequest::new(method, url_of(&self.root, path)?) };
+        self.web.send(&request, shown(path)).await
     }
 
-    async fn send_once(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Response> {
-        let mut url = url_of(&self.root, path)?;
-        for _ in 0..=MAX_REDIRECTS {
-            self.policy.check_host(url.host_str().unwrap_or_default())?;
-            let request = self
-                .client
-                .request(method.clone(), url.clone())
-                .headers(headers.clone())
-                // The bytes as stored: sizes and ranges are of them.
-                .header(ACCEPT_ENCODING, "identity");
-            let response = request.send().await.map_err(|e| self.explain(&e, path))?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok(response);
-            }
-            let next =
-                response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| url.join(l).ok());
-            let Some(next) = next.filter(|next| matches!(next.scheme(), "http" | "https")) else {
-                return Err(Error::storage(format!(
-                    "'{}' redirects '{}' to nowhere",
-                    self.root,
-                    shown(path)
-                )));
-            };
-            if url.scheme() == "https" && next.scheme() == "http" {
-                return Err(Error::denied(format!(
-                    "'{}' redirects '{}' from https to http, which is refused",
-                    self.root,
-                    shown(path)
-                )));
-            }
-            url = next;
-        }
-        Err(Error::storage(format!(
-            "'{}' redirects '{}' more than {MAX_REDIRECTS} times",
-            self.root,
-            shown(path)
-        )))
-    }
-
-    fn explain(&self, e: &reqwest::Error, path: &str) -> Error {
-        if let Some(refused) = find_source::<EgressRefused>(e) {
-            return Error::from(refused.clone()).context(format!("reading '{}'", shown(path)));
-        }
-        if e.is_connect() {
-            return Error::unavailable(format!("cannot connect to '{}': {}", self.root, root_cause(e)))
-                .hint("check the host and the network");
-        }
-        Error::storage(format!("reading '{}' from '{}' failed: {}", shown(path), self.root, root_cause(e)))
-            .retryable(true)
-    }
-
-    /// The error of a status that is no success.
     fn refused(&self, status: StatusCode, path: &str) -> Error {
-        let (place, path) = (&self.root, shown(path));
-        match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => {
-                Error::not_found(format!("file '{path}' does not exist at '{place}'"))
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Error::denied(format!("'{place}' refused access to '{path}' ({status})"))
-            }
-            StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => changed(path),
-            _ => Error::storage(format!("'{place}' answered {status} for '{path}'")),
-        }
+        self.web.refused(status, shown(path))
     }
 
     async fn probe(&self, path: &str) -> Result<(FileVersion, bool)> {
@@ -180,38 +95,18 @@ fn shown(path: &str) -> &str {
     path.split('?').next().unwrap_or(path)
 }
 
-fn is_transient(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn text(headers: &HeaderMap, name: reqwest::header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    text(headers, reqwest::header::CONTENT_LENGTH)?.parse().ok()
-}
-
 fn serves_ranges(headers: &HeaderMap) -> bool {
-    text(headers, ACCEPT_RANGES).is_some_and(|units| units.eq_ignore_ascii_case("bytes"))
-}
-
-/// `bytes 0-9/100`: the range and the whole size.
-fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
-    let (range, size) = text(headers, CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('/')?;
-    let (start, end) = range.split_once('-')?;
-    let end: u64 = end.trim().parse().ok()?;
-    Some((start.trim().parse().ok()?..end.checked_add(1)?, size.trim().parse().ok()?))
+    text(headers, ACCEPT_RANGES.as_str()).is_some_and(|units| units.eq_ignore_ascii_case("bytes"))
 }
 
 /// A weak etag does not promise the same bytes, so it is no validator.
 fn strong_etag(headers: &HeaderMap) -> Option<String> {
-    let etag = text(headers, ETAG)?.trim();
+    let etag = text(headers, ETAG.as_str())?.trim();
     Some(etag.strip_prefix('"')?.strip_suffix('"')?.to_owned()).filter(|etag| !etag.is_empty())
 }
 
 fn version_of(headers: &HeaderMap, size: u64) -> FileVersion {
-    let modified = text(headers, LAST_MODIFIED).and_then(|t| DateTime::parse_from_rfc2822(t).ok());
+    let modified = text(headers, LAST_MODIFIED.as_str()).and_then(|t| DateTime::parse_from_rfc2822(t).ok());
     FileVersion {
         size,
         etag: strong_etag(headers),
@@ -220,12 +115,12 @@ fn version_of(headers: &HeaderMap, size: u64) -> FileVersion {
     }
 }
 
-fn read_only() -> Error {
-    Error::not_supported("writing to HTTP locations")
-}
-
 #[async_trait]
 impl Backend for HttpBackend {
+    fn read_only(&self) -> Error {
+        Error::not_supported("writing to HTTP locations")
+    }
+
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>> {
         let this = self.clone();
         let location = Location::parse(&format!("{}{prefix}", self.root));
@@ -267,18 +162,6 @@ impl Backend for HttpBackend {
             ranges,
         }))
     }
-
-    async fn put(&self, _path: &str, _bytes: Bytes, _new: bool) -> Result<()> {
-        Err(read_only())
-    }
-
-    async fn writer(&self, _path: &str) -> Result<Box<dyn BackendWriter>> {
-        Err(read_only())
-    }
-
-    async fn delete(&self, _path: &str) -> Result<()> {
-        Err(read_only())
-    }
 }
 
 #[derive(Debug)]
@@ -290,22 +173,17 @@ struct HttpFile {
 }
 
 impl HttpFile {
-    fn headers(&self, range: Option<&Range<u64>>) -> Result<HeaderMap> {
-        let mut headers = HeaderMap::new();
-        let value = |text: String| {
-            reqwest::header::HeaderValue::from_str(&text)
-                .map_err(|_| Error::storage(format!("the etag of '{}' is malformed", shown(&self.path))))
-        };
+    /// A request for this version of the file.
+    fn request(&self, ranged: bool) -> Result<WebRequest> {
+        let mut request = WebRequest::new(Method::GET, url_of(&self.backend.root, &self.path)?);
         if let Some(etag) = &self.version.etag {
-            headers.insert(IF_MATCH, value(format!("\"{etag}\""))?);
-            if range.is_some() {
-                headers.insert(IF_RANGE, value(format!("\"{etag}\""))?);
+            let etag = header(&format!("\"{etag}\""))?;
+            if ranged {
+                request.headers.insert(IF_RANGE, etag.clone());
             }
+            request.headers.insert(IF_MATCH, etag);
         }
-        if let Some(range) = range {
-            headers.insert(RANGE, value(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))?);
-        }
-        Ok(headers)
+        Ok(request)
     }
 }
 
@@ -316,26 +194,12 @@ impl BackendFile for HttpFile {
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        let response = self.backend.send(Method::GET, &self.path, self.headers(Some(&range))?).await?;
-        match response.status() {
-            StatusCode::PARTIAL_CONTENT => {}
-            // A whole answer to a ranged question under If-Range: the version is gone.
-            status if status.is_success() => return Err(changed(shown(&self.path))),
-            status => return Err(self.backend.refused(status, &self.path)),
-        }
-        if content_range(response.headers()) != Some((range.clone(), self.version.size)) {
-            return Err(changed(shown(&self.path)));
-        }
-        let mut body = BytesMut::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            body.extend_from_slice(&chunk.map_err(|e| self.backend.explain(&e, &self.path))?);
-        }
-        Ok(body.freeze())
+        let request = self.request(true)?;
+        self.backend.web.range(request, range, self.version.size, shown(&self.path)).await
     }
 
     async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let response = self.backend.send(Method::GET, &self.path, self.headers(None)?).await?;
+        let response = self.backend.web.send(&self.request(false)?, shown(&self.path)).await?;
         if !response.status().is_success() {
             return Err(self.backend.refused(response.status(), &self.path));
         }
@@ -345,6 +209,6 @@ impl BackendFile for HttpFile {
             return Err(changed(shown(&self.path)));
         }
         let (backend, path) = (self.backend.clone(), self.path.clone());
-        Ok(response.bytes_stream().map_err(move |e| backend.explain(&e, &path)).boxed())
+        Ok(response.bytes_stream().map_err(move |e| backend.web.explain(&e, shown(&path))).boxed())
     }
 }

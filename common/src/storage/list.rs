@@ -9,6 +9,9 @@ use crate::file_identity::FileEntry;
 
 use super::Store;
 
+/// How the names of files begin that are being written. They are listed only by a prefix that begins so itself.
+pub const UNFINISHED: &str = ".stevedore-";
+
 const HEADS_AT_ONCE: usize = 16;
 const MAX_PATTERN_PROGRAM: usize = 4 << 20;
 
@@ -52,6 +55,10 @@ pub struct ListOptions {
     pub pattern: Option<StagePattern>,
 }
 
+fn last_segment(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 impl Store {
     /// Streams the files below a raw prefix (relative to the root), in the order of the store (or of
     /// FILES). HTTP prefixes may hold globs. Nothing that matches is an empty stream, but a name in
@@ -61,7 +68,12 @@ impl Store {
         let prefix_len = prefix.len();
         let listed = match files {
             Some(files) => self.explicit(prefix, files),
-            None => self.list_raw(prefix),
+            None => {
+                let asked_for = last_segment(prefix).starts_with(UNFINISHED);
+                let finished =
+                    move |entry: &FileEntry| asked_for || !last_segment(&entry.path).starts_with(UNFINISHED);
+                self.list_raw(prefix).try_filter(move |entry| std::future::ready(finished(entry))).boxed()
+            }
         };
         match pattern {
             Some(pattern) => {

@@ -12,13 +12,17 @@ pub mod egress;
 mod failure;
 mod fs;
 mod http;
+mod hub;
 mod iceberg;
+mod ipfs;
 mod list;
 mod object;
 mod pinned;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod warehouse;
+mod web;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -32,7 +36,6 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::signer::Signer as _;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -45,10 +48,12 @@ use egress::EgressPolicy;
 use failure::StoreLabel;
 use fs::FsBackend;
 use http::HttpBackend;
+use hub::HubBackend;
+use ipfs::IpfsBackend;
 use object::ObjectBackend;
 
 pub use iceberg::file_io;
-pub use list::{ListOptions, StagePattern};
+pub use list::{ListOptions, StagePattern, UNFINISHED};
 pub use pinned::{PinnedFile, ReadAhead};
 pub use warehouse::Warehouse;
 
@@ -59,6 +64,8 @@ pub struct StoragePolicy {
     pub allow_private_network: bool,
     /// The folders that `fs://` may read and write below.
     pub allowed_fs_roots: Vec<PathBuf>,
+    /// Whether S3 connections without keys use the identity of the machine.
+    pub allow_ambient_credentials: bool,
 }
 
 impl StoragePolicy {
@@ -176,6 +183,7 @@ impl StorageSpec {
             field(value.expose());
         }
         field(if self.policy.allow_private_network { "private" } else { "public" });
+        field(if self.policy.allow_ambient_credentials { "ambient" } else { "own" });
         for root in &self.policy.allowed_fs_roots {
             field(&root.to_string_lossy());
         }
@@ -237,10 +245,14 @@ impl Store {
         }
         let root = Arc::new(spec.root.clone());
         match spec.root.scheme() {
-            Scheme::S3 => {
-                let object = ObjectBackend::s3(spec)?;
-                Ok(Self { backend: Arc::new(object.clone()), object: Some(object), root })
-            }
+            Scheme::S3 if spec.value("region").is_some() => Ok(Self::of_object(object::s3(spec)?, root)),
+            Scheme::S3 => Ok(Self { backend: object::s3_of_any_region(spec)?, object: None, root }),
+            Scheme::Azblob => Ok(Self::of_object(object::azblob(spec)?, root)),
+            Scheme::Gcs => Ok(Self::of_object(object::gcs(spec)?, root)),
+            Scheme::Oss => Ok(Self::of_object(object::oss(spec)?, root)),
+            Scheme::Cos => Ok(Self::of_object(object::cos(spec)?, root)),
+            Scheme::Hf => Ok(Self { backend: Arc::new(HubBackend::new(spec)?), object: None, root }),
+            Scheme::Ipfs => Ok(Self { backend: Arc::new(IpfsBackend::new(spec)?), object: None, root }),
             Scheme::Fs => {
                 let backend = FsBackend::new(&spec.policy.allowed_fs_roots)?;
                 Ok(Self { backend: Arc::new(backend), object: None, root })
@@ -257,10 +269,15 @@ impl Store {
     pub fn in_memory() -> Self {
         let object = ObjectBackend {
             store: Arc::new(InMemory::new()),
-            s3: None,
-            label: StoreLabel("the store in memory".into()),
+            pages: None,
+            signer: None,
+            label: StoreLabel { place: "the store in memory".into(), keys: "" },
         };
-        Self { backend: Arc::new(object.clone()), object: Some(object), root: Arc::new(Location::memory()) }
+        Self::of_object(object, Arc::new(Location::memory()))
+    }
+
+    fn of_object(object: ObjectBackend, root: Arc<Location>) -> Self {
+        Self { backend: Arc::new(object.clone()), object: Some(object), root }
     }
 
     /// The root.
@@ -290,7 +307,8 @@ impl Store {
 
     /// `object_store`'s view for libraries that want one, rooted at the top of the bucket or of the
     /// file system: its paths are those of [`Store::object_path`]. It does not check allowed roots, so it
-    /// is only for files of our own. `None` for HTTP.
+    /// is only for files of our own. `None` where the
+    /// library does not serve the store, or its region is asked for at the first use.
     pub fn object_store(&self) -> Option<Arc<dyn ObjectStore>> {
         match (&self.object, self.root.scheme()) {
             (Some(object), _) => Some(Arc::clone(&object.store)),
@@ -450,6 +468,15 @@ impl Store {
         Ok(StoreWriter(self.backend.writer(&self.full_path(path)?).await?))
     }
 
+    /// Gives a file another name below the root, replacing one that has it. On object stores it is copied there
+    /// by the store itself, then deleted.
+    ///
+    /// # Errors
+    /// Not found, naming the file; what the store says.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.backend.rename(&self.full_path(from)?, &self.full_path(to)?).await
+    }
+
     /// Deletes a file. One that is gone already is fine.
     ///
     /// # Errors
@@ -494,15 +521,9 @@ impl Store {
     /// A URL that anyone may use for a while to download or upload a file.
     ///
     /// # Errors
-    /// Not supported where the store cannot sign.
+    /// Not supported where the store cannot sign, or has no key to sign with.
     pub async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Secret<String>> {
-        let full = self.object_path(path)?;
-        let Some((s3, label)) = self.object.as_ref().and_then(|o| Some((o.s3.as_ref()?, &o.label))) else {
-            return Err(Error::not_supported(format!("PRESIGN in '{}'", self.root.store_root())));
-        };
-        let method = if upload { reqwest::Method::PUT } else { reqwest::Method::GET };
-        let url = label.ok(s3.signed_url(method, &full, expires).await, path)?;
-        Ok(Secret::new(url.to_string()))
+        self.backend.presign(upload, &self.full_path(path)?, expires).await
     }
 }
 

@@ -34,7 +34,7 @@ impl Warehouse {
         secrets: BTreeMap<String, Secret<String>>,
     ) -> Result<Self> {
         let mut location = Location::parse_root(root)?;
-        let mut policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+        let mut policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
         if location.scheme() == Scheme::Fs {
             let folder = Path::new("/").join(location.path());
             let failed = |e: std::io::Error| {
@@ -49,7 +49,11 @@ impl Warehouse {
             location = Location::parse_root(text)?;
             policy.allowed_fs_roots.push(real);
         }
-        let spec = StorageSpec { root: location, params, secrets, policy }.with_aws_environment();
+        let mut spec = StorageSpec { root: location, params, secrets, policy }.with_aws_environment();
+        if spec.root.scheme() == Scheme::S3 {
+            // Never asked for: what writes tables wants the store at once.
+            spec.params.entry("region".into()).or_insert_with(|| "us-east-1".into());
+        }
         let store = Store::build(&spec)?;
         Ok(Self { spec, store })
     }

@@ -83,6 +83,7 @@ const OSS_KEYS: &[Key] = &[
 ];
 const COS_KEYS: &[Key] = &[ENDPOINT, open(&["SECRET_ID"], ValueKind::Text), secret(&["SECRET_KEY"])];
 const HF_KEYS: &[Key] = &[
+    ENDPOINT,
     open(&["REPO_TYPE"], ValueKind::OneOf(&["dataset", "model"])),
     open(&["REVISION"], ValueKind::Text),
     secret(&["TOKEN"]),
@@ -133,7 +134,7 @@ impl StorageType {
         };
         Ok(match scheme.to_ascii_lowercase().as_str() {
             "s3" | "s3a" => Self::S3,
-            "azblob" | "azfs" => Self::Azblob,
+            "azblob" => Self::Azblob,
             "gcs" | "gs" => Self::Gcs,
             "oss" => Self::Oss,
             "cos" => Self::Cos,
@@ -227,6 +228,16 @@ impl ConnectionOptions {
         storage_type: StorageType,
         pairs: impl IntoIterator<Item = (String, Secret<String>)>,
     ) -> Result<Self> {
+        let options = Self::of_keys(storage_type, pairs)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Each key by itself; not yet what they need of each other.
+    pub(crate) fn of_keys(
+        storage_type: StorageType,
+        pairs: impl IntoIterator<Item = (String, Secret<String>)>,
+    ) -> Result<Self> {
         let mut options = Self { storage_type, params: BTreeMap::new(), secrets: BTreeMap::new() };
         for (name, value) in pairs {
             let upper = name.to_ascii_uppercase();
@@ -285,11 +296,30 @@ impl ConnectionOptions {
             };
             options.params.insert(canonical, text);
         }
-        options.check()?;
         Ok(options)
     }
 
     fn check(&self) -> Result<()> {
+        let needs = |option: &str| match self.params.contains_key(option) {
+            true => Ok(()),
+            false => Err(Error::invalid(format!(
+                "connections of type {} need option {}",
+                self.storage_type,
+                option.to_uppercase()
+            ))),
+        };
+        match self.storage_type {
+            StorageType::Azblob => needs("account_name")?,
+            StorageType::Oss | StorageType::Cos => needs("endpoint_url")?,
+            _ => {}
+        }
+        if self.secrets.contains_key("master_key") {
+            return Err(Error::not_supported("option MASTER_KEY: files that their writer encrypted")
+                .hint("encryption by the store itself needs no key here"));
+        }
+        if self.secrets.contains_key("external_id") && !self.params.contains_key("role_arn") {
+            return Err(Error::invalid("option EXTERNAL_ID needs ROLE_ARN with it"));
+        }
         let pair = match self.storage_type {
             StorageType::S3 => Some(("access_key_id", "secret_access_key")),
             StorageType::Oss => Some(("access_key_id", "access_key_secret")),
@@ -378,6 +408,11 @@ mod tests {
             (StorageType::Hf, &[("REPO_TYPE", "space")], "allowed: dataset, model"),
             (StorageType::S3, &[("ENDPOINT_URL", "ftp://x")], "https://"),
             (StorageType::S3, &[("ACCESS_KEY_ID", "x")], "needs SECRET_ACCESS_KEY"),
+            (StorageType::S3, &[("EXTERNAL_ID", "x")], "EXTERNAL_ID needs ROLE_ARN"),
+            (StorageType::S3, &[("MASTER_KEY", "hush")], "not supported: option MASTER_KEY"),
+            (StorageType::Azblob, &[("ACCOUNT_KEY", "hush")], "azblob need option ACCOUNT_NAME"),
+            (StorageType::Oss, &[], "oss need option ENDPOINT_URL"),
+            (StorageType::Cos, &[("ENDPOINT_URL", "cos.x"), ("SECRET_KEY", "hush")], "needs SECRET_ID"),
             (StorageType::S3, &[("SECRET_ACCESS_KEY", "hush")], "needs ACCESS_KEY_ID"),
         ] {
             let error = of(ty, pairs).unwrap_err().to_string();

@@ -173,7 +173,7 @@ fn create_table() {
 
 #[test]
 fn alter_table() {
-    let Statement::AlterTableAddColumn { table, if_exists, column } =
+    let Statement::AlterTableAddColumn { table, if_exists, column, .. } =
         ok("ALTER TABLE IF EXISTS d.t ADD COLUMN C INT NOT NULL DEFAULT 3 COMMENT 'x'")
     else {
         panic!()
@@ -181,6 +181,16 @@ fn alter_table() {
     assert_eq!((table, if_exists), (object(Some("d"), "t"), true));
     assert_eq!((column.name.as_str(), column.nullable, column.default.as_deref()), ("C", false, Some("3")));
     assert!(matches!(ok("ALTER TABLE t ADD c INT"), Statement::AlterTableAddColumn { .. }));
+    let Statement::AlterTableModifyColumns { changes, .. } =
+        ok("ALTER TABLE t MODIFY a BIGINT NOT NULL, COLUMN b COMMENT 'x', COLUMN c NULL DEFAULT 1 + 1")
+    else {
+        panic!()
+    };
+    let said: Vec<_> = changes.iter().map(|c| (c.ty.is_some(), c.nullable, c.default.as_deref())).collect();
+    assert_eq!(said, [(true, Some(false), None), (false, None, None), (false, Some(true), Some("1 + 1"))]);
+    assert_eq!(ok("RENAME TABLE a TO d.b"), ok("ALTER TABLE a RENAME TO d.b"));
+    let Statement::CreateTable(create) = ok("CREATE TABLE IF NOT EXISTS t LIKE d.u") else { panic!() };
+    assert_eq!(create.like, Some(object(Some("d"), "u")));
     assert_eq!(
         ok("ALTER TABLE t SET OPTIONS (Enable_Schema_Evolution = false)"),
         Statement::AlterTableSetOptions {
@@ -539,18 +549,8 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         ("UPDATE t SET a = 1", "UPDATE"),
         ("MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE", "MERGE"),
         ("REPLACE INTO t ON (a) VALUES (1)", "REPLACE INTO"),
-        ("COPY INTO @s FROM (SELECT 1) FILE_FORMAT = (TYPE = CSV)", "COPY INTO a stage or location (unload)"),
-        ("COPY INTO 's3://b/' CONNECTION = (REGION = 'x') FROM t", "COPY INTO a stage or location (unload)"),
-        ("UNDROP TABLE t", "UNDROP TABLE"),
-        ("RENAME TABLE a TO b", "RENAME TABLE"),
-        ("ALTER TABLE t RENAME TO u", "ALTER TABLE RENAME TO"),
-        ("ALTER TABLE t RENAME COLUMN a TO b", "ALTER TABLE RENAME COLUMN"),
-        ("ALTER TABLE t DROP COLUMN a", "ALTER TABLE DROP COLUMN"),
-        ("ALTER TABLE t MODIFY COLUMN a BIGINT", "ALTER TABLE MODIFY COLUMN"),
-        ("CREATE TABLE t LIKE u", "CREATE TABLE … LIKE"),
         ("CREATE TABLE t (a VECTOR(4), VECTOR INDEX i(a) distance='cosine')", "VECTOR INDEX in CREATE TABLE"),
         ("CREATE TABLE t (a VARIANT, INVERTED INDEX i (a)) CLUSTER BY (a)", "INVERTED INDEX in CREATE TABLE"),
-        ("PRESIGN UPLOAD @s/f EXPIRE = 3600", "PRESIGN"),
         ("BEGIN", "BEGIN (transactions)"),
         ("START TRANSACTION", "START (transactions)"),
         ("COMMIT", "COMMIT (transactions)"),
@@ -559,7 +559,7 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         ("SHOW USERS", "SHOW USERS"),
         ("GRANT SELECT ON t TO u", "GRANT"),
         ("SET GLOBAL a = 1", "global settings"),
-        ("EXPLAIN COPY INTO @s FROM t", "EXPLAIN of COPY INTO a stage or location (unload)"),
+        ("EXPLAIN COPY INTO @s FROM t", "EXPLAIN of COPY INTO a location"),
         ("EXPLAIN ANALYZE COPY INTO t FROM @s", "EXPLAIN COPY"),
     ] {
         assert_eq!(ok(sql), Statement::NotSupportedYet(what.into()), "{sql}");
@@ -663,4 +663,50 @@ SELECT COSINE_DISTANCE(embedding, [0.1, 0.2, 0.3, 0.4]::VECTOR(4)) FROM frame_em
         ]
     );
     assert!(statements[2].0 == "LIST @drive_stage/sessions/");
+}
+
+#[test]
+fn presigned_urls() {
+    let Statement::Presign(presign) = ok("PRESIGN UPLOAD @s/f EXPIRE = 60 CONTENT_TYPE = 'text/csv'") else {
+        panic!()
+    };
+    assert!(presign.upload);
+    assert_eq!((presign.expire_seconds, presign.content_type.as_deref()), (60, Some("text/csv")));
+    let Statement::Presign(presign) = ok("presign @~/f") else { panic!() };
+    assert_eq!((presign.upload, presign.expire_seconds), (false, 3600));
+    errors(&[
+        ("PRESIGN", "expected a stage"),
+        ("PRESIGN @s/f EXPIRE = 'x'", "expected a number of seconds"),
+        ("PRESIGN @s/f EXPIRE = 9999999", "allowed: 1 to 604800"),
+        ("PRESIGN @s/f EXPIRE = 1 EXPIRE = 2", "EXPIRE is given twice"),
+    ]);
+}
+
+#[test]
+fn unloads() {
+    let Statement::Unload(unload) = ok("COPY INTO @s/p FROM d.\"T\"") else { panic!() };
+    assert_eq!(unload.location, LocationRef::Stage { name: "s".into(), path: "p".into() });
+    assert_eq!(unload.query.relations.len(), 1);
+    assert_eq!((unload.max_file_size, unload.include_query_id, unload.partitioned), (64 << 20, true, false));
+    let Statement::Unload(unload) =
+        ok("COPY INTO 's3://b/x/' CONNECTION = (CONNECTION_NAME = 'c') FROM (SELECT a, b FROM t) \
+         PARTITION BY ('a=' || a) FILE_FORMAT = (TYPE = CSV), MAX_FILE_SIZE = 1000, DETAILED_OUTPUT = true")
+    else {
+        panic!()
+    };
+    assert!(unload.partitioned && unload.detailed_output && !unload.single);
+    assert_eq!(unload.max_file_size, 1000);
+    let Statement::Unload(unload) = ok("COPY INTO @s FROM (SELECT ? AS a) SINGLE = true") else { panic!() };
+    assert_eq!((unload.query.parameters, unload.single), (1, true));
+    errors(&[
+        ("COPY INTO @s", "expected FROM"),
+        ("COPY INTO @s FROM", "expected the name of a table"),
+        ("COPY INTO @s FROM (SELECT 1", "expected ')'"),
+        ("COPY INTO @s FROM (SELECT 1 +)", "expected an expression"),
+        ("COPY INTO @s FROM t SINGLE = 3", "option SINGLE is '3'"),
+        ("COPY INTO @s FROM t PARTITION BY a", "expected '('"),
+        ("COPY INTO @s FROM t PARTITION BY (a) PARTITION BY (b)", "PARTITION BY is given twice"),
+        ("COPY INTO @s FROM t SINGLE = true SINGLE = true", "SINGLE is given twice"),
+        ("COPY INTO @s FROM t PATTERN = 'x'", "COPY INTO a location has no option PATTERN"),
+    ]);
 }

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::engine::{Engine, StatementHandle};
+use crate::engine::{DEFAULT_USER, Engine, StatementHandle};
 use crate::scheduler::progress::Progress;
 use stevedore_status::{error_info, status_of};
 
@@ -93,6 +93,7 @@ impl Jobs {
             id: Uuid::now_v7(),
             sql: request.sql,
             session: "jobs".to_owned(),
+            user: DEFAULT_USER.to_owned(),
             database: if request.database.is_empty() { "default".to_owned() } else { request.database },
             settings: request.settings.into_iter().collect(),
             parameters: None,

@@ -7,4 +7,5 @@ pub mod http;
 pub mod job_service;
 pub mod raft_service;
 pub mod sessions;
+pub mod stage_service;
 pub mod worker_service;

@@ -13,6 +13,8 @@ use stevedore_common::{Error, Result};
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
+use crate::engine::DEFAULT_USER;
+
 /// The cookie of Flight's session extension.
 pub const SESSION_COOKIE: &str = "arrow_flight_session_id";
 
@@ -21,6 +23,8 @@ pub const SESSION_COOKIE: &str = "arrow_flight_session_id";
 pub struct ClientSession {
     /// Its id: the token, or the cookie's value.
     pub id: String,
+    /// The user's name; there are no accounts yet, so it is whatever the client called itself.
+    pub user: String,
     /// Current database.
     pub database: String,
     /// Settings, by lower-case name.
@@ -93,6 +97,7 @@ impl Sessions {
         }
         let session = ClientSession {
             id: id.to_owned(),
+            user: user_of(id),
             database: "default".to_owned(),
             settings: BTreeMap::new(),
             traceparent: String::new(),
@@ -112,6 +117,20 @@ impl Sessions {
     pub fn close(&self, id: &str) -> bool {
         self.entries.lock().remove(id).is_some()
     }
+}
+
+/// The token of a new session of a user. It carries the name, so that every coordinator knows whose it is.
+pub fn new_token(user: &str) -> String {
+    format!("{}.{}", Uuid::new_v4().simple(), hex::encode(user))
+}
+
+/// The user that a session id names; [`DEFAULT_USER`] for ids that were not made by [`new_token`].
+fn user_of(id: &str) -> String {
+    id.split_once('.')
+        .and_then(|(_, user)| hex::decode(user).ok())
+        .and_then(|user| String::from_utf8(user).ok())
+        .filter(|user| !user.is_empty())
+        .unwrap_or_else(|| DEFAULT_USER.to_owned())
 }
 
 /// The id in the metadata: the bearer token, else the cookie.
@@ -149,6 +168,15 @@ mod tests {
         assert_eq!(session_id(&metadata).as_deref(), Some("c1"));
         metadata.insert("authorization", "Bearer t1".parse().unwrap());
         assert_eq!(session_id(&metadata).as_deref(), Some("t1"));
+    }
+
+    #[test]
+    fn a_token_says_whose_session_it_is() {
+        let sessions = Sessions::new(Arc::new(ManualClock::at(0)), 2, 1_000);
+        assert_eq!(sessions.get_or_make(&new_token("Ada Ø")).unwrap().user, "Ada Ø");
+        for id in ["plain", "a.zz", "a.", "a.ff"] {
+            assert_eq!(sessions.get_or_make(id).unwrap().user, DEFAULT_USER, "{id}");
+        }
     }
 
     #[test]

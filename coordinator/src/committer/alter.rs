@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 
 use iceberg::spec::{NestedFieldRef, Schema, TableMetadata};
-use stevedore_common::schema::{Column, default_property, new_iceberg_field, type_property};
+use stevedore_common::schema::{
+    Column, ColumnChange, TableSchema, default_property, new_iceberg_field, type_property, widened_field,
+    widens_to,
+};
+use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use super::{Committer, Evolution, Prepared, Totals, check_writable, failed};
@@ -102,6 +106,50 @@ impl Committer {
         self.change_schema(metadata_location, schema, HashMap::new(), &[]).await
     }
 
+    /// ALTER TABLE MODIFY COLUMN.
+    ///
+    /// # Errors
+    /// Not found; invalid input for a type that the values which are there are not values of, for NOT NULL
+    /// where they may be NULL.
+    pub async fn modify_columns(
+        &self,
+        metadata_location: &str,
+        changes: &[ColumnChange],
+    ) -> Result<Prepared> {
+        let metadata = self.load(metadata_location).await?;
+        let columns = TableSchema::from_metadata(&metadata)?.columns;
+        let mut fields = metadata.current_schema().as_struct().fields().to_vec();
+        let mut properties = HashMap::new();
+        for change in changes {
+            let index = position(&fields, &change.name)?;
+            let column = &columns[index];
+            let mut field = fields[index].as_ref().clone();
+            if let Some(ty) = change.ty.as_ref().filter(|ty| **ty != column.ty) {
+                check_widening(&metadata, column, ty)?;
+                field = widened_field(&field, ty);
+                properties.insert(type_property(column.id), ty.to_string());
+            }
+            if change.nullable == Some(false) && column.nullable && metadata.current_snapshot().is_some() {
+                return Err(Error::invalid(format!(
+                    "column '{}' cannot become NOT NULL: rows that are there may have no value for it",
+                    column.name
+                )));
+            }
+            if let Some(nullable) = change.nullable {
+                field.required = !nullable;
+            }
+            if let Some(default) = &change.default {
+                properties.insert(default_property(column.id), default.clone());
+            }
+            if let Some(comment) = &change.comment {
+                field.doc = (!comment.is_empty()).then(|| comment.clone());
+            }
+            fields[index] = field.into();
+        }
+        let schema = rebuilt(metadata.current_schema(), fields)?;
+        self.change_schema(metadata_location, schema, properties, &[]).await
+    }
+
     /// Sets and removes table properties.
     ///
     /// # Errors
@@ -152,6 +200,22 @@ impl Committer {
         let built = build().map_err(|e| failed("building table metadata", e))?;
         self.write_next(metadata_location, built.metadata, totals, Vec::new()).await
     }
+}
+
+fn check_widening(metadata: &TableMetadata, column: &Column, ty: &SqlType) -> Result<()> {
+    let Column { name, ty: known, .. } = column;
+    if !widens_to(known, ty) {
+        return Err(Error::invalid(format!("column '{name}' ({known}) cannot become {ty}")).hint(
+            "integers become wider integers, FLOAT becomes DOUBLE, DECIMAL gets more digits of the same scale; for \
+             other types add a column and fill it",
+        ));
+    }
+    if metadata.default_partition_spec().fields().iter().any(|field| field.source_id == column.id) {
+        return Err(Error::invalid(format!(
+            "the table is partitioned by column '{name}', which keeps its type"
+        )));
+    }
+    Ok(())
 }
 
 fn position(fields: &[NestedFieldRef], name: &str) -> Result<usize> {

@@ -16,6 +16,7 @@ use stevedore_state::command::{Command, StageChange};
 use stevedore_state::result::CommandResult;
 use stevedore_state::view::ReadView;
 
+use super::tables::TableEdit;
 use super::{Engine, Execution, StatementHandle};
 
 /// IF NOT EXISTS, OR REPLACE.
@@ -41,8 +42,25 @@ impl Engine {
                 Command::DropTable { database, name, if_exists }
             }
             Statement::TruncateTable { table } => return self.truncate_table(handle, &table).await,
-            Statement::AlterTableAddColumn { table, if_exists, column } => {
-                return self.add_column(handle, &table, if_exists, column).await;
+            Statement::UndropTable { table } => {
+                let (database, name) = self.qualify(handle, &table);
+                Command::UndropTable { database, name }
+            }
+            Statement::RenameTable { table, if_exists, to } => {
+                return self.rename_table(handle, &table, if_exists, to).await;
+            }
+            Statement::AlterTableAddColumn { table, if_exists, if_not_exists, column } => {
+                return self.add_column(handle, &table, if_exists, if_not_exists, column).await;
+            }
+            Statement::AlterTableDropColumn { table, if_exists, column } => {
+                return self.alter_columns(handle, &table, if_exists, TableEdit::DropColumn(column)).await;
+            }
+            Statement::AlterTableRenameColumn { table, if_exists, column, to } => {
+                let edit = TableEdit::RenameColumn { column, to };
+                return self.alter_columns(handle, &table, if_exists, edit).await;
+            }
+            Statement::AlterTableModifyColumns { table, if_exists, changes } => {
+                return self.modify_columns(handle, &table, if_exists, changes).await;
             }
             Statement::AlterTableSetOptions { table, if_exists, options } => {
                 return self.set_table_options(handle, &table, if_exists, options).await;

@@ -87,11 +87,14 @@ impl Report {
     }
 }
 
+/// A file that is shown: its name, its size, and what there is to say of it.
+type ShownFile = (String, u64, Option<String>);
+
 /// What a listing holds, by what would become of it.
 #[derive(Debug, Default)]
 struct Found {
     counts: BTreeMap<&'static str, (u64, u64)>,
-    shown: BTreeMap<&'static str, Vec<(String, u64, Option<String>)>>,
+    shown: BTreeMap<&'static str, Vec<ShownFile>>,
     packed: Vec<PackFile>,
     first: Vec<FileEntry>,
 }
@@ -113,7 +116,8 @@ impl Engine {
             Some(table) => report.check("table", self.schema_of_table(table).await),
             None => None,
         };
-        let planned = self.stores.plan(&*view, copy.location(), copy.files.clone(), copy.pattern.clone());
+        let (files, pattern) = (copy.files.clone(), copy.pattern.clone());
+        let planned = self.stores.plan(&*view, &handle.user, copy.location(), files, pattern);
         let planned = report.check("location", planned);
         let stage = planned.as_ref().and_then(|(_, stage)| stage.as_ref());
         let stage_options = stage.map(|stage| copy_options_of(&stage.copy_options)).transpose();

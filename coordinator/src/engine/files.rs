@@ -1,33 +1,64 @@
-//! LIST and REMOVE.
+//! LIST, REMOVE and PRESIGN.
+
+use std::time::Duration;
 
 use futures::StreamExt;
 use stevedore_common::Result;
-use stevedore_sql::ast::ListFiles;
+use stevedore_sql::ast::{ListFiles, LocationRef, PresignFile};
 
-use super::{Engine, Execution, show};
+use super::{Engine, Execution, StatementHandle, show};
 use crate::results::ColumnKind::Text;
 use crate::results::{Columns, Value, batch_of, schema_of};
+use crate::stores::ResolvedSource;
 
 /// The columns of REMOVE.
 pub(super) const REMOVED: Columns = &[("name", Text)];
+/// The columns of PRESIGN; the headers are those that the request must carry, as JSON.
+pub(super) const PRESIGNED: Columns = &[("method", Text), ("headers", Text), ("url", Text)];
 /// Rows in one batch of LIST.
 const BATCH_ROWS: usize = 4096;
 /// A listing up to this size is sorted by name; beyond it the order is the store's.
 const MOST_SORTED: usize = 100_000;
 
 impl Engine {
-    pub(super) async fn list_files(&self, list: &ListFiles) -> Result<Execution> {
+    /// A place in a stage, by the names that the catalog has; `~` is the user's own stage.
+    ///
+    /// # Errors
+    /// Not found; invalid input for a path that leaves the stage.
+    pub async fn place_in_stage(
+        &self,
+        user: &str,
+        stage: &str,
+        path: &str,
+        pattern: Option<String>,
+    ) -> Result<ResolvedSource> {
+        let path = path.to_owned();
+        let location = match stage {
+            "~" => LocationRef::UserStage { path },
+            name => LocationRef::Stage { name: name.to_owned(), path },
+        };
         let view = self.replica.read().await?;
-        let (plan, stage) = self.stores.plan(&*view, &list.location, None, list.pattern.clone())?;
+        let (plan, _) = self.stores.plan(&*view, user, &location, None, pattern)?;
+        self.stores.resolve(&*view, &plan)
+    }
+
+    pub(super) async fn list_files(&self, handle: &StatementHandle, list: &ListFiles) -> Result<Execution> {
+        let view = self.replica.read().await?;
+        let (plan, stage) =
+            self.stores.plan(&*view, &handle.user, &list.location, None, list.pattern.clone())?;
         let source = self.stores.resolve(&*view, &plan)?;
-        let creator = stage.map(|stage| stage.creator);
+        let creator = match &list.location {
+            LocationRef::UserStage { .. } => Some(handle.user.clone()),
+            _ => stage.map(|stage| stage.creator),
+        };
         let mut files = source.list()?;
         let row = move |path: &str, version: &stevedore_common::file_identity::FileVersion| {
             vec![
                 Value::from(source.name_of(path)),
                 version.size.into(),
                 version.etag.clone().into(),
-                Value::Int(version.last_modified_ms),
+                // Not every store tells it.
+                Some(version.last_modified_ms).filter(|ms| *ms != 0).into(),
                 creator.clone().into(),
             ]
         };
@@ -62,9 +93,9 @@ impl Engine {
         })
     }
 
-    pub(super) async fn remove_files(&self, list: &ListFiles) -> Result<Execution> {
+    pub(super) async fn remove_files(&self, handle: &StatementHandle, list: &ListFiles) -> Result<Execution> {
         let view = self.replica.read().await?;
-        let (plan, _) = self.stores.plan(&*view, &list.location, None, list.pattern.clone())?;
+        let (plan, _) = self.stores.plan(&*view, &handle.user, &list.location, None, list.pattern.clone())?;
         let source = self.stores.resolve(&*view, &plan)?;
         let mut files = source.list()?;
         let mut removed = Vec::new();
@@ -74,5 +105,23 @@ impl Engine {
             removed.push(vec![Value::from(source.name_of(&file.path))]);
         }
         Ok(Execution::rows(REMOVED, &removed)?.with_affected(removed.len() as i64))
+    }
+
+    /// The URL is signed here; whoever has it reaches the file without the cluster.
+    pub(super) async fn presign(&self, handle: &StatementHandle, presign: &PresignFile) -> Result<Execution> {
+        let view = self.replica.read().await?;
+        let (plan, _) = self.stores.plan(&*view, &handle.user, &presign.location, None, None)?;
+        let source = self.stores.resolve(&*view, &plan)?;
+        let at = |e: stevedore_common::Error| e.context(format!("location {}", presign.location));
+        let path = source.file().map_err(at)?;
+        let expires = Duration::from_secs(u64::from(presign.expire_seconds));
+        let url = source.store.presign(presign.upload, path, expires).await.map_err(at)?;
+        let (method, headers) = match (presign.upload, &presign.content_type) {
+            (true, Some(content_type)) => ("PUT", serde_json::json!({ "content-type": content_type })),
+            (true, None) => ("PUT", serde_json::json!({})),
+            (false, _) => ("GET", serde_json::json!({})),
+        };
+        let row = vec![method.into(), headers.to_string().into(), url.expose().as_str().into()];
+        Execution::rows(PRESIGNED, &[row])
     }
 }

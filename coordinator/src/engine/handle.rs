@@ -19,6 +19,9 @@ pub struct StatementHandle {
     pub sql: String,
     /// The client's session; USE and SET change it.
     pub session: String,
+    /// Whose session it is.
+    #[serde(default = "default_user")]
+    pub user: String,
     /// The session's database.
     pub database: String,
     /// The session's settings.
@@ -34,6 +37,13 @@ pub struct StatementHandle {
     /// The W3C trace of the client's call; empty: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub traceparent: String,
+}
+
+/// The user of sessions that name none.
+pub const DEFAULT_USER: &str = "root";
+
+fn default_user() -> String {
+    DEFAULT_USER.to_owned()
 }
 
 impl StatementHandle {
@@ -119,6 +129,7 @@ mod tests {
             id: Uuid::now_v7(),
             sql: "SELECT ?".into(),
             session: "s".into(),
+            user: "ada".into(),
             database: "default".into(),
             settings: [("timezone".to_owned(), "UTC".to_owned())].into(),
             parameters: None,

@@ -30,7 +30,7 @@ const COPY_HISTORY: Columns = &[
 ];
 
 /// The columns of `system.load_history`.
-const LOAD_HISTORY: Columns = &[
+pub(super) const LOAD_HISTORY: Columns = &[
     ("database", Text),
     ("table_name", Text),
     ("file_name", Text),
@@ -48,13 +48,13 @@ const LOAD_HISTORY: Columns = &[
 ];
 
 /// Rows that one statement may read, and their text in bytes: the answer travels in one message.
-const MOST_ROWS: usize = 100_000;
+pub(super) const MOST_ROWS: usize = 100_000;
 const MOST_BYTES: usize = 24 << 20;
 /// Rows of a batch, and entries read from the state at a time.
 const PAGE: usize = 1_000;
 
 /// Rows on their way into batches, within a limit.
-struct Rows {
+pub(super) struct Rows {
     columns: Columns,
     batches: Vec<RecordBatch>,
     rows: Vec<Vec<Value>>,
@@ -64,12 +64,12 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(columns: Columns, most: usize) -> Self {
+    pub(super) fn new(columns: Columns, most: usize) -> Self {
         Self { columns, batches: Vec::new(), rows: Vec::new(), count: 0, bytes: 0, most }
     }
 
     /// False: there is no more room.
-    fn push(&mut self, row: Vec<Value>) -> Result<bool> {
+    pub(super) fn push(&mut self, row: Vec<Value>) -> Result<bool> {
         let text = |value: &Value| if let Value::Text(text) = value { text.len() } else { 8 };
         self.bytes += row.iter().map(text).sum::<usize>();
         if self.count >= self.most || self.bytes > MOST_BYTES {
@@ -83,7 +83,7 @@ impl Rows {
         Ok(true)
     }
 
-    fn finish(mut self) -> Result<Vec<RecordBatch>> {
+    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>> {
         if !self.rows.is_empty() || self.batches.is_empty() {
             self.batches.push(batch_of(self.columns, &self.rows)?);
         }

@@ -192,6 +192,7 @@ impl Engine {
         let mut spec = match &statement {
             Statement::CopyIntoTable(copy) => self.bind_copy(handle, copy).await?,
             Statement::Insert(insert) => self.bind_insert(handle, insert).await?,
+            Statement::Unload(unload) => self.bind_unload(handle, unload).await?,
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 self.bind_create_table_as(handle, create).await?
             }
@@ -207,7 +208,7 @@ impl Engine {
         self.create_job(JobId(handle.id), spec).await
     }
 
-    async fn create_job(&self, job: JobId, spec: JobSpec) -> Result<SubmittedJob> {
+    pub(super) async fn create_job(&self, job: JobId, spec: JobSpec) -> Result<SubmittedJob> {
         match self.replica.propose(Command::CreateJob { job, spec }).await? {
             CommandResult::JobCreated { job, existing } => Ok(SubmittedJob { job, existing }),
             other => Err(Error::internal(format!("unexpected answer to a new job: {other:?}"))),
@@ -215,12 +216,12 @@ impl Engine {
     }
 
     /// A ticket that is redeemed again finds its job, whatever became of the objects it names.
-    async fn job_exists(&self, handle: &StatementHandle) -> Result<bool> {
+    pub(super) async fn job_exists(&self, handle: &StatementHandle) -> Result<bool> {
         Ok(jobs::job(&*self.replica.read().await?, JobId(handle.id))?.is_some())
     }
 
     /// The job once its rows are in the table, or why they are not.
-    async fn job_result(&self, id: JobId) -> Result<Job> {
+    pub(super) async fn job_result(&self, id: JobId) -> Result<Job> {
         let job = self.wait_for_job(id).await?;
         match job.phase {
             JobPhase::Aborted => Err(job
@@ -312,8 +313,13 @@ impl Engine {
         let view = self.replica.read().await?;
         let (database, _) = self.qualify(handle, &copy.table);
         let table = self.require_table(&*view, handle, &copy.table)?;
-        let (source, stage) =
-            self.stores.plan(&*view, copy.location(), copy.files.clone(), copy.pattern.clone())?;
+        let (source, stage) = self.stores.plan(
+            &*view,
+            &handle.user,
+            copy.location(),
+            copy.files.clone(),
+            copy.pattern.clone(),
+        )?;
         let stage_options =
             stage.as_ref().map(|stage| copy_options_of(&stage.copy_options)).transpose()?.unwrap_or_default();
         let options: CopyOptions = copy.options.or(&stage_options);
@@ -372,9 +378,6 @@ impl Engine {
     }
 
     async fn bind_insert(&self, handle: &StatementHandle, insert: &Insert) -> Result<JobSpec> {
-        if insert.overwrite {
-            return Err(Error::not_supported_yet("INSERT OVERWRITE"));
-        }
         let view = self.replica.read().await?;
         let (database, _) = self.qualify(handle, &insert.table);
         let table = self.require_table(&*view, handle, &insert.table)?;
@@ -396,8 +399,12 @@ impl Engine {
         }
         let query = insert.source.query();
         let field_ids = columns.iter().map(|column| column.id).collect();
-        let plan = query_plan(handle, query, relations, field_ids, None);
-        let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
+        let plan = QueryPlan {
+            overwrite: insert.overwrite,
+            ..query_plan(handle, query, relations, field_ids, None)
+        };
+        let plan =
+            JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
             table: Some(table.id),
             table_name: format!("{database}.{}", table.name),
@@ -431,7 +438,8 @@ impl Engine {
             or_replace,
         };
         let plan = query_plan(handle, query, relations, field_ids, Some(new_table));
-        let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
+        let plan =
+            JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
             table_name: format!("{database}.{name}"),
             schema_id: created.metadata.current_schema_id(),
@@ -515,14 +523,14 @@ pub(super) fn copy_plan(
     }
 }
 
-fn query_plan(
+pub(super) fn query_plan(
     handle: &StatementHandle,
     query: &AnalyzedQuery,
     relations: Vec<crate::planner::plan::RelationPlan>,
     field_ids: Vec<i32>,
     new_table: Option<NewTablePlan>,
-) -> JobPlan {
-    JobPlan::Query(Box::new(QueryPlan {
+) -> QueryPlan {
+    QueryPlan {
         sql: query.sql.clone(),
         relations,
         parameters: handle.parameters.clone(),
@@ -530,11 +538,12 @@ fn query_plan(
         settings: handle.settings.clone(),
         traceparent: stevedore_common::telemetry::current_traceparent(),
         new_table,
-    }))
+        overwrite: false,
+    }
 }
 
 /// The record of a job that a query feeds; the target is the caller's to set.
-fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> JobSpec {
+pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> JobSpec {
     JobSpec {
         kind,
         statement: recorded_text(&handle.sql),

@@ -15,7 +15,9 @@ mod query;
 mod relations;
 mod settings;
 mod show;
+mod system_tables;
 mod tables;
+mod unload;
 mod validate;
 
 use std::sync::Arc;
@@ -44,8 +46,9 @@ use crate::scheduler::progress::LiveProgress;
 use crate::stores::Stores;
 use crate::worker_directory::WorkerDirectory;
 
-pub use handle::{Description, StatementHandle, StatementKind};
+pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
 pub use load::{JobProgress, SubmittedJob};
+pub use system_tables::CATALOG;
 pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
 
@@ -165,6 +168,10 @@ impl Engine {
                 is_job: true,
                 ..simple(StatementKind::RowsAndChanges, schema_of(load::COPY_COLUMNS))
             },
+            Statement::Unload(unload) => Description {
+                is_job: true,
+                ..simple(StatementKind::RowsAndChanges, schema_of(unload::columns_of(unload)))
+            },
             Statement::Insert(_) => {
                 Description { is_job: true, ..simple(StatementKind::Dml, schema_of(load::INSERT_COLUMNS)) }
             }
@@ -201,7 +208,7 @@ impl Engine {
 
     async fn dispatch(&self, handle: &StatementHandle, statement: Statement) -> Result<Execution> {
         if show::columns_of(&statement).is_some()
-            && !matches!(statement, Statement::List(_) | Statement::Remove(_))
+            && !matches!(statement, Statement::List(_) | Statement::Remove(_) | Statement::Presign(_))
         {
             return self.show(handle, &statement).await;
         }
@@ -213,13 +220,15 @@ impl Engine {
             Statement::CopyIntoTable(copy) if copy.validation.is_some() => self.validate(handle, &copy).await,
             Statement::ExplainCopy { copy, problems } => self.explain_copy(handle, &copy, problems).await,
             Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
+            Statement::Unload(unload) => self.copy_into_location(handle, &unload).await,
             Statement::Insert(insert) => self.insert(handle, &insert).await,
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 self.create_table_as(handle, &create).await
             }
             Statement::CreateTable(create) => self.create_table(handle, &create).await,
-            Statement::List(list) => self.list_files(&list).await,
-            Statement::Remove(list) => self.remove_files(&list).await,
+            Statement::List(list) => self.list_files(handle, &list).await,
+            Statement::Remove(list) => self.remove_files(handle, &list).await,
+            Statement::Presign(presign) => self.presign(handle, &presign).await,
             Statement::Use { database } => {
                 self.require_database(&*self.replica.read().await?, &database)?;
                 Ok(Execution {
@@ -239,7 +248,11 @@ impl Engine {
                     ..Execution::nothing()
                 })
             }
-            Statement::Put(_) | Statement::Get(_) => Err(Error::not_supported_yet("PUT and GET")),
+            Statement::Put(_) | Statement::Get(_) => Err(Error::not_supported(format!(
+                "{} outside of the client: it moves local files",
+                statement.name()
+            ))
+            .hint("run it in `stevedore sql`, or use `stevedore put` and `stevedore get`")),
             ddl => self.ddl(handle, ddl).await,
         }
     }

@@ -117,7 +117,7 @@ fn about_empty(error: Error, spec: &v1::QuerySpec, relations: &[RelationPlan]) -
     match empty {
         Some(source) => {
             let url = match &source.place {
-                PlacePlan::Internal(_) => "",
+                PlacePlan::Internal(_) | PlacePlan::User(_) => "",
                 PlacePlan::Connection { url, .. } | PlacePlan::Inline { url, .. } => url,
             };
             error.context(format!("no file matches '{url}{}'", source.path))

@@ -1,7 +1,6 @@
 //! The relations of a query: from names in the text to what a worker needs to read them.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
@@ -19,13 +18,9 @@ use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
-use super::{Engine, StatementHandle, history};
+use super::{Engine, StatementHandle, history, is_virtual_database};
 use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
-
-/// The database and name of the load history of all tables.
-static LOAD_HISTORY: LazyLock<(String, String)> =
-    LazyLock::new(|| ("system".to_owned(), "load_history".to_owned()));
 
 impl Engine {
     /// The format of files: the statement's, then the stage's, then Parquet.
@@ -54,8 +49,10 @@ impl Engine {
         let mut plans = Vec::with_capacity(query.relations.len());
         for relation in &query.relations {
             let target = match &relation.target {
-                SqlTarget::Table(name) if self.qualify(handle, name) == *LOAD_HISTORY => {
-                    RelationTarget::Rows(BASE64.encode(ipc_stream(&history::load_history(&*view)?)?))
+                SqlTarget::Table(name) if is_virtual_database(&self.qualify(handle, name).0) => {
+                    let (database, name) = self.qualify(handle, name);
+                    let rows = self.virtual_rows(&*view, handle, &database, &name).await?;
+                    RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?))
                 }
                 SqlTarget::Table(name) => {
                     let table = self.require_table(&*view, handle, name)?;
@@ -69,6 +66,7 @@ impl Engine {
                 SqlTarget::Stage(stage) => {
                     let (source, record) = self.stores.plan(
                         &*view,
+                        &handle.user,
                         &stage.location,
                         stage.files.clone(),
                         stage.pattern.clone(),
@@ -104,7 +102,7 @@ impl Engine {
         let location = location_of(&location, text("connection"))?;
         let (format, question) = match function.name.as_str() {
             "list_stage" => {
-                return Ok(RelationTarget::Rows(self.listed_rows(location, text("pattern")).await?));
+                return Ok(RelationTarget::Rows(self.listed_rows(handle, location, text("pattern")).await?));
             }
             "infer_schema" => {
                 let question = SchemaQuestion::InferSchema {
@@ -123,13 +121,18 @@ impl Engine {
                 );
             }
         };
-        let (source, stage) = self.stores.plan(view, &location, None, text("pattern"))?;
+        let (source, stage) = self.stores.plan(view, &handle.user, &location, None, text("pattern"))?;
         let format = self.resolve_format(view, format.as_ref(), stage.as_ref())?;
         Ok(RelationTarget::Schema { source, format: Box::new(format), question })
     }
 
-    async fn listed_rows(&self, location: LocationRef, pattern: Option<String>) -> Result<String> {
-        let mut listed = self.list_files(&ListFiles { location, pattern }).await?;
+    async fn listed_rows(
+        &self,
+        handle: &StatementHandle,
+        location: LocationRef,
+        pattern: Option<String>,
+    ) -> Result<String> {
+        let mut listed = self.list_files(handle, &ListFiles { location, pattern }).await?;
         let mut batches = vec![RecordBatch::new_empty(listed.schema.clone())];
         while let Some(batch) = listed.batches.next().await {
             batches.push(batch?);

@@ -3,14 +3,17 @@
 use regex::Regex;
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result};
-use stevedore_sql::ast::Statement;
+use stevedore_sql::ast::{ObjectRef, Statement};
 use stevedore_sql::connection::masked_params;
-use stevedore_state::catalog::{self, Connection, Stage, StageFormat, StageKind, StageSource};
+use stevedore_state::catalog::{
+    self, Connection, NamedFileFormat, Stage, StageFormat, StageKind, StageSource,
+};
 use stevedore_state::view::ReadView;
 
 use super::ddl::copy_options_of;
-use super::{Engine, Execution, StatementHandle, files, settings};
-use crate::results::ColumnKind::{BigInt, Boolean, Text, Timestamp, UnsignedBigInt};
+use super::system_tables::{self, VIRTUAL_TABLES};
+use super::{Engine, Execution, StatementHandle, files, is_virtual_database, settings};
+use crate::results::ColumnKind::{self, BigInt, Boolean, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
 const DATABASES: Columns = &[("name", Text)];
@@ -28,10 +31,15 @@ const DESC_TABLE: Columns =
 const SHOW_COLUMNS: Columns =
     &[("Field", Text), ("Type", Text), ("Null", Text), ("Default", Text), ("Comment", Text)];
 const SHOW_CREATE: Columns = &[("Table", Text), ("Create Table", Text)];
-const CONNECTIONS: Columns = &[("name", Text), ("storage_type", Text), ("storage_params", Text)];
-const FILE_FORMATS: Columns = &[("name", Text), ("format_options", Text)];
-const SETTINGS: Columns = &[("name", Text), ("value", Text), ("default", Text), ("description", Text)];
-const STAGES: Columns = &[
+/// The columns of SHOW CONNECTIONS.
+pub(super) const CONNECTIONS: Columns = &[("name", Text), ("storage_type", Text), ("storage_params", Text)];
+/// The columns of SHOW FILE FORMATS.
+pub(super) const FILE_FORMATS: Columns = &[("name", Text), ("format_options", Text)];
+/// The columns of SHOW SETTINGS.
+pub(super) const SETTINGS: Columns =
+    &[("name", Text), ("value", Text), ("default", Text), ("description", Text)];
+/// The columns of SHOW STAGES.
+pub(super) const STAGES: Columns = &[
     ("name", Text),
     ("stage_type", Text),
     ("storage_type", Text),
@@ -65,6 +73,7 @@ pub(super) fn columns_of(statement: &Statement) -> Option<Columns> {
         Statement::ShowSettings { .. } => SETTINGS,
         Statement::List(_) => FILES,
         Statement::Remove(_) => files::REMOVED,
+        Statement::Presign(_) => files::PRESIGNED,
         _ => return None,
     })
 }
@@ -116,6 +125,13 @@ impl Engine {
                 self.require_database(view, name)?;
                 let like = Like::new(like.as_deref())?;
                 let mut rows = Vec::new();
+                for (_, table, _) in
+                    VIRTUAL_TABLES.iter().filter(|(of, table, _)| *of == name && like.matches(table))
+                {
+                    let mut row = vec![(*table).into(), "SYSTEM VIEW".into(), name.into()];
+                    row.resize(TABLES.len(), Value::Null);
+                    rows.push(row);
+                }
                 if let Some(database) = catalog::database(view, name)? {
                     for table in catalog::tables(view, database.id)? {
                         if like.matches(&table.name) {
@@ -133,9 +149,16 @@ impl Engine {
                 }
                 Execution::rows(TABLES, &rows)
             }
+            Statement::DescTable { table } if is_virtual_database(&self.qualify(handle, table).0) => {
+                Execution::rows(DESC_TABLE, &self.virtual_column_rows(handle, table, &Like(None))?)
+            }
             Statement::DescTable { table } => {
                 let schema = self.schema_of_table(&self.require_table(view, handle, table)?).await?;
                 Execution::rows(DESC_TABLE, &column_rows(&schema, &Like(None), |_| Value::from("")))
+            }
+            Statement::ShowColumns { table, like } if is_virtual_database(&self.qualify(handle, table).0) => {
+                let like = Like::new(like.as_deref())?;
+                Execution::rows(SHOW_COLUMNS, &self.virtual_column_rows(handle, table, &like)?)
             }
             Statement::ShowColumns { table, like } => {
                 let like = Like::new(like.as_deref())?;
@@ -168,7 +191,7 @@ impl Engine {
                 let rows: Vec<_> = catalog::file_formats(view)?
                     .into_iter()
                     .filter(|format| like.matches(&format.name))
-                    .map(|format| vec![format.name.into(), format.format.to_string().into()])
+                    .map(file_format_row)
                     .collect();
                 Execution::rows(FILE_FORMATS, &rows)
             }
@@ -181,29 +204,43 @@ impl Engine {
                     .collect::<Result<Vec<_>>>()?;
                 Execution::rows(STAGES, &rows)
             }
+            Statement::DescStage { name } if name == "~" => {
+                Execution::rows(STAGES, &[user_stage_row(&handle.user)])
+            }
             Statement::DescStage { name } => {
                 let stage = catalog::require_stage(view, name)?;
                 Execution::rows(STAGES, &[stage_row(view, &stage)?])
             }
             Statement::ShowSettings { like } => {
                 let like = Like::new(like.as_deref())?;
-                let rows: Vec<_> = settings::SETTINGS
-                    .iter()
-                    .filter(|setting| like.matches(setting.name))
-                    .map(|setting| {
-                        let value = handle.settings.get(setting.name).map_or(setting.default, String::as_str);
-                        vec![
-                            setting.name.into(),
-                            value.into(),
-                            setting.default.into(),
-                            setting.description.into(),
-                        ]
-                    })
+                let rows: Vec<_> = setting_rows(handle)
+                    .filter(|row| matches!(row.first(), Some(Value::Text(name)) if like.matches(name)))
                     .collect();
                 Execution::rows(SETTINGS, &rows)
             }
             other => Err(Error::not_supported_yet(other.name())),
         }
+    }
+
+    /// The columns of a table of `system` or `information_schema`, for DESC and SHOW COLUMNS.
+    fn virtual_column_rows(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        like: &Like,
+    ) -> Result<Vec<Vec<Value>>> {
+        let (database, name) = self.qualify(handle, table);
+        let columns = system_tables::columns_of(&database, &name)?;
+        let row = |(name, kind): &(&'static str, ColumnKind)| {
+            vec![
+                (*name).into(),
+                system_tables::type_name(*kind).into(),
+                "YES".into(),
+                "NULL".into(),
+                "".into(),
+            ]
+        };
+        Ok(columns.iter().filter(|(name, _)| like.matches(name)).map(row).collect())
     }
 }
 
@@ -228,7 +265,19 @@ fn column_rows(
         .collect()
 }
 
-fn connection_row(connection: &Connection) -> Vec<Value> {
+pub(super) fn file_format_row(format: NamedFileFormat) -> Vec<Value> {
+    vec![format.name.into(), format.format.to_string().into()]
+}
+
+/// The settings as the session has them.
+pub(super) fn setting_rows(handle: &StatementHandle) -> impl Iterator<Item = Vec<Value>> {
+    settings::SETTINGS.iter().map(move |setting| {
+        let value = handle.settings.get(setting.name).map_or(setting.default, String::as_str);
+        vec![setting.name.into(), value.into(), setting.default.into(), setting.description.into()]
+    })
+}
+
+pub(super) fn connection_row(connection: &Connection) -> Vec<Value> {
     vec![
         connection.name.clone().into(),
         connection.storage_type.clone().into(),
@@ -236,7 +285,15 @@ fn connection_row(connection: &Connection) -> Vec<Value> {
     ]
 }
 
-fn stage_row(view: &dyn ReadView, stage: &Stage) -> Result<Vec<Value>> {
+/// The user's own stage: nobody made it, and nothing about it can be set.
+fn user_stage_row(user: &str) -> Vec<Value> {
+    let mut row = vec![Value::from("~"), "User".into(), Value::Null, Value::Null, Value::Null];
+    row.extend([false.into(), false.into(), "".into(), "".into(), "".into()]);
+    row.extend([user.into(), Value::Null, "".into(), user.into()]);
+    row
+}
+
+pub(super) fn stage_row(view: &dyn ReadView, stage: &Stage) -> Result<Vec<Value>> {
     let mut endpoint = None;
     let mut credentials = false;
     let mut encryption = false;

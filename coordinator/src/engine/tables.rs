@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::Schema;
-use iceberg::spec::{PartitionField, Transform};
-use stevedore_common::schema::{Column, TableSchema};
+use iceberg::spec::Transform;
+use stevedore_common::schema::{Column, ColumnChange, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
 use stevedore_state::catalog::{self, Table};
@@ -38,9 +38,12 @@ pub struct TableListing {
 }
 
 /// A change of a table's metadata, which can be made again on a newer version.
-enum TableEdit {
+pub(super) enum TableEdit {
     Truncate { id: String, now_ms: i64 },
     AddColumns(Vec<Column>),
+    DropColumn(String),
+    RenameColumn { column: String, to: String },
+    ModifyColumns(Vec<ColumnChange>),
     SetProperties(HashMap<String, String>),
 }
 
@@ -49,6 +52,9 @@ impl TableEdit {
         match self {
             Self::Truncate { id, now_ms } => committer.truncate(location, id, id, *now_ms).await,
             Self::AddColumns(columns) => committer.add_columns(location, columns).await,
+            Self::DropColumn(column) => committer.drop_column(location, column).await,
+            Self::RenameColumn { column, to } => committer.rename_column(location, column, to).await,
+            Self::ModifyColumns(changes) => committer.modify_columns(location, changes).await,
             Self::SetProperties(properties) => {
                 committer.set_properties(location, properties.clone(), &[]).await
             }
@@ -105,6 +111,20 @@ fn transform_of(transform: PartitionTransform) -> Transform {
     }
 }
 
+/// The inverse of [`transform_of`]; `None` for one that no longer partitions.
+fn transform_in_sql(transform: Transform) -> Option<PartitionTransform> {
+    Some(match transform {
+        Transform::Identity => PartitionTransform::Identity,
+        Transform::Year => PartitionTransform::Year,
+        Transform::Month => PartitionTransform::Month,
+        Transform::Day => PartitionTransform::Day,
+        Transform::Hour => PartitionTransform::Hour,
+        Transform::Bucket(n) => PartitionTransform::Bucket(n),
+        Transform::Truncate(n) => PartitionTransform::Truncate(n),
+        Transform::Void | Transform::Unknown => return None,
+    })
+}
+
 impl Engine {
     /// Database and name of a reference.
     pub(super) fn qualify(&self, handle: &StatementHandle, table: &ObjectRef) -> (String, String) {
@@ -119,7 +139,8 @@ impl Engine {
     ) -> Result<Table> {
         let (database, name) = self.qualify(handle, table);
         if is_virtual_database(&database) {
-            return Err(Error::not_supported_yet(format!("tables of '{database}'")));
+            super::system_tables::columns_of(&database, &name)?;
+            return Err(Error::denied(format!("table '{database}.{name}' is read-only")).about(name));
         }
         self.require_database(view, &database)?;
         catalog::table(view, &database, &name)?.ok_or_else(|| {
@@ -180,6 +201,11 @@ impl Engine {
         if catalog::table(&*view, &database, &name)?.is_some() && if_not_exists {
             return Ok(Execution::nothing());
         }
+        let alike = match &create.like {
+            Some(like) => Some(self.alike(&self.require_table(&*view, handle, like)?, create).await?),
+            None => None,
+        };
+        let create = alike.as_ref().unwrap_or(create);
         let (created, options) = self.write_new_table(create, &database, create.columns.clone()).await?;
         let command = Command::CreateTable(NewTable {
             database,
@@ -208,6 +234,23 @@ impl Engine {
             }
         }
         Ok(Execution::nothing())
+    }
+
+    /// CREATE TABLE … LIKE with what it takes from the other table.
+    async fn alike(&self, like: &Table, create: &CreateTable) -> Result<CreateTable> {
+        let metadata = self.committer.load(&like.metadata_location).await?;
+        let columns = TableSchema::from_metadata(&metadata)?.columns;
+        let fields = metadata.default_partition_spec().fields();
+        let partition_by = fields.iter().filter_map(|field| {
+            let column = columns.iter().find(|column| column.id == field.source_id)?.name.clone();
+            Some(ast::PartitionField { column, transform: transform_in_sql(field.transform)? })
+        });
+        Ok(CreateTable {
+            partition_by: partition_by.collect(),
+            columns: columns.iter().map(|column| Column { id: 0, ..column.clone() }).collect(),
+            options: like.options.clone().into_iter().collect(),
+            ..create.clone()
+        })
     }
 
     /// Changes a table's metadata: prepares a version, flips, and does both again on a newer version as
@@ -273,13 +316,57 @@ impl Engine {
         handle: &StatementHandle,
         table: &ObjectRef,
         if_exists: bool,
+        if_not_exists: bool,
         column: Column,
+    ) -> Result<Execution> {
+        let edit = TableEdit::AddColumns(vec![column]);
+        match self.alter_columns(handle, table, if_exists, edit).await {
+            Err(error) if if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
+                Ok(Execution::nothing())
+            }
+            other => other,
+        }
+    }
+
+    /// Changes the columns of a table. Loads that were planned with the ones before do not commit.
+    pub(super) async fn alter_columns(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        if_exists: bool,
+        edit: TableEdit,
     ) -> Result<Execution> {
         let Some(table) = self.table_if_exists(handle, table, if_exists).await? else {
             return Ok(Execution::nothing());
         };
-        let edit = TableEdit::AddColumns(vec![column]);
         self.change_table(handle, table, TableChangeKind::Alter { comment: None }, edit).await
+    }
+
+    pub(super) async fn modify_columns(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        if_exists: bool,
+        changes: Vec<ColumnChange>,
+    ) -> Result<Execution> {
+        self.alter_columns(handle, table, if_exists, TableEdit::ModifyColumns(changes)).await
+    }
+
+    pub(super) async fn rename_table(
+        &self,
+        handle: &StatementHandle,
+        table: &ObjectRef,
+        if_exists: bool,
+        to: ObjectRef,
+    ) -> Result<Execution> {
+        if self.table_if_exists(handle, table, if_exists).await?.is_none() {
+            return Ok(Execution::nothing());
+        }
+        let (database, name) = self.qualify(handle, table);
+        let new_database = to.database.unwrap_or_else(|| database.clone());
+        let command = Command::RenameTable { database, name, new_database, new_name: to.name };
+        self.propose_once(handle, command).await?;
+        Ok(Execution::nothing())
     }
 
     pub(super) async fn set_table_options(
@@ -334,8 +421,14 @@ impl Engine {
         }
         text.push(')');
         let fields = metadata.default_partition_spec().fields();
-        let partitions: Vec<String> =
-            fields.iter().filter_map(|field| partition_text(field, &schema)).collect();
+        let partitions: Vec<String> = fields
+            .iter()
+            .filter_map(|field| {
+                let column = schema.columns.iter().find(|column| column.id == field.source_id)?;
+                let transform = transform_in_sql(field.transform)?;
+                Some(ast::PartitionField { column: quoted_name(&column.name), transform }.to_string())
+            })
+            .collect();
         if !partitions.is_empty() {
             text.push_str(&format!(" PARTITION BY ({})", partitions.join(", ")));
         }
@@ -384,21 +477,6 @@ pub(crate) fn contents_of(prepared: &Prepared) -> TableContents {
         snapshot_id: prepared.snapshot_id,
         num_rows: prepared.rows_total,
         data_size: prepared.bytes_total,
-    }
-}
-
-/// A field of a partitioning as PARTITION BY has it; `None` for one that no longer partitions.
-fn partition_text(field: &PartitionField, schema: &TableSchema) -> Option<String> {
-    let column = schema.columns.iter().find(|column| column.id == field.source_id)?;
-    let column = quoted_name(&column.name);
-    match field.transform {
-        Transform::Identity => Some(column),
-        Transform::Bucket(n) => Some(format!("bucket({n}, {column})")),
-        Transform::Truncate(n) => Some(format!("truncate({n}, {column})")),
-        Transform::Year | Transform::Month | Transform::Day | Transform::Hour => {
-            Some(format!("{}({column})", field.transform))
-        }
-        Transform::Void | Transform::Unknown => None,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct SourcePlan {
 pub enum PlacePlan {
     /// An internal stage.
     Internal(StageId),
+    /// The own stage of the user of this name.
+    User(String),
     /// A URI, by a connection as it stands when it is used.
     Connection {
         /// The URI.
@@ -115,6 +117,9 @@ pub struct QueryPlan {
     /// CREATE TABLE AS: what is created at the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_table: Option<NewTablePlan>,
+    /// INSERT OVERWRITE: the rows replace those that the table has at the commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrite: bool,
 }
 
 /// A relation of a query.
@@ -195,6 +200,60 @@ pub struct NewTablePlan {
     pub or_replace: bool,
 }
 
+/// The plan of a COPY INTO location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnloadPlan {
+    /// The rows.
+    pub query: QueryPlan,
+    /// The folder that the files go into, or the path of the only one.
+    pub target: SourcePlan,
+    /// Their format.
+    pub format: FileFormat,
+    /// SINGLE.
+    pub single: bool,
+    /// MAX_FILE_SIZE.
+    pub max_file_bytes: u64,
+    /// The last column is the path of the row's partition.
+    pub partitioned: bool,
+    /// INCLUDE_QUERY_ID.
+    pub include_query_id: bool,
+    /// USE_RAW_PATH: the target is the path of the file.
+    pub raw_path: bool,
+    /// Slices, each of which unloads its share of the table's data files; 1 for all but whole tables.
+    pub parts: u32,
+}
+
+impl UnloadPlan {
+    /// The folder of the files, of the target's prefix in its store.
+    pub fn folder<'a>(&self, prefix: &'a str) -> &'a str {
+        prefix.rfind('/').and_then(|slash| prefix.get(..=slash)).unwrap_or_default()
+    }
+}
+
+/// A file that a worker has written for an unload; paths are relative to the folder of the unload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnloadedFile {
+    /// Where it is until the commit.
+    pub hidden: String,
+    /// The name that it gets then.
+    pub name: String,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl UnloadedFile {
+    /// Of a worker's report.
+    ///
+    /// # Errors
+    /// Internal, if it cannot be read.
+    pub fn parse(json: &str) -> Result<Self> {
+        serde_json::from_str(json)
+            .map_err(|e| Error::internal(format!("a reported file of an unload cannot be read: {e}")))
+    }
+}
+
 /// A job's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,6 +262,8 @@ pub enum JobPlan {
     Copy(Box<CopyPlan>),
     /// INSERT, CREATE TABLE AS.
     Query(Box<QueryPlan>),
+    /// COPY INTO a location.
+    Unload(Box<UnloadPlan>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -256,6 +317,7 @@ impl JobPlan {
         match self {
             Self::Copy(plan) => &plan.settings,
             Self::Query(plan) => &plan.settings,
+            Self::Unload(plan) => &plan.query.settings,
         }
     }
 }

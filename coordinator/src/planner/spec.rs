@@ -19,6 +19,7 @@ use stevedore_state::view::ReadView;
 
 use super::plan::{
     CopyPlan, JobPlan, PlacePlan, QueryPlan, RelationPlan, RelationTarget, SchemaQuestion, SourcePlan,
+    UnloadPlan,
 };
 use crate::committer::Committer;
 use crate::config::Scheduling;
@@ -55,6 +56,9 @@ pub async fn slice(
     job: &JobSpec,
     plan: &JobPlan,
 ) -> Result<v1::SliceSpec> {
+    if let JobPlan::Unload(unload) = plan {
+        return unload_slice(view, context, attempt, unload).await;
+    }
     let (target, options) = target(view, context, job, plan).await?;
     let (source, traceparent) = match plan {
         JobPlan::Copy(plan) => {
@@ -65,6 +69,7 @@ pub async fn slice(
             let query = query_source(view, context.stores, plan).await?;
             (v1::slice_spec::Source::Query(query), &plan.traceparent)
         }
+        JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     Ok(v1::SliceSpec {
         slice: Some(slice_ref(attempt)),
@@ -78,6 +83,46 @@ pub async fn slice(
             .and_then(|bytes| bytes.parse().ok())
             .unwrap_or(context.scheduling.target_file_bytes),
         compatible_encodings: options.get(SERIALIZATION_POLICY).is_some_and(|policy| policy == COMPATIBLE),
+    })
+}
+
+async fn unload_slice(
+    view: &dyn ReadView,
+    context: SpecContext<'_>,
+    attempt: AttemptKey,
+    plan: &UnloadPlan,
+) -> Result<v1::SliceSpec> {
+    let target = context.stores.resolve(view, &plan.target)?;
+    let folder = plan.folder(&target.prefix);
+    let raw_name = if plan.raw_path { &target.prefix[folder.len()..] } else { "" };
+    let mut query = query_source(view, context.stores, &plan.query).await?;
+    if plan.parts > 1 {
+        for relation in &mut query.relations {
+            if let Some(v1::relation::Relation::Table(scan)) = &mut relation.relation {
+                (scan.part, scan.parts) = (attempt.slice.slice.0, plan.parts);
+            }
+        }
+    }
+    let source = v1::UnloadSource {
+        query: Some(query),
+        storage: Some(target.access()),
+        folder: folder.to_owned(),
+        file_format: format_json(&plan.format)?,
+        single: plan.single,
+        max_file_bytes: plan.max_file_bytes,
+        partitioned: plan.partitioned,
+        query_id: if plan.include_query_id { attempt.slice.job.to_string() } else { String::new() },
+        raw_name: raw_name.to_owned(),
+    };
+    Ok(v1::SliceSpec {
+        slice: Some(slice_ref(attempt)),
+        target: None,
+        source: Some(v1::slice_spec::Source::Unload(source)),
+        settings: plan.query.settings.clone().into_iter().collect(),
+        traceparent: plan.query.traceparent.clone().unwrap_or_default(),
+        lease_ms: context.scheduling.lease_ms.max(0) as u64,
+        target_file_bytes: 0,
+        compatible_encodings: false,
     })
 }
 
@@ -100,6 +145,7 @@ async fn target(
     let (new_table, field_ids) = match plan {
         JobPlan::Copy(plan) => (None, &plan.field_ids),
         JobPlan::Query(plan) => (plan.new_table.as_ref(), &plan.field_ids),
+        JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     let (metadata_location, options) = match (new_table, job.table) {
         (Some(new), _) => (new.metadata_location.clone(), new.options.clone()),
@@ -306,6 +352,8 @@ pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan)
                 warehouse: Some(access_of(stores.warehouse().spec())),
                 snapshot_id: 0,
                 empty: *empty,
+                part: 0,
+                parts: 0,
             })
         }
         RelationTarget::Stage { source, format } => {
@@ -397,7 +445,7 @@ async fn schema_scan(
 
 fn no_files(plan: &SourcePlan) -> Error {
     let url = match &plan.place {
-        PlacePlan::Internal(_) => "the stage's ",
+        PlacePlan::Internal(_) | PlacePlan::User(_) => "the stage's ",
         PlacePlan::Connection { url, .. } | PlacePlan::Inline { url, .. } => url,
     };
     let pattern = plan.pattern.as_ref().map(|text| format!(" with PATTERN '{text}'")).unwrap_or_default();

@@ -13,13 +13,14 @@ use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::command::Command;
 use stevedore_state::event::Event;
-use stevedore_state::jobs::{self, Job};
+use stevedore_state::jobs::{self, Job, JobKind};
 use stevedore_state::view::ReadView;
 use stevedore_state::{catalog, ledger};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::phases::{Context, data_files};
+use super::unload;
 use super::workers::Workers;
 use crate::committer::sweep;
 use crate::planner::plan::JobPlan;
@@ -139,6 +140,9 @@ impl Housekeeping {
         if committed && first_attempts_only(&*view, id)? {
             return Ok(());
         }
+        if job.kind == JobKind::Unload {
+            return self.sweep_unload(&*view, &job).await;
+        }
         let (metadata_location, never_was) = match job.table {
             Some(table) => (metadata_of(&*view, table)?, false),
             None => (self.planned_table(&*view, &job).await?, !committed),
@@ -164,12 +168,25 @@ impl Housekeeping {
         Ok(())
     }
 
+    /// What an unload left under hidden names.
+    async fn sweep_unload(&self, view: &dyn ReadView, job: &Job) -> Result<()> {
+        let Some(spec) = jobs::job_spec(view, job.id)? else { return Ok(()) };
+        let stores = &self.context.stores;
+        if let JobPlan::Unload(plan) = JobPlan::load(&spec.plan, stores.warehouse().store()).await? {
+            let swept = unload::sweep(stores, view, job.id, &plan).await?;
+            if swept > 0 {
+                tracing::info!(job = %job.id, files = swept, "swept what an unload left behind");
+            }
+        }
+        Ok(())
+    }
+
     /// The table that a CREATE TABLE AS was to make.
     async fn planned_table(&self, view: &dyn ReadView, job: &Job) -> Result<Option<String>> {
         let Some(spec) = jobs::job_spec(view, job.id)? else { return Ok(None) };
         match JobPlan::load(&spec.plan, self.context.stores.warehouse().store()).await? {
             JobPlan::Query(plan) => Ok(plan.new_table.map(|new| new.metadata_location)),
-            JobPlan::Copy(_) => Ok(None),
+            JobPlan::Copy(_) | JobPlan::Unload(_) => Ok(None),
         }
     }
 

@@ -9,11 +9,12 @@ use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
 use stevedore_state::command::{Command, JobCommit, NewSlice, NewTable, TableCommit, TableContents};
-use stevedore_state::jobs::{self, Job, JobPhase, JobSpec, PurgeOutcome};
+use stevedore_state::jobs::{self, Job, JobKind, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
+use super::unload;
 use crate::committer::{Append, Committer};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
@@ -68,9 +69,10 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
             copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
                 .await
         }
-        JobPlan::Query(_) => {
-            let slice = NewSlice { files: Vec::new(), bytes: 0 };
-            let slices = copy::plan_slices(&context.replica, job, vec![slice]).await?;
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
+            let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
+            let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
+            let slices = copy::plan_slices(&context.replica, job, slices).await?;
             context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
         }
     }
@@ -101,6 +103,12 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
         context.replica.propose(Command::BeginCommit { job: id }).await?;
     }
     let spec = context.spec(id)?;
+    if job.kind == JobKind::Unload {
+        return match context.plan(&spec).await? {
+            JobPlan::Unload(plan) => unload::commit(context, job, &plan).await,
+            _ => Err(Error::internal("an unload without its plan")),
+        };
+    }
     let append = Append {
         data_files: data_files(&*context.replica.local(), job)?,
         schema_id: spec.schema_id,
@@ -112,13 +120,17 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
         evolution: None,
     };
     match job.table {
-        Some(table) => commit_to_table(context, id, &spec, table, append).await,
+        Some(table) => {
+            let overwrite = spec.kind == JobKind::Insert
+                && matches!(context.plan(&spec).await?, JobPlan::Query(plan) if plan.overwrite);
+            commit_to_table(context, id, &spec, table, append, overwrite).await
+        }
         None => match context.plan(&spec).await? {
             JobPlan::Query(plan) => match plan.new_table {
                 Some(new) => commit_new_table(context, id, &spec, new, append).await,
                 None => Err(Error::internal("a job without a table creates none")),
             },
-            JobPlan::Copy(_) => Err(Error::internal("a COPY without a table")),
+            JobPlan::Copy(_) | JobPlan::Unload(_) => Err(Error::internal("a COPY without a table")),
         },
     }
 }
@@ -129,13 +141,18 @@ async fn commit_to_table(
     spec: &JobSpec,
     table: stevedore_common::ids::TableId,
     append: Append,
+    overwrite: bool,
 ) -> Result<()> {
     let view = context.replica.read().await?;
     let record = catalog::table_by_id(&*view, table)?
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {
-        let prepared = context.committer.append(&location, &append).await?;
+        let prepared = if overwrite {
+            context.committer.overwrite(&location, &append).await?
+        } else {
+            context.committer.append(&location, &append).await?
+        };
         let commit = TableCommit {
             table,
             uuid: record.uuid,
@@ -145,7 +162,7 @@ async fn commit_to_table(
             schema_id: prepared.schema_id,
             spec_id: prepared.spec_id,
             new_schema_id: None,
-            overwrite: false,
+            overwrite,
             contents: contents_of(&prepared),
         };
         let command = Command::CommitJob(JobCommit { job, tables: vec![commit], new_table: None });

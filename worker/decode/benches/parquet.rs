@@ -37,6 +37,10 @@ impl ColumnEncoders for Nothing {
         true
     }
 
+    fn allow_version_2(&self) -> bool {
+        true
+    }
+
     fn begin(&self, column: usize, _: &[ArrayRef]) -> Result<Box<dyn ColumnEncoder>> {
         Err(Error::internal(format!("column {column} is not copied")))
     }

@@ -75,7 +75,7 @@ pub struct DecodeSpec {
     pub batch_rows: usize,
     /// Deepest JSON nesting accepted (default 128).
     pub max_nesting: usize,
-    /// The largest block of an Avro file, decompressed, bytes.
+    /// The largest page of a Parquet file or block of an Avro file, decompressed, bytes.
     pub max_block_bytes: usize,
 }
 

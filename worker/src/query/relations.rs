@@ -125,6 +125,9 @@ impl Sources {
         if scan.empty {
             table.forget_snapshot();
         }
+        if scan.parts > 1 {
+            table.take_part(scan.part as usize, scan.parts as usize);
+        }
         Ok(table)
     }
 }

@@ -22,7 +22,7 @@ use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use stevedore_common::{Error, Result};
-use stevedore_decode::parquet::{RowFilter, RowGroupBounds};
+use stevedore_decode::parquet::{PartBounds, RowFilter};
 
 use super::from_datafusion;
 
@@ -81,7 +81,7 @@ impl RowFilter for Condition {
         mask.as_boolean_opt().cloned().ok_or_else(|| Error::internal("a filter gave no truth values"))
     }
 
-    fn may_pass(&self, bounds: &dyn RowGroupBounds) -> Vec<bool> {
+    fn may_pass(&self, bounds: &dyn PartBounds) -> Vec<bool> {
         let all = || vec![true; bounds.len()];
         let Some(pruning) = &self.pruning else { return all() };
         pruning.prune(&Bounds { condition: self, bounds }).unwrap_or_else(|error| {
@@ -93,7 +93,7 @@ impl RowFilter for Condition {
 
 struct Bounds<'a> {
     condition: &'a Condition,
-    bounds: &'a dyn RowGroupBounds,
+    bounds: &'a dyn PartBounds,
 }
 
 impl Bounds<'_> {
@@ -193,7 +193,7 @@ mod tests {
     /// Three row groups: `a` is 0 to 9, 10 to 19, unknown; `b` has no NULLs in the first, only NULLs in the second.
     struct Three;
 
-    impl RowGroupBounds for Three {
+    impl PartBounds for Three {
         fn len(&self) -> usize {
             3
         }

@@ -142,6 +142,11 @@ impl Metadata {
             Self::RowNumber => Arc::new(Int64Array::from_iter_values(
                 rows.iter().map(|row| i64::try_from(*row).unwrap_or(i64::MAX)),
             )),
+            // Not every store tells it.
+            Self::LastModified if file.last_modified_ms == 0 => {
+                let times = TimestampMicrosecondArray::new_null(rows.len());
+                Arc::new(times.with_timezone("UTC"))
+            }
             Self::LastModified => times(file.last_modified_ms.saturating_mul(1000)),
             Self::StartScanTime => times(scan_start_us),
         }

@@ -57,6 +57,8 @@ pub struct IcebergTable {
     columns: TableSchema,
     schema: SchemaRef,
     cache: Arc<MetadataCache>,
+    /// Which share of the data files is read, of how many.
+    part: Option<(usize, usize)>,
 }
 
 impl IcebergTable {
@@ -88,7 +90,15 @@ impl IcebergTable {
             .map(|(column, name)| column.ty.to_field(name, column.nullable))
             .collect();
         let schema = Arc::new(Schema::new(fields));
-        Ok(Self { files: ParquetFiles { file_io, io }, metadata, snapshot, columns, schema, cache })
+        Ok(Self {
+            files: ParquetFiles { file_io, io },
+            metadata,
+            snapshot,
+            columns,
+            schema,
+            cache,
+            part: None,
+        })
     }
 
     /// The planned names of the columns and how the table spells them.
@@ -100,6 +110,22 @@ impl IcebergTable {
     /// Reads as an empty table.
     pub(crate) fn forget_snapshot(&mut self) {
         self.snapshot = None;
+    }
+
+    /// Reads only a share of the data files. All shares together are all files, each once, whichever worker reads
+    /// which of them.
+    pub(crate) fn take_part(&mut self, part: usize, parts: usize) {
+        self.part = Some((part, parts));
+    }
+
+    /// The files of this share: the large ones dealt first, so that the shares are alike.
+    fn share(&self, mut files: Vec<TableFile>) -> Vec<TableFile> {
+        let Some((part, parts)) = self.part else { return files };
+        files.sort_by(|a, b| {
+            let (a, b) = (a.entry.data_file(), b.entry.data_file());
+            b.file_size_in_bytes().cmp(&a.file_size_in_bytes()).then_with(|| a.file_path().cmp(b.file_path()))
+        });
+        files.into_iter().skip(part).step_by(parts.max(1)).collect()
     }
 
     /// The files that the filters may match.
@@ -169,7 +195,7 @@ impl IcebergTable {
             self.files.on_io(async move { cache.files(&files.file_io, &metadata, &snapshot).await }).await?
         };
         let total = all.data.len();
-        let data = self.prune(state, filters, all.data);
+        let data = self.prune(state, filters, self.share(all.data));
         tracing::debug!(files = total, read = data.len(), "planned a table scan");
 
         // Files by the equality deletes that apply to them: mostly one group, without any.

@@ -193,3 +193,27 @@ async fn rows_deleted_by_equality_are_gone_from_older_files_only() {
     assert_eq!(fixture.rows("SELECT s FROM \"__rel_0\" ORDER BY s", relation()).await, ["again", "w", "x"]);
     assert_eq!(fixture.rows("SELECT count(*) FROM \"__rel_0\"", relation()).await, ["3"]);
 }
+
+#[tokio::test]
+async fn the_shares_of_a_table_are_all_its_rows_each_once() {
+    let fixture = Fixture::new();
+    let mut table = TestTable::create(&fixture, "shared", vec![column("a", "INT")]);
+    for n in 0..7 {
+        table.add(vec![(1, "a", ints(&[10 * n, 10 * n + 1]))], vec![]).await;
+    }
+    let location = table.commit().await;
+    let mut all = Vec::new();
+    for part in 0..3 {
+        let mut relation = fixture.table("__rel_0", &location);
+        if let Some(stevedore_proto::v1::relation::Relation::Table(scan)) = &mut relation.relation {
+            (scan.part, scan.parts) = (part, 3);
+        }
+        let rows = fixture.rows("SELECT a FROM \"__rel_0\"", vec![relation]).await;
+        assert!(rows.len() == 4 || rows.len() == 6, "{rows:?}");
+        all.extend(rows);
+    }
+    all.sort_by_key(|row| row.parse::<i32>().unwrap());
+    let expected: Vec<String> =
+        (0..7).flat_map(|n| [(10 * n).to_string(), (10 * n + 1).to_string()]).collect();
+    assert_eq!(all, expected);
+}

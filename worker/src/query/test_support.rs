@@ -74,6 +74,8 @@ impl Fixture {
                 warehouse: Some(self.access()),
                 snapshot_id: 0,
                 empty: false,
+                part: 0,
+                parts: 0,
             })),
         }
     }

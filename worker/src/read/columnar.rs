@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
@@ -17,14 +17,15 @@ use stevedore_common::storage::{PinnedFile, Store};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{
-    BlockingRanges, Footer, GroupBytes, ParquetFile, RowFilter, RowGroupTask, StoredColumn, StoredGroup,
-    StoredPlan, StoredTarget, TAIL_BYTES, file_schema, read_footer,
+    BlockingRanges, Footer, GroupBytes, ParquetFile, RowGroupTask, StoredColumn, StoredGroup, StoredPlan,
+    StoredTarget, TAIL_BYTES, file_schema, read_footer,
 };
 use stevedore_proto::v1::FileTask;
 use tokio::runtime::Handle;
 
+use super::filtered::Filtering;
 use super::open::{open, part_of, version_of};
-use super::pieces::{Content, Decoder, Piece, batches_of, run_pieces};
+use super::pieces::{Content, Piece, batches_of, run_pieces};
 use super::resources::CpuPool;
 use super::{FileJob, FileTotals, WorkerResources};
 
@@ -135,7 +136,7 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
         }
         None => plan,
     };
-    let selective = Arc::new(AtomicBool::new(true));
+    let filtering = filter.map(|filter| Arc::new(Filtering::new(filter, job.task.size)));
     let row_by_row = Arc::new(AtomicUsize::new(0));
     // A row group that would take more is read as it is decoded.
     let most = job.resources.memory.bytes() / 2;
@@ -143,16 +144,12 @@ pub(super) async fn read(job: &FileJob) -> Result<FileTotals> {
     let pieces = plan.into_iter().map(move |task| {
         let (file, ranges, cpu) = (Arc::clone(&file), ranges.clone(), cpu.clone());
         let all = memory_of(&file, &task);
-        if let Some(filter) = filter.clone().filter(|_| all <= most && selective.load(Ordering::Relaxed))
-            && let Some((first, rest)) = file.split_task(&task, filter.as_ref())
-        {
-            let selective = Arc::clone(&selective);
+        if let Some(filtering) = filtering.clone().filter(|filtering| all <= most && filtering.helps()) {
             return Ok(Piece {
                 memory: all,
                 batches: batches_of(task.rows, &spec),
                 content: Box::pin(async move {
-                    let parts = Parts { file, first, rest };
-                    Ok(Content::Batches(parts.read(filter, &selective, &ranges, &cpu).await?))
+                    Ok(Content::Batches(filtering.read(&file, &task, &ranges, &cpu).await?))
                 }),
             });
         }
@@ -211,44 +208,6 @@ impl BlockingRanges for InStore {
     fn read(&self, range: Range<u64>) -> Result<Bytes> {
         let mut bytes = self.runtime.block_on(self.ranges.read(std::slice::from_ref(&range)))?;
         bytes.pop().ok_or_else(|| Error::internal("a range was not read"))
-    }
-}
-
-/// A row group in two parts: what a filter looks at, and the rest.
-struct Parts {
-    file: Arc<ParquetFile>,
-    first: RowGroupTask,
-    rest: RowGroupTask,
-}
-
-impl Parts {
-    /// The rows that pass; the rest is fetched only if there are any. Where most pass, the filter had better
-    /// be left to the statement.
-    async fn read(
-        self,
-        filter: Arc<dyn RowFilter>,
-        selective: &AtomicBool,
-        ranges: &Ranges,
-        cpu: &CpuPool,
-    ) -> Result<Decoder> {
-        let Self { file, first, rest } = self;
-        let looked_at = ranges.read(&first.byte_ranges).await?;
-        let selected = {
-            let (file, first, looked_at) = (Arc::clone(&file), first.clone(), looked_at.clone());
-            cpu.run(move || file.select_rows(&first, &looked_at, filter.as_ref())).await?
-        };
-        if selected.count == 0 {
-            return Ok(Box::new(std::iter::empty()));
-        }
-        let selected = (selected.count <= first.rows / 2).then_some(selected);
-        if selected.is_none() {
-            selective.store(false, Ordering::Relaxed);
-        }
-        let others = ranges.read(&rest.byte_ranges).await?;
-        cpu.run(move || {
-            Ok(Box::new(file.decode_parts((&first, looked_at), (&rest, others), selected)?) as Decoder)
-        })
-        .await
     }
 }
 

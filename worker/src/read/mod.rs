@@ -13,6 +13,7 @@
 mod arrow_ipc;
 mod avro;
 mod columnar;
+mod filtered;
 mod open;
 mod orc;
 mod pieces;

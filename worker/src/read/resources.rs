@@ -244,7 +244,7 @@ pub struct WorkerResources {
 pub struct ReadLimits {
     /// The largest record: a line, an element.
     pub max_record_bytes: usize,
-    /// The largest block of an Avro file, decompressed.
+    /// The largest page of a Parquet file or block of an Avro file, decompressed.
     pub max_block_bytes: usize,
     /// Bytes that a compressed file may become.
     pub max_decompressed_bytes: u64,

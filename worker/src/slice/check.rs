@@ -96,7 +96,7 @@ impl SliceRunner {
         let stream = match check.kind() {
             CopyCheckKind::CheckErrors => {
                 match self.prepared(source, target, &table, settings, None).await? {
-                    Prepared::Input(input) => errors_of(input),
+                    Prepared::Input(input) => errors_of(*input),
                     Prepared::Unreadable(errors) => {
                         let found: Vec<Found> = errors
                             .into_iter()
@@ -111,7 +111,7 @@ impl SliceRunner {
                 let batch_rows = (rows > 0).then_some(rows);
                 match self.prepared(source, target, &table, settings, batch_rows).await? {
                     Prepared::Input(input) => {
-                        rows_of(input, if rows > 0 { rows } else { usize::MAX }, Arc::clone(&schema))
+                        rows_of(*input, if rows > 0 { rows } else { usize::MAX }, Arc::clone(&schema))
                     }
                     Prepared::Unreadable(errors) => match errors.into_iter().next() {
                         Some((file, error)) => {

@@ -141,7 +141,7 @@ pub(super) fn state_of(states: &mut [FileState], index: usize) -> Result<&mut Fi
 /// What there is to load the files of a slice with.
 pub(super) enum Prepared {
     /// All that it takes.
-    Input(Input),
+    Input(Box<Input>),
     /// No file says what its columns are; why, for each that has bytes.
     Unreadable(Vec<(usize, Error)>),
 }
@@ -168,7 +168,7 @@ impl SliceRunner {
         let mut policy = ErrorPolicy::new(source.on_error.as_ref());
         let mut states: Vec<FileState> = scan.files.iter().map(FileState::new).collect();
         let input = match self.prepare(source, target, table, settings, None).await? {
-            Prepared::Input(input) => input,
+            Prepared::Input(input) => *input,
             Prepared::Unreadable(errors) => {
                 states.iter_mut().for_each(|file| file.whole = true);
                 for (index, error) in errors {
@@ -227,7 +227,7 @@ impl SliceRunner {
         if let Some(rows) = batch_rows {
             transform = transform.with_batch_rows(rows);
         }
-        Ok(Prepared::Input(self.input(scan, store, transform)))
+        Ok(Prepared::Input(Box::new(self.input(scan, store, transform))))
     }
 
     pub(super) fn input(&self, scan: &StageScan, store: Store, transform: Transform) -> Input {

@@ -1,6 +1,6 @@
 //! Runs one slice from its spec to its report.
 //!
-//! Comes in: a [`SliceSpec`] (files to load, or a query whose rows go into a table) and a token that
+//! Comes in: a [`SliceSpec`] (files to load, or a query whose rows go into a table or a location) and a token that
 //! cancels. Goes out: a [`SliceReport`] whose data files are durable and uncommitted, or a
 //! [`SliceFailure`] that says whether another attempt can help. Counters say how far it is.
 //!
@@ -28,7 +28,7 @@ use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Stores;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::slice_spec::Source;
-use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTarget};
+use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTarget, UnloadSource};
 use tokio_util::sync::CancellationToken;
 
 pub use check::Checked;
@@ -39,6 +39,7 @@ use crate::query::QueryEngine;
 use crate::query::stage_scan::StageReader;
 use crate::read::WorkerResources;
 use crate::storage_access::storage_spec;
+use crate::unload;
 use crate::write::{BatchSink, Encoders, TableWriter, WriteTarget, WrittenFile};
 
 /// How far an attempt is; sums since it began.
@@ -140,6 +141,9 @@ impl SliceRunner {
         counters: &SliceCounters,
         cancel: &CancellationToken,
     ) -> Result<SliceReport, SliceFailure> {
+        if let Some(Source::Unload(source)) = &spec.source {
+            return self.unload(&spec, source, counters, cancel).await;
+        }
         let target = spec.target.as_ref().ok_or_else(|| missing("the target table"))?;
         let parsed = parse_target(target)?;
         let mut sink = self.sink(&spec, target, &parsed)?;
@@ -157,7 +161,7 @@ impl SliceRunner {
                         self.insert(&query, target, &parsed.table, &mut sink, counters).await?;
                         Vec::new()
                     }
-                    None => return Err(missing("its source").into()),
+                    Some(Source::Unload(_)) | None => return Err(missing("its source").into()),
                 };
                 Ok::<_, SliceFailure>((files, sink.finish().await?))
             };
@@ -174,6 +178,39 @@ impl SliceRunner {
                 Err(failure)
             }
         }
+    }
+
+    /// The rows of a query into files of a location; there is no table.
+    async fn unload(
+        &self,
+        spec: &SliceSpec,
+        source: &UnloadSource,
+        counters: &SliceCounters,
+        cancel: &CancellationToken,
+    ) -> Result<SliceReport, SliceFailure> {
+        let attempt = attempt_key(spec.slice.as_ref().ok_or_else(|| missing("its number"))?)?;
+        let progress = |rows, bytes| {
+            SliceCounters::add(&counters.rows, rows);
+            SliceCounters::add(&counters.bytes, bytes);
+        };
+        let unloading = unload::run(&self.engine, &self.stores, &self.resources, attempt, source, progress);
+        let unloaded = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Error::cancelled("the slice was cancelled").into()),
+            unloaded = unloading => unloaded?,
+        };
+        let totals = SliceTotals {
+            files: 0,
+            rows: unloaded.files.iter().map(|file| file.rows).sum(),
+            data_files: unloaded.files.len() as u64,
+            input_bytes: unloaded.input_bytes,
+            output_bytes: unloaded.files.iter().map(|file| file.bytes).sum(),
+            errors: 0,
+        };
+        let data_files = unloaded.files.iter().map(serde_json::to_string).collect::<Result<_, _>>();
+        let data_files =
+            data_files.map_err(|e| Error::internal(format!("a report cannot be encoded: {e}")))?;
+        Ok(SliceReport { files: Vec::new(), data_files, totals })
     }
 
     fn sink(&self, spec: &SliceSpec, target: &TableTarget, parsed: &Target) -> Result<TableWriter> {

@@ -59,8 +59,13 @@ impl Fixture {
             stages: stages.clone(),
         })
         .unwrap();
-        let runner =
-            SliceRunner { engine: Arc::new(engine), stores, resources, encoders: Encoders::new(2), stages };
+        let runner = SliceRunner {
+            engine: Arc::new(engine),
+            stores,
+            resources,
+            encoders: Encoders::new(2, 64 << 20),
+            stages,
+        };
         let columns = vec![
             column("id", "TINYINT", None),
             column("name", "VARCHAR", None),

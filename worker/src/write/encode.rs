@@ -15,21 +15,31 @@ use stevedore_decode::parquet::Facts;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::memory::WriteMemory;
 use super::stats::{NanCounts, count_nans};
 use super::storage_arrays::to_storage;
 
-/// The threads of this process that may encode at a time. Cheap to clone; share one.
+/// What all writers of this process share: the threads that may encode at a time, and memory. Cheap to clone;
+/// share one.
 #[derive(Debug, Clone)]
 pub struct Encoders {
     permits: Arc<Semaphore>,
     threads: usize,
+    memory: WriteMemory,
 }
 
 impl Encoders {
-    /// At most `threads` at a time (at least one).
-    pub fn new(threads: usize) -> Self {
+    /// At most `threads` at a time (at least one); files that hold more than `memory_bytes` together end their
+    /// row groups sooner.
+    pub fn new(threads: usize, memory_bytes: u64) -> Self {
         let threads = threads.max(1);
-        Self { permits: Arc::new(Semaphore::new(threads)), threads }
+        let memory = WriteMemory::new(memory_bytes);
+        Self { permits: Arc::new(Semaphore::new(threads)), threads, memory }
+    }
+
+    /// The memory of the files that are being written.
+    pub(super) fn memory(&self) -> &WriteMemory {
+        &self.memory
     }
 
     /// Runs CPU work off the core threads once a thread is free.
@@ -54,7 +64,9 @@ pub(super) struct ColumnEncoder {
     /// Of a column for which [`gathers_statistics`].
     facts: Option<Facts>,
     nans: NanCounts,
+    /// Bytes as encoded, about, and those of the memory that it takes.
     bytes: usize,
+    held: usize,
 }
 
 /// Whether the statistics of a column are gathered here, in a fraction of the time that the Parquet library
@@ -66,7 +78,7 @@ pub(super) fn gathers_statistics(field: &Field) -> bool {
 impl ColumnEncoder {
     pub(super) fn new(field: FieldRef, leaves: Vec<ArrowColumnWriter>) -> Self {
         let facts = gathers_statistics(&field).then(Facts::default);
-        Self { field, leaves, facts, nans: NanCounts::default(), bytes: 0 }
+        Self { field, leaves, facts, nans: NanCounts::default(), bytes: 0, held: 0 }
     }
 
     pub(super) fn encode(&mut self, array: &ArrayRef) -> Result<()> {
@@ -175,9 +187,12 @@ impl RowGroup {
         Encoding(tasks)
     }
 
-    /// Bytes of the row group as encoded so far.
-    pub(super) fn encoded_bytes(&self) -> usize {
-        self.columns.iter().map(|column| column.lock().as_ref().map_or(0, |c| c.bytes)).sum()
+    /// Bytes of the row group as encoded so far, and those of the memory that it takes.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let of = |column: &Mutex<Option<ColumnEncoder>>| {
+            column.lock().as_ref().map_or((0, 0), |c| (c.bytes, c.held))
+        };
+        self.columns.iter().map(of).fold((0, 0), |sum, column| (sum.0 + column.0, sum.1 + column.1))
     }
 
     /// Ends all columns; their chunks come in the order of the leaves.
@@ -207,5 +222,6 @@ fn encode_column(column: &Mutex<Option<ColumnEncoder>>, index: usize, batches: &
         encoder.encode(batch.column(index))?;
     }
     encoder.bytes = encoder.leaves.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum();
+    encoder.held = encoder.leaves.iter().map(ArrowColumnWriter::memory_size).sum();
     Ok(())
 }

@@ -21,6 +21,7 @@ use stevedore_decode::parquet::{StoredChunk, StoredColumn, StoredGroup};
 
 use super::WrittenFile;
 use super::encode::{Encoders, Encoding, RowGroup, gathers_statistics};
+use super::memory::Account;
 use super::sample::{LeafEncoding, leaf_encodings};
 use super::stats::{Finished, NanCounts, data_file_json};
 use super::table_writer::WriteContext;
@@ -28,6 +29,8 @@ use super::upload::{self, PartSink, Upload};
 
 /// Batches of fewer rows are put together before they are encoded.
 const FEW_ROWS: usize = 1024;
+/// A row group that has reached this part of its size ends where memory is short.
+const LEAST_PART: usize = 16;
 /// Higher levels cost more time than the space is worth.
 pub(super) const ZSTD_LEVEL: i32 = 1;
 
@@ -42,6 +45,25 @@ pub(super) struct FileWriter {
     chunk_bytes: usize,
     open: Option<OpenFile>,
     rows: u64,
+    held: Held,
+}
+
+/// What a file holds beside the rows that it gathers.
+struct Held {
+    account: Account,
+    /// The chunk that is being encoded.
+    chunk: usize,
+    /// The row group under way, before that chunk.
+    group: usize,
+    /// Parts of the upload.
+    parts: usize,
+}
+
+impl Held {
+    /// Counts what the file holds, `gathered` bytes of rows among it.
+    fn count(&mut self, gathered: usize) {
+        self.account.set(gathered + self.chunk + self.group + self.parts);
+    }
 }
 
 /// What exists from the first chunk on.
@@ -58,6 +80,7 @@ impl FileWriter {
     pub(super) fn new(context: Arc<WriteContext>, name: &str, partition: Struct) -> Self {
         let location = format!("{}/{name}", context.data_location);
         let path = context.folder.clone().join(name);
+        let held = Held { account: context.encoders.memory().account(), chunk: 0, group: 0, parts: 0 };
         Self {
             context,
             location,
@@ -68,7 +91,13 @@ impl FileWriter {
             chunk_bytes: 0,
             open: None,
             rows: 0,
+            held,
         }
+    }
+
+    /// The memory that the file takes.
+    pub(super) fn held(&self) -> u64 {
+        self.held.account.held()
     }
 
     /// Takes rows. Says whether the file has reached its target size and should be finished.
@@ -77,6 +106,7 @@ impl FileWriter {
         self.chunk_rows += batch.num_rows();
         self.chunk_bytes += batch.get_array_memory_size();
         self.chunk.push(batch);
+        self.held.count(self.chunk_bytes);
         let WriteContext { chunk_rows, chunk_bytes, .. } = *self.context;
         if self.chunk_rows < chunk_rows && self.chunk_bytes < chunk_bytes {
             return Ok(false);
@@ -88,10 +118,11 @@ impl FileWriter {
     /// takes it: that beats a last row group of one chunk.
     async fn encode_chunk(&mut self) -> Result<bool> {
         let chunk = std::mem::take(&mut self.chunk);
-        (self.chunk_rows, self.chunk_bytes) = (0, 0);
         if chunk.is_empty() {
             return Ok(false);
         }
+        let chunk_bytes = self.chunk_bytes;
+        (self.chunk_rows, self.chunk_bytes) = (0, 0);
         let context = self.context.clone();
         let chunk = coalesced(chunk, &context.encoders).await?;
         if self.open.is_none() {
@@ -101,12 +132,21 @@ impl FileWriter {
             return Err(Error::internal("a data file was not opened"));
         };
         open.encoded().await?;
-        let (rows, encoded) = open.group.as_ref().map_or((0, 0), |group| (group.rows, group.encoded_bytes()));
+        let rows = open.group.as_ref().map_or(0, |group| group.rows);
+        let (encoded, held) = open.group.as_ref().map_or((0, 0), RowGroup::bytes);
         let file_full = open.parquet.bytes_written() + encoded >= context.target_file_bytes;
-        if !file_full && (rows >= context.row_group_rows || encoded >= context.row_group_bytes) {
+        // The chunk before is encoded, and this one is not gathered any more.
+        (self.held.chunk, self.held.group) = (chunk_bytes, held);
+        self.held.count(0);
+        let too_much =
+            context.encoders.memory().is_exceeded() && encoded >= context.row_group_bytes / LEAST_PART;
+        if !file_full && (rows >= context.row_group_rows || encoded >= context.row_group_bytes || too_much) {
             self.open = Some(self.open.take().ok_or_else(closed)?.end_row_group(&context).await?);
+            self.held.group = 0;
         }
         let open = self.open.as_mut().ok_or_else(closed)?;
+        self.held.parts = upload::held_by(open.parquet.bytes_written(), context.part_buffers.buffer_bytes());
+        self.held.count(0);
         let group = match open.group.take() {
             Some(group) => group,
             None => {
@@ -143,6 +183,9 @@ impl FileWriter {
             }
         }
         let open = self.open.insert(open.append(group).await?);
+        (self.held.chunk, self.held.group) = (0, 0);
+        self.held.parts = upload::held_by(open.parquet.bytes_written(), context.part_buffers.buffer_bytes());
+        self.held.count(0);
         Ok(open.parquet.bytes_written() >= context.target_file_bytes)
     }
 

@@ -3,7 +3,8 @@
 //! Comes in: batches in the natural Arrow types of the table's columns, every column, in order, NOT NULL
 //! and VECTOR lengths already enforced. Goes out: Parquet files in the table's data folder and, for each,
 //! the JSON of an Iceberg data file with its statistics. Encoding is CPU work and runs off tokio's core
-//! threads, the columns of a row group in parallel; memory is bounded by a row group a file being written.
+//! threads, the columns of a row group in parallel; memory is bounded by a row group a file being written, and
+//! row groups end sooner where all files together hold more than their share.
 //!
 //! Must never: commit anything, reuse a file name, answer for a file that is not durable. Fails with
 //! storage errors (retryable), with bad data where a value cannot be stored; then nothing that was
@@ -13,6 +14,7 @@ mod encode;
 mod file_names;
 mod file_writer;
 mod lane;
+mod memory;
 mod partition;
 mod sample;
 mod stats;

@@ -2,7 +2,7 @@
 //!
 //! The number of files open at a time is bounded; when rows of one more partition come, the file that
 //! was written to least recently is finished. Input that is not clustered by partition makes small files
-//! then, never an unbounded amount of memory.
+//! then, never an unbounded amount of memory; and so does memory that is short.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -98,6 +98,22 @@ impl PartitionedFiles {
             && let Some(full) = self.open.remove(&partition)
         {
             written.extend(full.file.finish().await?);
+        }
+        self.free_memory(written).await
+    }
+
+    /// Where all files of the process hold too much, the one that holds the most is finished. Those that hold little
+    /// are left: together they are half of what may be held at most, and files would become ever smaller.
+    async fn free_memory(&mut self, written: &mut Vec<WrittenFile>) -> Result<()> {
+        let memory = self.context.encoders.memory();
+        if !memory.is_exceeded() {
+            return Ok(());
+        }
+        let little = memory.bytes() / (2 * OPEN_FILES as u64);
+        let largest = self.open.iter().max_by_key(|(_, open)| open.file.held());
+        let largest = largest.filter(|(_, open)| open.file.held() > little).map(|(key, _)| key.clone());
+        if let Some(largest) = largest.and_then(|key| self.open.remove(&key)) {
+            written.extend(largest.file.finish().await?);
         }
         Ok(())
     }

@@ -33,6 +33,10 @@ impl ColumnEncoders for TableEncoders {
         !self.compatible_encodings || is_compatible(encoding)
     }
 
+    fn allow_version_2(&self) -> bool {
+        !self.compatible_encodings
+    }
+
     fn begin(&self, column: usize, sample: &[ArrayRef]) -> Result<Box<dyn ColumnEncoder>> {
         let failed = |error: ParquetError| Error::internal(format!("encoding a column as Parquet: {error}"));
         let missing = || Error::internal(format!("the table has no column {column}"));

@@ -108,8 +108,12 @@ impl Table {
     }
 
     fn writer_to(target: WriteTarget) -> TableWriter {
+        Self::writer_with(target, Encoders::new(2, 1 << 30))
+    }
+
+    fn writer_with(target: WriteTarget, encoders: Encoders) -> TableWriter {
         let slice = SliceKey { job: JobId::generate(), slice: SliceIndex(0) };
-        TableWriter::new(target, AttemptKey { slice, attempt: Attempt(1) }, Encoders::new(2)).unwrap()
+        TableWriter::new(target, AttemptKey { slice, attempt: Attempt(1) }, encoders).unwrap()
     }
 
     async fn write(&self, batches: &[RecordBatch], target_file_bytes: u64) -> Vec<WrittenFile> {
@@ -496,4 +500,58 @@ async fn the_statistics_of_a_wide_table_fit_into_a_report() {
     let files = table.write(&[batch], 0).await;
     assert!(files[0].json.len() < 48 << 10, "{}", files[0].json.len());
     assert_eq!(table.data_file(&files[0]).record_count(), 20);
+}
+
+#[tokio::test]
+async fn row_groups_end_sooner_where_memory_is_short() {
+    let table = Table::new(&["BIGINT"]);
+    let mut numbers = Numbers(13);
+    let batches: Vec<RecordBatch> = (0..8).map(|_| table.batch(64 << 10, &mut numbers)).collect();
+    // Row groups of 16 MiB, or of a sixteenth of that.
+    for (memory, least, most) in [(1 << 30, 1, 1), (1 << 20, 2, 5)] {
+        let encoders = Encoders::new(2, memory);
+        let mut writer = Table::writer_with(table.target(16 << 20), encoders.clone());
+        for batch in &batches {
+            writer.write(batch.clone()).await.unwrap();
+            // The rows that were taken, and what became of those before.
+            assert!(encoders.memory().held() >= batch.get_array_memory_size() as u64);
+        }
+        let files = writer.finish().await.unwrap();
+        assert_eq!((files.len(), encoders.memory().held()), (1, 0));
+        let file = table.store.get(&Path::from(files[0].location.trim_start_matches("memory:///"))).await;
+        let file = file.unwrap().bytes().await.unwrap();
+        let groups = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().metadata().num_row_groups();
+        assert!((least..=most).contains(&groups), "{groups} row groups");
+        assert_eq!(whole(&table.read(&files[0]).await), whole(&batches));
+    }
+    // Files of partitions end then, those that hold the most first.
+    let table = Table::new(&["BIGINT", "BIGINT"]).partitioned("c0", Transform::Identity);
+    let two = |n: i64| Arc::new(Int64Array::from_iter_values((0..1000).map(|row| row % 2 * n))) as ArrayRef;
+    let batch = RecordBatch::try_new(table.schema.to_arrow(), vec![two(1), two(7)]).unwrap();
+    for (memory, files) in [(1 << 30, 2), (1 << 10, 6)] {
+        let encoders = Encoders::new(2, memory);
+        let mut writer = Table::writer_with(table.target(0), encoders.clone());
+        for _ in 0..3 {
+            writer.write(batch.clone()).await.unwrap();
+        }
+        let written = writer.finish().await.unwrap();
+        assert_eq!((written.len(), written.iter().map(|file| file.rows).sum::<u64>()), (files, 3000));
+        assert_eq!(encoders.memory().held(), 0);
+    }
+    // Giving a file up gives its memory back.
+    let table = Table::new(&["BIGINT"]);
+    let encoders = Encoders::new(2, 1 << 30);
+    let mut writer = Table::writer_with(table.target(0), encoders.clone());
+    writer.write(batches[0].clone()).await.unwrap();
+    assert!(encoders.memory().held() > 0);
+    writer.abort().await;
+    assert_eq!(encoders.memory().held(), 0);
+}
+
+/// The first column, all of it.
+fn whole(batches: &[RecordBatch]) -> Vec<Option<i64>> {
+    batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>())
+        .collect()
 }

@@ -87,6 +87,12 @@ pub(super) fn part_buffers(local: bool) -> BufferPool {
     BufferPool::new(part_bytes, WAITING_PARTS + PARTS_IN_FLIGHT)
 }
 
+/// What the upload of a file of which so much was written holds at most: the part that is gathered, those that wait
+/// and those under way; buffers are kept for the next parts.
+pub(super) fn held_by(written: usize, part_bytes: usize) -> usize {
+    written.min((1 + WAITING_PARTS + PARTS_IN_FLIGHT) * part_bytes)
+}
+
 /// Starts the upload of a file; `local`: the store is this machine's file system.
 pub(super) fn start(
     store: Arc<dyn ObjectStore>,

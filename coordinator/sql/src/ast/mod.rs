@@ -10,6 +10,7 @@ mod location;
 mod query;
 mod stage;
 mod table;
+mod unload;
 
 pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
@@ -17,15 +18,16 @@ pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
     TableFunction, TransformItem,
 };
-pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PutFiles};
+pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
+pub use unload::Unload;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use stevedore_common::Error;
 use stevedore_common::file_format::FileFormat;
-use stevedore_common::schema::Column;
+use stevedore_common::schema::{Column, ColumnChange};
 
 use crate::connection::ConnectionOptions;
 
@@ -124,12 +126,57 @@ pub enum Statement {
         /// The table.
         table: ObjectRef,
     },
+    /// UNDROP TABLE.
+    UndropTable {
+        /// The table.
+        table: ObjectRef,
+    },
+    /// RENAME TABLE, ALTER TABLE RENAME TO.
+    RenameTable {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// Its new name; without a database it stays where it is.
+        to: ObjectRef,
+    },
+    /// ALTER TABLE DROP COLUMN.
+    AlterTableDropColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column.
+        column: String,
+    },
+    /// ALTER TABLE RENAME COLUMN.
+    AlterTableRenameColumn {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// The column.
+        column: String,
+        /// Its new name.
+        to: String,
+    },
+    /// ALTER TABLE MODIFY COLUMN.
+    AlterTableModifyColumns {
+        /// The table.
+        table: ObjectRef,
+        /// ALTER TABLE IF EXISTS.
+        if_exists: bool,
+        /// What changes, at least one.
+        changes: Vec<ColumnChange>,
+    },
     /// ALTER TABLE ADD COLUMN.
     AlterTableAddColumn {
         /// The table.
         table: ObjectRef,
         /// ALTER TABLE IF EXISTS.
         if_exists: bool,
+        /// ADD COLUMN IF NOT EXISTS.
+        if_not_exists: bool,
         /// The column, with id 0.
         column: Column,
     },
@@ -214,12 +261,16 @@ pub enum Statement {
     List(ListFiles),
     /// REMOVE.
     Remove(ListFiles),
+    /// PRESIGN.
+    Presign(PresignFile),
     /// PUT: runs in the client.
     Put(PutFiles),
     /// GET: runs in the client.
     Get(GetFiles),
     /// COPY INTO a table.
     CopyIntoTable(Box<CopyInto>),
+    /// COPY INTO a location.
+    Unload(Box<Unload>),
     /// INSERT INTO and INSERT OVERWRITE.
     Insert(Box<Insert>),
     /// A query.
@@ -279,6 +330,11 @@ impl Statement {
             Self::ShowTables { .. } => "SHOW TABLES",
             Self::ShowColumns { .. } => "SHOW COLUMNS",
             Self::ShowCreateTable { .. } => "SHOW CREATE TABLE",
+            Self::UndropTable { .. } => "UNDROP TABLE",
+            Self::RenameTable { .. } => "RENAME TABLE",
+            Self::AlterTableDropColumn { .. } => "ALTER TABLE DROP COLUMN",
+            Self::AlterTableRenameColumn { .. } => "ALTER TABLE RENAME COLUMN",
+            Self::AlterTableModifyColumns { .. } => "ALTER TABLE MODIFY COLUMN",
             Self::AlterTableAddColumn { .. } => "ALTER TABLE ADD COLUMN",
             Self::AlterTableSetOptions { .. } => "ALTER TABLE SET OPTIONS",
             Self::CreateConnection { .. } => "CREATE CONNECTION",
@@ -295,9 +351,11 @@ impl Statement {
             Self::ShowFileFormats { .. } => "SHOW FILE FORMATS",
             Self::List(_) => "LIST",
             Self::Remove(_) => "REMOVE",
+            Self::Presign(_) => "PRESIGN",
             Self::Put(_) => "PUT",
             Self::Get(_) => "GET",
             Self::CopyIntoTable(_) => "COPY INTO",
+            Self::Unload(_) => "COPY INTO location",
             Self::Insert(insert) if insert.overwrite => "INSERT OVERWRITE",
             Self::Insert(_) => "INSERT INTO",
             Self::Query(_) => "SELECT",
@@ -316,6 +374,7 @@ impl Statement {
         match self {
             Self::Query(query) | Self::Explain { query, .. } => query.parameters,
             Self::Insert(insert) => insert.source.query().parameters,
+            Self::Unload(unload) => unload.query.parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
             Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {
                 CopySource::Location(_) => 0,

@@ -51,6 +51,19 @@ pub struct ListFiles {
     pub pattern: Option<String>,
 }
 
+/// PRESIGN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresignFile {
+    /// The file.
+    pub location: LocationRef,
+    /// UPLOAD; else DOWNLOAD.
+    pub upload: bool,
+    /// EXPIRE, seconds.
+    pub expire_seconds: u32,
+    /// CONTENT_TYPE of an upload.
+    pub content_type: Option<String>,
+}
+
 /// PUT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutFiles {

@@ -28,6 +28,8 @@ pub struct CreateTable {
     pub comment: Option<String>,
     /// AS SELECT.
     pub as_query: Option<AnalyzedQuery>,
+    /// LIKE: the table whose columns, partitions and options it takes; then the statement has none.
+    pub like: Option<ObjectRef>,
 }
 
 /// One field of PARTITION BY.

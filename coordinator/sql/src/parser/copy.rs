@@ -26,6 +26,9 @@ impl<'a> Parser<'a> {
         let mut problems = Some(Vec::new());
         match self.copy_into(&mut problems)? {
             Copy::Table(copy) => Ok(Statement::ExplainCopy { copy, problems: problems.unwrap_or_default() }),
+            Copy::Other(Statement::Unload(_)) => {
+                Ok(Statement::NotSupportedYet("EXPLAIN of COPY INTO a location".into()))
+            }
             Copy::Other(Statement::NotSupportedYet(what)) => {
                 Ok(Statement::NotSupportedYet(format!("EXPLAIN of {what}")))
             }
@@ -38,13 +41,7 @@ impl<'a> Parser<'a> {
         self.pos += 1;
         self.expect_kw("INTO")?;
         if matches!(self.peek().map(|token| &token.tok), Some(Tok::At(_) | Tok::Str(_) | Tok::Uri(_))) {
-            self.location("a location")?;
-            if !self.is_kw("FROM") && self.option_name().is_none() {
-                return Err(self.expected("FROM"));
-            }
-            self.skip_rest();
-            let what = "COPY INTO a stage or location (unload)";
-            return Ok(Copy::Other(Statement::NotSupportedYet(what.into())));
+            return Ok(Copy::Other(self.unload()?));
         }
         let table = self.object_ref("the name of a table")?;
         let columns = if self.is_sym("(") { Some(self.column_list()?) } else { None };
@@ -202,7 +199,7 @@ impl<'a> Parser<'a> {
     }
 
     /// From a `(` past its `)`.
-    fn skip_parentheses(&mut self) -> Result<()> {
+    pub(super) fn skip_parentheses(&mut self) -> Result<()> {
         let mut depth = 0usize;
         while let Some(token) = self.next() {
             if token.is_sym("(") {

@@ -9,6 +9,7 @@ mod options;
 mod show;
 mod stage;
 mod table;
+mod unload;
 mod unsupported;
 
 pub(crate) use stage::read_stage_source;
@@ -335,6 +336,11 @@ impl<'a> Parser<'a> {
                 self.eat_kw("TABLE");
                 Ok(Statement::TruncateTable { table: self.object_ref("the name of a table")? })
             }
+            "UNDROP" if self.is_kw_at(1, "TABLE") => {
+                self.pos += 2;
+                Ok(Statement::UndropTable { table: self.object_ref("the name of a table")? })
+            }
+            "RENAME" if self.is_kw_at(1, "TABLE") => self.rename_table(),
             "INSERT" | "REPLACE" => self.insert(),
             "COPY" => self.copy(),
             "LIST" | "LS" => {
@@ -345,6 +351,7 @@ impl<'a> Parser<'a> {
                 self.pos += 1;
                 Ok(Statement::Remove(self.list_files("REMOVE")?))
             }
+            "PRESIGN" => self.presign(),
             "PUT" => self.put(),
             "GET" => self.get(),
             "SET" | "UNSET" => self.set(),

@@ -501,12 +501,8 @@ impl Parser<'_> {
         for pair in pairs.iter().filter(|pair| pair.name != "STORAGE_TYPE") {
             keys.extend(self.secret_pairs(std::slice::from_ref(pair))?);
             // One key at a time more, so that an error points at the key that brought it.
-            let so_far = ConnectionOptions::from_pairs(storage_type, keys.iter().cloned());
-            if let Err(error) = so_far
-                && !error.message().contains(" needs ")
-            {
-                return Err(self.at_token(error, Some(pair.token)));
-            }
+            ConnectionOptions::of_keys(storage_type, keys.iter().cloned())
+                .map_err(|e| self.at_token(e, Some(pair.token)))?;
         }
         let options =
             ConnectionOptions::from_pairs(storage_type, keys).map_err(|e| self.at_token(e, name_token))?;

@@ -1,15 +1,20 @@
-//! Stages, LIST, REMOVE, PUT, GET, and locations inside queries.
+//! Stages, LIST, REMOVE, PRESIGN, PUT, GET, and locations inside queries.
 
 use stevedore_common::{Error, Result};
 
 use super::Parser;
 use crate::ast::{
-    AlterStage, CopyOptions, CreateStage, GetFiles, ListFiles, LocationRef, PutFiles, StageSource, Statement,
+    AlterStage, CopyOptions, CreateStage, GetFiles, ListFiles, LocationRef, PresignFile, PutFiles,
+    StageSource, Statement,
 };
 use crate::connection::StorageType;
 use crate::lexer::{Tok, Token};
 
 const STAGE_OPTIONS: &str = "URL, CONNECTION, FILE_FORMAT, COPY_OPTIONS, COMMENT";
+
+/// EXPIRE of PRESIGN where the statement does not say, and at most, seconds.
+const DEFAULT_PRESIGN: u32 = 3600;
+const LONGEST_PRESIGN: u32 = 7 * 24 * 3600;
 
 /// Reads `location [( NAME => value, … )]` at the start of the tokens of a query; gives how many it took.
 pub(crate) fn read_stage_source(text: &str, tokens: &[Token]) -> Result<(StageSource, usize)> {
@@ -309,6 +314,50 @@ impl<'a> Parser<'a> {
             return Err(self.expected_at("a stage, as in @stage/path", token));
         }
         Ok(location)
+    }
+
+    pub(super) fn presign(&mut self) -> Result<Statement> {
+        self.pos += 1;
+        let upload = self.eat_kw("UPLOAD");
+        if !upload {
+            self.eat_kw("DOWNLOAD");
+        }
+        let location = self.stage_of_transfer()?;
+        let (mut expire, mut content_type) = (None, None);
+        while !self.at_end() {
+            let token = self.peek();
+            let option = self.option_name().ok_or_else(|| self.expected("EXPIRE = seconds"))?;
+            self.pos += 1;
+            self.expect_equals()?;
+            match option.as_str() {
+                "EXPIRE" => {
+                    let at = self.peek();
+                    let seconds: u32 = self.number("a number of seconds")?;
+                    if !(1..=LONGEST_PRESIGN).contains(&seconds) {
+                        let error = Error::invalid(format!("EXPIRE is {seconds}"))
+                            .hint(format!("allowed: 1 to {LONGEST_PRESIGN} seconds (a week)"));
+                        return Err(self.at_token(error, at));
+                    }
+                    self.once(&mut expire, seconds, "EXPIRE", token)?;
+                }
+                "CONTENT_TYPE" if upload => {
+                    let value = self.string("a media type in quotes, as in 'text/csv'")?;
+                    self.once(&mut content_type, value, "CONTENT_TYPE", token)?;
+                }
+                other => {
+                    let error = Error::invalid(format!("PRESIGN has no option {other}"))
+                        .hint("allowed: EXPIRE, and CONTENT_TYPE for UPLOAD");
+                    return Err(self.at_token(error, token));
+                }
+            }
+            self.eat_sym(",");
+        }
+        Ok(Statement::Presign(PresignFile {
+            location,
+            upload,
+            expire_seconds: expire.unwrap_or(DEFAULT_PRESIGN),
+            content_type,
+        }))
     }
 
     pub(super) fn put(&mut self) -> Result<Statement> {

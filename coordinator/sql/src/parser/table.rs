@@ -1,11 +1,13 @@
 //! Tables: CREATE, ALTER, INSERT.
 
-use stevedore_common::schema::Column;
+use stevedore_common::schema::{Column, ColumnChange};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use super::Parser;
-use crate::ast::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform, Statement};
+use crate::ast::{
+    CreateTable, Insert, InsertSource, ObjectRef, PartitionField, PartitionTransform, Statement,
+};
 use crate::lexer::{Tok, Token};
 use crate::query;
 
@@ -67,12 +69,6 @@ impl<'a> Parser<'a> {
     pub(super) fn create_table(&mut self, or_replace: bool, transient: bool) -> Result<Statement> {
         let mode = self.create_mode(or_replace)?;
         let table = self.object_ref("the name of a table")?;
-        if self.is_kw("LIKE") {
-            self.pos += 1;
-            self.object_ref("the name of a table")?;
-            self.skip_rest();
-            return Ok(Statement::NotSupportedYet("CREATE TABLE … LIKE".into()));
-        }
         let mut create = CreateTable {
             table,
             mode,
@@ -83,7 +79,12 @@ impl<'a> Parser<'a> {
             options: Vec::new(),
             comment: None,
             as_query: None,
+            like: None,
         };
+        if self.eat_kw("LIKE") {
+            create.like = Some(self.object_ref("the name of a table")?);
+            return Ok(Statement::CreateTable(Box::new(create)));
+        }
         let mut unsupported = None;
         let after_name = self.peek();
         if self.is_sym("(") {
@@ -210,12 +211,29 @@ impl<'a> Parser<'a> {
 
     /// `name TYPE [NULL | NOT NULL] [DEFAULT expr] [COMMENT '…']`, the attributes in any order.
     fn column_definition(&mut self) -> Result<(Column, Option<String>)> {
-        let name = self.name("the name of a column")?.text;
-        if self.at_end() || type_extent(self.rest()).is_none() {
+        let (said, unsupported) = self.column_attributes()?;
+        let ColumnChange { name, ty, nullable, default, comment } = said;
+        let Some(ty) = ty else {
             return Err(self.expected(&format!("the type of column '{name}'")));
+        };
+        let column = Column { id: 0, name, ty, nullable: nullable.unwrap_or(true), default, comment };
+        Ok((column, unsupported))
+    }
+
+    /// The same, where only the name must stand.
+    fn column_attributes(&mut self) -> Result<(ColumnChange, Option<String>)> {
+        let name = self.name("the name of a column")?.text;
+        let attributes = ["NULL", "NOT", "DEFAULT", "COMMENT"];
+        let has_type = !attributes.iter().any(|word| self.is_kw(word));
+        let mut ty = None;
+        if has_type {
+            if self.at_end() || type_extent(self.rest()).is_none() {
+                return Err(self.expected(&format!("the type of column '{name}'")));
+            }
+            let (read, length) = read_type(self.text, self.rest())?;
+            self.pos += length;
+            ty = Some(read);
         }
-        let (ty, length) = read_type(self.text, self.rest())?;
-        self.pos += length;
         let (mut nullable, mut default, mut comment) = (None, None, None);
         let mut unsupported = None;
         loop {
@@ -257,8 +275,7 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
-        let column = Column { id: 0, name, ty, nullable: nullable.unwrap_or(true), default, comment };
-        Ok((column, unsupported))
+        Ok((ColumnChange { name, ty, nullable, default, comment }, unsupported))
     }
 
     fn skip_to_comma_or_end(&mut self) {
@@ -395,9 +412,7 @@ impl<'a> Parser<'a> {
                 return not_yet(self, "ADD CONSTRAINT");
             }
             self.eat_kw("COLUMN");
-            if self.eat_kws(&["IF", "NOT", "EXISTS"]) {
-                return not_yet(self, "ADD COLUMN IF NOT EXISTS");
-            }
+            let if_not_exists = self.eat_kws(&["IF", "NOT", "EXISTS"]);
             let (column, unsupported) = self.column_definition()?;
             if let Some(what) = unsupported {
                 self.skip_rest();
@@ -409,7 +424,29 @@ impl<'a> Parser<'a> {
             if !self.at_end() {
                 return Err(self.expected("NULL, NOT NULL, DEFAULT, COMMENT or the end of the statement"));
             }
-            return Ok(Statement::AlterTableAddColumn { table, if_exists, column });
+            return Ok(Statement::AlterTableAddColumn { table, if_exists, if_not_exists, column });
+        }
+        if self.is_kw("DROP") && !self.is_kw_at(1, "CLUSTER") && self.rest().len() > 1 {
+            self.pos += 1;
+            self.eat_kw("COLUMN");
+            let column = self.name("the name of a column")?.text;
+            return Ok(Statement::AlterTableDropColumn { table, if_exists, column });
+        }
+        if self.eat_kws(&["RENAME", "TO"]) {
+            let to = self.object_ref("the new name of the table")?;
+            return Ok(Statement::RenameTable { table, if_exists, to });
+        }
+        if self.is_kw("RENAME") && self.rest().len() > 1 {
+            self.pos += 1;
+            self.eat_kw("COLUMN");
+            let column = self.name("the name of a column")?.text;
+            self.expect_kw("TO")?;
+            let to = self.name("the new name of the column")?.text;
+            return Ok(Statement::AlterTableRenameColumn { table, if_exists, column, to });
+        }
+        if self.is_kw("MODIFY") && self.rest().len() > 1 {
+            self.pos += 1;
+            return self.modify_columns(table, if_exists);
         }
         if self.eat_kws(&["SET", "OPTIONS"]) {
             self.expect_sym("(")?;
@@ -426,10 +463,6 @@ impl<'a> Parser<'a> {
         }
         for (words, what) in [
             (&["DROP", "CLUSTER"][..], "DROP CLUSTER KEY"),
-            (&["DROP"], "DROP COLUMN"),
-            (&["RENAME", "TO"], "RENAME TO"),
-            (&["RENAME"], "RENAME COLUMN"),
-            (&["MODIFY"], "MODIFY COLUMN"),
             (&["SET", "COMMENT"], "SET COMMENT"),
             (&["COMMENT"], "COMMENT"),
             (&["UNSET"], "UNSET OPTIONS"),
@@ -449,6 +482,38 @@ impl<'a> Parser<'a> {
             }
         }
         Err(self.expected("ADD COLUMN, SET OPTIONS, DROP, RENAME or MODIFY"))
+    }
+
+    /// After MODIFY: `[COLUMN] name [TYPE] [NULL | NOT NULL] [DEFAULT expr] [COMMENT '…'], …`.
+    fn modify_columns(&mut self, table: ObjectRef, if_exists: bool) -> Result<Statement> {
+        let mut changes: Vec<ColumnChange> = Vec::new();
+        loop {
+            self.eat_kw("COLUMN");
+            let token = self.peek();
+            let (change, unsupported) = self.column_attributes()?;
+            if let Some(what) = unsupported {
+                self.skip_rest();
+                return Ok(Statement::NotSupportedYet(what));
+            }
+            if changes.iter().any(|other| other.name.eq_ignore_ascii_case(&change.name)) {
+                let error = Error::invalid(format!("column '{}' stands twice", change.name));
+                return Err(self.at_token(error, token));
+            }
+            changes.push(change);
+            if !self.eat_sym(",") {
+                return Ok(Statement::AlterTableModifyColumns { table, if_exists, changes });
+            }
+        }
+    }
+
+    /// `RENAME TABLE [IF EXISTS] a TO b`.
+    pub(super) fn rename_table(&mut self) -> Result<Statement> {
+        self.pos += 2;
+        let if_exists = self.if_exists();
+        let table = self.object_ref("the name of a table")?;
+        self.expect_kw("TO")?;
+        let to = self.object_ref("the new name of the table")?;
+        Ok(Statement::RenameTable { table, if_exists, to })
     }
 
     pub(super) fn insert(&mut self) -> Result<Statement> {

@@ -28,13 +28,11 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::sessions::{ClientSession, SESSION_COOKIE, Sessions, session_id};
+pub use crate::engine::CATALOG;
 use crate::engine::{Description, Engine, Execution, SessionChange, StatementHandle, StatementKind};
 use stevedore_status::status_of;
 
 pub use service::FlightSqlServer;
-
-/// The name of our one catalog.
-pub const CATALOG: &str = "stevedore";
 
 type DoGetStream = Pin<Box<dyn Stream<Item = std::result::Result<FlightData, Status>> + Send + 'static>>;
 
@@ -71,6 +69,7 @@ impl FlightSql {
             id: Uuid::now_v7(),
             sql,
             session: session.id.clone(),
+            user: session.user.clone(),
             database: session.database.clone(),
             settings: session.settings.clone(),
             parameters: None,

@@ -25,7 +25,6 @@ use futures::{Stream, StreamExt};
 use prost::Message;
 use stevedore_common::{Error, Result as StevedoreResult};
 use tonic::{Request, Response, Status, Streaming};
-use uuid::Uuid;
 
 use super::extensions::{
     CANCEL_FLIGHT_INFO, CLOSE_SESSION, CloseSessionResult, GET_SESSION_OPTIONS, GetSessionOptionsResult,
@@ -37,8 +36,12 @@ use super::{
     DoGetStream, FlightSql, advertised_schema, command_of, described, encode, give_session, info_of,
     metadata, one_batch, statement_info, unsupported, with_cookie,
 };
+use crate::api::sessions::new_token;
 use crate::engine::StatementHandle;
 use stevedore_status::status_of;
+
+/// The longest name of a user, bytes: with it the token stays within what a session's id may have.
+const MOST_USER: usize = 96;
 
 type Result<T> = std::result::Result<T, Status>;
 
@@ -127,13 +130,18 @@ impl FlightSqlService for FlightSql {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-            .and_then(|(_, text)| BASE64.decode(text.trim()).ok());
-        if basic.is_none() {
+            .and_then(|(_, text)| BASE64.decode(text.trim()).ok())
+            .and_then(|basic| String::from_utf8(basic).ok());
+        let Some(basic) = basic else {
             return Err(Status::unauthenticated(
                 "the handshake needs basic authentication (user and password)",
             ));
+        };
+        let user = basic.split_once(':').map_or(basic.as_str(), |(user, _)| user);
+        if user.len() > MOST_USER {
+            return Err(status_of(Error::invalid(format!("a user's name has at most {MOST_USER} bytes"))));
         }
-        let token = Uuid::new_v4().simple().to_string();
+        let token = new_token(user);
         ok_or_status(self.sessions.get_or_make(&token))?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
         let stream: Pin<Box<dyn Stream<Item = Result<HandshakeResponse>> + Send>> =

@@ -111,6 +111,7 @@ fn check_targets(spec: &JobSpec, commit: &JobCommit) -> Outcome<()> {
     }
     let complete = match (spec.kind, spec.table) {
         (JobKind::CreateTableAs, _) => commit.new_table.is_some(),
+        (JobKind::Unload, _) => commit.new_table.is_none() && unique.is_empty(),
         (_, Some(table)) => commit.new_table.is_none() && unique.contains(&table),
         (_, None) => false,
     };

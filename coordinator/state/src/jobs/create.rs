@@ -143,7 +143,8 @@ fn check_target(txn: &Transaction<'_>, spec: &JobSpec) -> Outcome<u64> {
         return refuse(Error::invalid("a COPY names the store of its files"));
     }
     let id = match (spec.kind, spec.table) {
-        (JobKind::CreateTableAs, None) => return Ok(0),
+        (JobKind::CreateTableAs | JobKind::Unload, None) => return Ok(0),
+        (JobKind::Unload, Some(_)) => return refuse(Error::invalid("an unload changes no table")),
         (JobKind::CreateTableAs, Some(_)) => {
             return refuse(Error::invalid("CREATE TABLE AS has no table before its commit"));
         }

@@ -19,6 +19,8 @@ pub(crate) fn end(txn: &mut Transaction<'_>, id: JobId, ending: &JobEnding) -> O
     if job.phase.is_loading() {
         match ending {
             JobEnding::Aborted(error) => abort(txn, &mut job, error.clone())?,
+            // Its files are getting their names: that is gone through with, so that all of them are there.
+            JobEnding::Cancelled if job.kind == JobKind::Unload && job.phase == JobPhase::Committing => {}
             JobEnding::Cancelled => {
                 job.error = Some(Error::cancelled("the job was cancelled; nothing was loaded"));
                 leave_loading(txn, &mut job, JobPhase::Cancelled)?;

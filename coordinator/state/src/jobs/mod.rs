@@ -1,4 +1,4 @@
-//! Jobs: one COPY, INSERT or CREATE TABLE AS from its submission to its end.
+//! Jobs: one COPY, INSERT, CREATE TABLE AS or unload from its submission to its end.
 //!
 //! Owns: their records (job, files, slices, reports, data files), the commands that move them
 //! through their phases, the reads. A phase only moves forward; ending is one way.
@@ -49,6 +49,8 @@ pub enum JobKind {
     Insert,
     /// CREATE TABLE AS.
     CreateTableAs,
+    /// COPY INTO a location.
+    Unload,
 }
 
 impl JobKind {
@@ -58,6 +60,7 @@ impl JobKind {
             Self::Copy => "copy",
             Self::Insert => "insert",
             Self::CreateTableAs => "create_table_as",
+            Self::Unload => "unload",
         }
     }
 }
@@ -105,7 +108,7 @@ pub struct JobSpec {
     pub kind: JobKind,
     /// The statement, secrets masked.
     pub statement: String,
-    /// The target; none for CREATE TABLE AS.
+    /// The target; none for CREATE TABLE AS and for what is unloaded.
     pub table: Option<TableId>,
     /// `database.table`, for messages.
     pub table_name: String,

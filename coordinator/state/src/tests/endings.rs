@@ -286,3 +286,38 @@ fn an_abort_in_any_phase_frees_the_files_at_once() {
         assert!(matches!(world.load(two), CommitOutcome::Committed(_)));
     }
 }
+
+/// An unload with its only slice accepted.
+fn unloaded(world: &mut World, number: u128) -> JobId {
+    let job = job_id(number);
+    let mut spec = copy_spec(TableId(1));
+    (spec.kind, spec.table, spec.store) = (JobKind::Unload, None, None);
+    world.ok(Command::CreateJob { job, spec });
+    let slices = vec![NewSlice { files: Vec::new(), bytes: 0 }];
+    world.ok(Command::PlanSlices { job, first: SliceIndex(0), slices });
+    world.ok(Command::SealJob { job, files: 0, slices: 1 });
+    world.accept_all(job);
+    job
+}
+
+#[test]
+fn an_unload_names_no_table_and_is_not_cancelled_once_its_files_get_their_names() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let job = unloaded(&mut world, 1);
+    world.ok(Command::BeginCommit { job });
+    assert_eq!(world.end(job, JobEnding::Cancelled), JobPhase::Committing);
+    let other = world.copy(2, table);
+    let tables = world.commit_command(other).tables;
+    let wrong = JobCommit { job, tables, new_table: None };
+    assert!(world.refused(Command::CommitJob(wrong)).to_string().contains("does not name its table"));
+    let outcome = world.commit_with(JobCommit { job, tables: Vec::new(), new_table: None });
+    assert!(matches!(outcome, CommitOutcome::Committed(summary) if summary.table.is_none()));
+    assert_eq!(world.job(job).phase, JobPhase::Committed);
+
+    let cancelled = unloaded(&mut world, 3);
+    assert_eq!(world.end(cancelled, JobEnding::Cancelled), JobPhase::Cancelled);
+    let failed = unloaded(&mut world, 4);
+    world.ok(Command::BeginCommit { job: failed });
+    assert_eq!(world.end(failed, JobEnding::Aborted(Error::storage("full"))), JobPhase::Aborted);
+}

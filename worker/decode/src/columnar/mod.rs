@@ -9,13 +9,15 @@
 
 mod columns;
 mod layout;
+mod part_rows;
 mod plan;
 mod rows;
 
 pub use columns::FileColumn;
 pub(crate) use columns::columns_in_sql;
 pub(crate) use layout::{NANOSECONDS_AS, settled_field};
-pub(crate) use plan::{ColumnPlan, Source, is_text};
+pub(crate) use part_rows::PartRows;
+pub(crate) use plan::{ColumnPlan, Output, Source, is_text};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -3,19 +3,18 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Schema;
+use arrow::array::RecordBatch;
 use orc_rust::array_decoder::NaiveStripeDecoder;
 use orc_rust::proto::column_encoding::Kind as Encoding;
 use orc_rust::proto::stream::Kind as StreamKind;
 use orc_rust::schema::DataType as OrcType;
 use orc_rust::stripe::Stripe;
-use stevedore_common::error::{Error, Result};
+use stevedore_common::error::Result;
 
 use super::file::{OrcFile, StripeTask, damaged, part};
 use super::lengths::sum_within;
 use super::ranges::Fetched;
-use crate::columnar::guarded;
+use crate::columnar::{PartRows, guarded};
 use crate::spec::DecodedBatch;
 
 /// Entries of a dictionary that a stripe may claim: memory is taken for them before they are read.
@@ -33,8 +32,7 @@ pub struct StripeDecoder {
     task: StripeTask,
     /// `None` where no column is read: rows are only counted.
     reader: Option<NaiveStripeDecoder>,
-    /// Rows yielded so far, rejected ones included.
-    done: u64,
+    rows: PartRows,
     failed: bool,
 }
 
@@ -55,19 +53,15 @@ impl StripeDecoder {
             )?;
             Some(reader)
         };
-        Ok(Self { file, task, reader, done: 0, failed: false })
+        let rows = PartRows::new(task.rows, task.input_bytes);
+        Ok(Self { file, task, reader, rows, failed: false })
     }
 
     fn next_columns(&mut self) -> Result<Option<RecordBatch>> {
-        let left = self.task.rows - self.done;
+        let left = self.rows.left();
         match &mut self.reader {
+            None => self.rows.count(self.file.columns.spec.batch_rows),
             _ if left == 0 => Ok(None),
-            None => {
-                let rows = left.min(self.file.columns.spec.batch_rows.max(1) as u64) as usize;
-                let options = RecordBatchOptions::new().with_row_count(Some(rows));
-                let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
-                empty.map(Some).map_err(|error| Error::internal(error.to_string()))
-            }
             Some(reader) => {
                 let task = &self.task;
                 let batch = guarded(
@@ -81,9 +75,10 @@ impl StripeDecoder {
                     {
                         Ok(Some(batch))
                     }
-                    _ => {
-                        Err(damaged(task, &format!("it ends after {} of its {} rows", self.done, task.rows)))
-                    }
+                    _ => Err(damaged(
+                        task,
+                        &format!("it ends after {} of its {} rows", self.rows.done(), task.rows),
+                    )),
                 }
             }
         }
@@ -91,13 +86,11 @@ impl StripeDecoder {
 
     fn decode(&mut self, batch: &RecordBatch) -> Result<DecodedBatch> {
         let rows = batch.num_rows() as u64;
-        let total = u128::from(self.task.input_bytes);
-        let upto = |row: u64| (total * u128::from(row) / u128::from(self.task.rows.max(1))) as u64;
-        let bytes = upto(self.done + rows) - upto(self.done);
-        let first_row = self.task.first_row + self.done;
+        let bytes = self.rows.share_of(rows);
+        let first_row = self.task.first_row + self.rows.done();
         let task = &self.task;
         let decoded = guarded(|| part(task), || self.file.columns.decode(batch, first_row, bytes))?;
-        self.done += rows;
+        self.rows.advance(rows);
         Ok(decoded)
     }
 }

@@ -12,7 +12,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::{Buf, Bytes, buf::Reader};
 use stevedore_common::error::{Error, Result as OurResult};
 
-use super::page_sizes;
+use super::page_headers;
 
 /// What is fetched at a time for all columns of a row group together, and for one.
 const WINDOWS_BYTES: u64 = 64 << 20;
@@ -63,16 +63,20 @@ impl GroupBytes {
         }
     }
 
-    /// Refuses pages of a chunk that claim to be larger than they can be. Chunks that are read in windows
+    /// Refuses pages of a chunk that claim to be larger than they can be, or than `largest` bytes. Chunks that are read in windows
     /// are too large to be looked at twice.
     ///
     /// # Errors
     /// What is wrong with a page.
-    pub(super) fn check_pages(&self, chunk: &ColumnChunkMetaData) -> std::result::Result<(), String> {
+    pub(super) fn check_pages(
+        &self,
+        chunk: &ColumnChunkMetaData,
+        largest: usize,
+    ) -> std::result::Result<(), String> {
         let (start, length) = chunk.byte_range();
         match (&self.0, usize::try_from(length)) {
             (Place::Memory(_), Ok(length)) => match self.get_bytes(start, length) {
-                Ok(bytes) => page_sizes::check(&bytes, chunk.compression()),
+                Ok(bytes) => page_headers::check(&bytes, chunk.compression(), largest),
                 // Reading it says what is missing.
                 Err(_) => Ok(()),
             },

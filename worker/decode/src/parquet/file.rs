@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use ::parquet::file::metadata::ParquetMetaData;
 use arrow::datatypes::SchemaRef;
@@ -155,14 +154,13 @@ impl ParquetFile {
     /// # Errors
     /// Where the row group is damaged.
     pub fn decode_group(self: &Arc<Self>, task: &RowGroupTask, bytes: GroupBytes) -> Result<RowGroupDecoder> {
-        RowGroupDecoder::new(self.clone(), task.clone(), bytes, None)
+        RowGroupDecoder::new(self.clone(), task.clone(), bytes, None, None)
     }
 
     /// The bytes of a row group that is too large to be held: they are read as they are needed, more than once
     /// where they are used more than once.
     pub fn in_store(&self, task: &RowGroupTask, store: Arc<dyn BlockingRanges>) -> GroupBytes {
-        let leaves =
-            self.columns.read.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
+        let leaves = self.leaves_read();
         let group = self.metadata.row_groups().get(task.row_group);
         let chunks = leaves.filter_map(|leaf| group?.columns().get(leaf));
         let ranges = chunks.map(|chunk| {
@@ -173,13 +171,13 @@ impl ParquetFile {
     }
 
     /// The leaf columns to read.
-    pub(super) fn projection(&self) -> ProjectionMask {
-        let leaves = self.columns.read.iter().flat_map(|i| self.leaves[*i].clone());
-        ProjectionMask::leaves(self.reader.parquet_schema(), leaves)
+    pub(super) fn leaves_read(&self) -> impl Iterator<Item = usize> {
+        self.columns.read.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten()
     }
 }
 
-fn join(ranges: &mut Vec<Range<u64>>) {
+/// Joins neighbours.
+pub(super) fn join(ranges: &mut Vec<Range<u64>>) {
     ranges.sort_by_key(|range| range.start);
     ranges.dedup_by(|next, last| {
         let close = next.start <= last.end.saturating_add(JOIN_GAP);

@@ -1,36 +1,48 @@
-//! Rows that nobody wants: row groups that statistics rule out, and rows that a filter drops before the
+//! Rows that nobody wants: row groups and pages that statistics rule out, and rows that a filter drops before the
 //! other columns are decoded.
 //!
-//! Comes in: a [`RowFilter`], the footer, the bytes of the filter's columns. Goes out: bounds of columns by
-//! row group, and the rows that pass. Must never change what a statement answers: a file is filtered only
-//! where none of its rows can be rejected ([`ParquetFile::can_filter`]), since a bad row counts whether or
-//! not the filter drops it; and bounds that could lie (NaN, orders that the format does not define) are
-//! not given.
+//! Comes in: a [`RowFilter`], the footer, the indexes of the pages where there are any, the bytes of the filter's
+//! columns. Goes out: bounds of columns by part of the file, and the rows that pass. Must never change what a
+//! statement answers: a file is filtered only where none of its rows can be rejected
+//! ([`ParquetFile::can_filter`]), since a bad row counts whether or not the filter drops it.
+//!
+//! ```text
+//! without_hopeless ──▶ index_ranges, fetched ──▶ pruned_pages ──▶ first_part, fetched ──▶ select_rows
+//!                                                                                            │
+//! RowGroupDecoder ◀── decode_parts ◀──────────────────────────── rest_part, fetched ◀────────┘
+//! ```
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
-use ::parquet::basic::{ColumnOrder, Type as PhysicalType};
-use ::parquet::file::metadata::RowGroupMetaData;
-use ::parquet::file::statistics::Statistics;
+use ::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use ::parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
+use ::parquet::file::reader::ChunkReader;
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array,
+    Array, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
-use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 use stevedore_common::types::SqlType;
 
-use super::file::{ParquetFile, RowGroupTask};
+use super::bounds::{Comparable, Footers, PartBounds, Segments};
+use super::chunks::GroupBytes;
+use super::file::{ParquetFile, RowGroupTask, join};
+use super::page_index::{LeafPages, PageBounds, PageIndex};
+use super::reader::Reading;
 use super::row_group::RowGroupDecoder;
 use crate::cast;
-use crate::columnar::{Source, guarded, is_text};
+use crate::columnar::{Source, guarded};
 use crate::parse::datetime::Zone;
+
+/// Rows that are not wanted, between others that are, and are decoded all the same where pages are skipped: the
+/// library reads through gaps that are short in the mean, and the pages in them must be there then.
+const READ_THROUGH: usize = 256;
+/// The indexes of a row group take less than this part of what they are about.
+const INDEX_PART: u64 = 16;
 
 /// What a statement's WHERE asks of the wanted columns.
 pub trait RowFilter: Send + Sync + fmt::Debug {
@@ -43,44 +55,33 @@ pub trait RowFilter: Send + Sync + fmt::Debug {
     /// Where the batch is not what was asked for; never for a value.
     fn passes(&self, batch: &RecordBatch) -> Result<BooleanArray>;
 
-    /// For each row group, whether a row of it may pass.
-    fn may_pass(&self, bounds: &dyn RowGroupBounds) -> Vec<bool>;
+    /// For each part of a file, whether a row of it may pass.
+    fn may_pass(&self, bounds: &dyn PartBounds) -> Vec<bool>;
 }
 
-/// What is known of the values in row groups.
-pub trait RowGroupBounds {
-    /// How many row groups there are.
-    fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Bounds of a wanted column; `None` where nothing is known.
-    fn of(&self, column: usize) -> Option<ColumnBounds>;
-
-    /// The rows of each.
-    fn rows(&self) -> UInt64Array;
-}
-
-/// What is known of a column, for each row group; NULL where it is not. Bounds need not be tight.
+/// The rows of a row group that may pass as far as the indexes of its pages tell, and where its pages are.
 #[derive(Debug, Clone)]
-pub struct ColumnBounds {
-    /// No value is less.
-    pub least: ArrayRef,
-    /// No value is greater.
-    pub greatest: ArrayRef,
-    /// How many are NULL.
-    pub nulls: UInt64Array,
+pub struct PrunedPages {
+    index: PageIndex,
+    rows: RowSelection,
+    /// How many rows may pass.
+    pub count: u64,
 }
 
 /// The rows of a row group that pass.
 #[derive(Debug, Clone)]
 pub struct SelectedRows {
     selection: RowSelection,
+    read: Option<ReadThrough>,
     /// How many they are.
     pub count: u64,
+}
+
+/// Rows that are decoded, and which of them are wanted.
+#[derive(Debug, Clone)]
+pub(super) struct ReadThrough {
+    pub(super) rows: RowSelection,
+    pub(super) wanted: BooleanBuffer,
 }
 
 impl ParquetFile {
@@ -118,24 +119,149 @@ impl ParquetFile {
         tasks.into_iter().zip(keep).filter_map(|(task, keep)| keep.then_some(task)).collect()
     }
 
-    /// The parts of a task: what the filter looks at, and the rest. `None` where the filter has to see all of
-    /// the columns that are read, or a whole row.
-    pub fn split_task(
+    /// Where the indexes stand that may tell which pages of a row group can hold a row that passes; `None` where
+    /// there are none for the filter's columns, or they are larger than such indexes are.
+    pub fn index_ranges(
         &self,
         task: &RowGroupTask,
         filter: &dyn RowFilter,
-    ) -> Option<(RowGroupTask, RowGroupTask)> {
-        let looked_at = self.filter_columns(filter)?;
-        let (first, rest): (Vec<usize>, Vec<usize>) =
-            self.columns.read.iter().partition(|column| looked_at.contains(column));
-        if rest.is_empty() || first.is_empty() {
+        file_size: u64,
+    ) -> Option<Vec<Range<u64>>> {
+        let group = self.metadata.row_groups().get(task.row_group)?;
+        let inside = |range: &Range<u64>| range.end <= file_size;
+        let mut ranges: Vec<Range<u64>> = self
+            .comparable(filter)
+            .filter_map(|(_, column)| {
+                let chunk = group.columns().get(column.leaf)?;
+                offset_index(chunk).filter(inside)?;
+                column_index(chunk).filter(inside)
+            })
+            .collect();
+        if ranges.is_empty() {
             return None;
         }
-        let part = |columns: &[usize]| {
-            let byte_ranges = self.byte_ranges(task.row_group, columns);
-            RowGroupTask { byte_ranges, ..task.clone() }
+        ranges.extend(
+            self.leaves_read().filter_map(|leaf| offset_index(group.columns().get(leaf)?).filter(inside)),
+        );
+        join(&mut ranges);
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        (bytes <= task.input_bytes() / INDEX_PART).then_some(ranges)
+    }
+
+    /// Which pages of a row group can hold a row that passes. `fetched` is what
+    /// [`ParquetFile::index_ranges`] asks for. `None` where nothing is known, also where the indexes do not fit the
+    /// row group. CPU work.
+    pub fn pruned_pages(
+        &self,
+        task: &RowGroupTask,
+        filter: &dyn RowFilter,
+        fetched: &GroupBytes,
+    ) -> Option<PrunedPages> {
+        let group = self.metadata.row_groups().get(task.row_group)?;
+        let part = |range: Range<u64>| {
+            fetched.get_bytes(range.start, usize::try_from(range.end - range.start).ok()?).ok()
         };
-        Some((part(&first), part(&rest)))
+        let mut index = PageIndex::default();
+        for leaf in self.leaves_read() {
+            let Some(chunk) = group.columns().get(leaf) else { continue };
+            let pages = offset_index(chunk).and_then(part);
+            let pages = pages.and_then(|bytes| LeafPages::read(&bytes, chunk, task.rows));
+            if let Some(pages) = pages {
+                index.insert(leaf, pages);
+            }
+        }
+        let read: Vec<(usize, Comparable<'_>, Bytes)> = self
+            .comparable(filter)
+            .filter_map(|(output, column)| {
+                let bytes = column_index(group.columns().get(column.leaf)?).and_then(part)?;
+                Some((output, column, bytes))
+            })
+            .collect();
+        let known = read.iter().filter_map(|(output, column, bytes)| {
+            let pages = index.of(column.leaf)?.as_ref();
+            let bounds = PageBounds::read(bytes, group.columns().get(column.leaf)?, pages)?;
+            Some((*output, column, pages, bounds))
+        });
+        let segments = Segments::new(group, known)?;
+        let keep = filter.may_pass(&segments);
+        if keep.len() != segments.len() {
+            return None;
+        }
+        let rows = read_through(&segments.select(&keep)).0;
+        let count = rows.row_count() as u64;
+        Some(PrunedPages { index, rows, count })
+    }
+
+    /// The filter's columns whose bounds can be compared.
+    fn comparable(&self, filter: &dyn RowFilter) -> impl Iterator<Item = (usize, Comparable<'_>)> {
+        let columns = filter.columns().to_vec();
+        columns.into_iter().filter_map(|output| Some((output, Comparable::of(self, output)?)))
+    }
+
+    /// The part of a task that the filter looks at. `None` where it has to see all of the columns that are read,
+    /// or a whole row.
+    pub fn first_part(
+        &self,
+        task: &RowGroupTask,
+        filter: &dyn RowFilter,
+        pages: Option<&PrunedPages>,
+    ) -> Option<RowGroupTask> {
+        let first = self.filter_columns(filter)?;
+        let is_first = |column: &&usize| first.contains(column);
+        if first.is_empty() || self.columns.read.iter().all(|column| is_first(&column)) {
+            return None;
+        }
+        Some(self.part(task, &first, pages.map(|pages| (&pages.index, &pages.rows))))
+    }
+
+    /// The rest of a task, once it is known which rows pass; `None`: as many as may.
+    pub fn rest_part(
+        &self,
+        task: &RowGroupTask,
+        filter: &dyn RowFilter,
+        pages: Option<&PrunedPages>,
+        selected: Option<&SelectedRows>,
+    ) -> RowGroupTask {
+        let first = self.filter_columns(filter).unwrap_or_default();
+        let rest: Vec<usize> =
+            self.columns.read.iter().filter(|column| !first.contains(column)).copied().collect();
+        self.part(
+            task,
+            &rest,
+            pages.map(|pages| (&pages.index, selected.map_or(&pages.rows, SelectedRows::read))),
+        )
+    }
+
+    /// All columns of a task, the pages that may hold a row that passes.
+    pub fn pruned_task(&self, task: &RowGroupTask, pages: &PrunedPages) -> RowGroupTask {
+        self.part(task, &self.columns.read, Some((&pages.index, &pages.rows)))
+    }
+
+    fn part(
+        &self,
+        task: &RowGroupTask,
+        columns: &[usize],
+        pages: Option<(&PageIndex, &RowSelection)>,
+    ) -> RowGroupTask {
+        let byte_ranges = match (pages, self.metadata.row_groups().get(task.row_group)) {
+            (Some((index, rows)), Some(group)) => {
+                let leaves = columns.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
+                let mut ranges: Vec<Range<u64>> = leaves
+                    .filter_map(|leaf| Some((leaf, group.columns().get(leaf)?)))
+                    .flat_map(|(leaf, chunk)| match index.of(leaf) {
+                        Some(pages) => pages.ranges(chunk, rows),
+                        None => {
+                            let (start, length) = chunk.byte_range();
+                            std::iter::once(start..start + length).collect()
+                        }
+                    })
+                    .collect();
+                join(&mut ranges);
+                ranges
+            }
+            _ => self.byte_ranges(task.row_group, columns),
+        };
+        RowGroupTask { byte_ranges, ..task.clone() }
     }
 
     /// The columns of the file that the filter looks at.
@@ -156,26 +282,26 @@ impl ParquetFile {
     /// Finds the rows that pass. `fetched` is what the first part of a task asks for. CPU work.
     ///
     /// # Errors
-    /// Where the row group is damaged.
+    /// Where the row group is damaged, or the index of its pages is wrong.
     pub fn select_rows(
         &self,
-        task: &RowGroupTask,
+        first: &RowGroupTask,
         fetched: &[Bytes],
         filter: &dyn RowFilter,
+        pages: Option<&PrunedPages>,
     ) -> Result<SelectedRows> {
-        let part = || format!("row group {} of the Parquet file", task.row_group + 1);
+        let part = || format!("row group {} of the Parquet file", first.row_group + 1);
         let damaged = |error: &dyn fmt::Display| Error::bad_data(format!("{} is damaged: {error}", part()));
         let columns = self.filter_columns(filter).unwrap_or_default();
-        let leaves = columns.iter().filter_map(|column| self.leaves.get(*column)).cloned().flatten();
-        let mask = ProjectionMask::leaves(self.reader.parquet_schema(), leaves);
-        let bytes = task.fetched(fetched.to_vec())?;
+        let bytes = first.fetched(fetched.to_vec())?;
         guarded(part, || {
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, self.reader.clone())
-                .with_row_groups(vec![task.row_group])
-                .with_projection(mask)
-                .with_batch_size(self.columns.spec.batch_rows.max(1))
-                .build()
-                .map_err(|error| damaged(&error))?;
+            let reading = Reading {
+                row_group: first.row_group,
+                bytes: &bytes,
+                rows: pages.map(|pages| pages.rows.clone()),
+                index: pages.map(|pages| &pages.index),
+            };
+            let reader = self.reader(reading, &columns).map_err(|error| damaged(&error))?;
             let mut selectors: Vec<RowSelector> = Vec::new();
             let (mut seen, mut count) = (0, 0);
             for batch in reader {
@@ -189,10 +315,15 @@ impl ParquetFile {
                 count += passed.count_set_bits() as u64;
                 push_selectors(&passed, &mut selectors);
             }
-            if seen != task.rows {
-                return Err(damaged(&format!("it has {seen} rows, its footer claims {}", task.rows)));
+            let wanted = pages.map_or(first.rows, |pages| pages.count);
+            if seen != wanted {
+                return Err(damaged(&format!("it has {seen} rows, its footer claims {wanted}")));
             }
-            Ok(SelectedRows { selection: selectors.into(), count })
+            let selection = RowSelection::from(selectors);
+            Ok(match pages {
+                None => SelectedRows { selection, read: None, count },
+                Some(pages) => SelectedRows::read_through(pages.rows.and_then(&selection), count),
+            })
         })
     }
 
@@ -224,28 +355,55 @@ impl ParquetFile {
             .map_err(|error| Error::internal(format!("columns do not fit their schema: {error}")))
     }
 
-    /// As [`ParquetFile::decode_row_group`], only the rows that were selected, if any were. `first` and `rest` are the parts
-    /// of the task, each with what was fetched for it.
+    /// As [`ParquetFile::decode_row_group`], only the rows that were selected, or else those that may pass. `parts`
+    /// are those of the task, each with what was fetched for it.
     ///
     /// # Errors
-    /// As there.
+    /// As there; where the index of the pages is wrong.
     pub fn decode_parts(
         self: &Arc<Self>,
-        first: (&RowGroupTask, Vec<Bytes>),
-        rest: (&RowGroupTask, Vec<Bytes>),
+        parts: Vec<(RowGroupTask, Vec<Bytes>)>,
+        pages: Option<&PrunedPages>,
         selected: Option<SelectedRows>,
     ) -> Result<RowGroupDecoder> {
-        let task = RowGroupTask {
-            byte_ranges: first.0.byte_ranges.iter().chain(&rest.0.byte_ranges).cloned().collect(),
-            ..first.0.clone()
-        };
-        let fetched = first.1.into_iter().chain(rest.1).collect();
-        let bytes = task.fetched(fetched)?;
-        RowGroupDecoder::new(self.clone(), task, bytes, selected)
+        let Some((task, _)) = parts.first() else { return Err(Error::internal("a row group without parts")) };
+        let ranges = parts.iter().flat_map(|(part, _)| part.byte_ranges.clone());
+        let task = RowGroupTask { byte_ranges: ranges.collect(), ..task.clone() };
+        let bytes = task.fetched(parts.into_iter().flat_map(|(_, fetched)| fetched).collect())?;
+        let all = |pages: &PrunedPages| SelectedRows::read_through(pages.rows.clone(), pages.count);
+        let selected = selected.or_else(|| pages.map(all));
+        RowGroupDecoder::new(self.clone(), task, bytes, selected, pages.map(|pages| &pages.index))
+    }
+}
+
+impl PrunedPages {
+    /// Whether any rows of a row group are ruled out.
+    pub fn skips(&self, task: &RowGroupTask) -> bool {
+        self.count < task.rows
     }
 }
 
 impl SelectedRows {
+    /// Rows whose neighbours are decoded with them.
+    fn read_through(selection: RowSelection, count: u64) -> Self {
+        let (rows, wanted) = read_through(&selection);
+        let read = (wanted.count_set_bits() < wanted.len()).then_some(ReadThrough { rows, wanted });
+        Self { selection, read, count }
+    }
+
+    /// The rows that are decoded.
+    fn read(&self) -> &RowSelection {
+        self.read.as_ref().map_or(&self.selection, |read| &read.rows)
+    }
+
+    /// The rows that are decoded, and which of them are wanted, where not all are.
+    pub(super) fn into_read(self) -> (RowSelection, Option<BooleanBuffer>) {
+        match self.read {
+            Some(ReadThrough { rows, wanted }) => (rows, Some(wanted)),
+            None => (self.selection, None),
+        }
+    }
+
     /// The numbers of the rows within the row group, in order.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u64> + Send + use<> {
         let mut start = 0;
@@ -256,10 +414,39 @@ impl SelectedRows {
             if selector.skip { first..first } else { first..start }
         })
     }
+}
 
-    pub(super) fn selection(&self) -> RowSelection {
-        self.selection.clone()
-    }
+/// The rows with those in the gaps between them that are short, and which of these are wanted.
+fn read_through(selection: &RowSelection) -> (RowSelection, BooleanBuffer) {
+    let selectors: Vec<RowSelector> = selection.iter().copied().collect();
+    let mut wanted = BooleanBufferBuilder::new(0);
+    let last = selectors.len().saturating_sub(1);
+    let rows = selectors.iter().enumerate().map(|(place, selector)| {
+        let is_between = (1..last).contains(&place);
+        let skip = selector.skip && !(is_between && selector.row_count < READ_THROUGH);
+        if !skip {
+            wanted.append_n(selector.row_count, !selector.skip);
+        }
+        RowSelector { skip, ..*selector }
+    });
+    let rows: RowSelection = rows.collect();
+    (rows, wanted.finish())
+}
+
+/// Where the index of a chunk's pages stands.
+fn offset_index(chunk: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    index_range(chunk.offset_index_offset(), chunk.offset_index_length())
+}
+
+/// Where the index of their bounds stands.
+fn column_index(chunk: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    index_range(chunk.column_index_offset(), chunk.column_index_length())
+}
+
+fn index_range(offset: Option<i64>, length: Option<i32>) -> Option<Range<u64>> {
+    let start = u64::try_from(offset?).ok()?;
+    let length = u64::try_from(length?).ok().filter(|length| *length > 0)?;
+    Some(start..start.checked_add(length)?)
 }
 
 /// Adds the runs of rows that pass, and of those that do not.
@@ -287,15 +474,8 @@ fn always_casts(from: &Field, to: &SqlType, utc: bool) -> bool {
 /// Whether every value of an Arrow type fits its own SQL type.
 fn always_settles(data_type: &DataType, utc: bool) -> bool {
     match data_type {
+        integer if integer.is_integer() => true,
         DataType::Boolean
-        | DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::UInt8
-        | DataType::UInt16
-        | DataType::UInt32
-        | DataType::UInt64
         | DataType::Float16
         | DataType::Float32
         | DataType::Float64
@@ -314,113 +494,6 @@ fn always_settles(data_type: &DataType, utc: bool) -> bool {
         DataType::Dictionary(_, values) => always_settles(values, utc),
         DataType::List(item) | DataType::Map(item, _) => always_settles(item.data_type(), utc),
         DataType::Struct(fields) => fields.iter().all(|field| always_settles(field.data_type(), utc)),
-        _ => false,
-    }
-}
-
-/// The footer's statistics of some row groups.
-struct Footers<'a> {
-    file: &'a ParquetFile,
-    groups: Vec<&'a RowGroupMetaData>,
-}
-
-impl Footers<'_> {
-    fn bounds(&self, column: usize) -> Option<ColumnBounds> {
-        let file = self.file;
-        let output = file.columns.outputs.get(column)?;
-        let Source::Column(column) = output.source else { return None };
-        let leaves = file.leaves.get(column)?.clone();
-        let source = file.columns.columns.get(column)?;
-        let leaf = leaves.start;
-        if leaves.len() != 1
-            || source.physical.is_some()
-            || source.raw.is_some()
-            || cast::natural_type(&source.source).ok()? != output.ty
-            || !is_ordered(file.metadata.file_metadata().column_order(leaf))
-            || !may_be_compared(
-                source.source.data_type(),
-                file.reader.parquet_schema().column(leaf).physical_type(),
-            )
-        {
-            return None;
-        }
-        let schema = file.reader.schema();
-        let converter =
-            StatisticsConverter::try_new(&source.name, schema, file.reader.parquet_schema()).ok()?;
-        if converter.parquet_column_index() != Some(leaf) {
-            return None;
-        }
-        let converter = converter.with_missing_null_counts_as_zero(false);
-        // The fields without an order in the format must not be taken for those with one.
-        let known: Vec<bool> = self
-            .groups
-            .iter()
-            .map(|group| {
-                let statistics = group.columns().get(leaf).and_then(|chunk| chunk.statistics());
-                statistics.is_some_and(|statistics| !statistics.is_min_max_deprecated())
-            })
-            .collect();
-        let unknown = BooleanArray::from(known.iter().map(|known| !known).collect::<Vec<bool>>());
-        let settle = |array: ArrayRef| -> Option<ArrayRef> {
-            let array = compute::nullif(&array, &unknown).ok()?;
-            let from = Field::new(&source.name, array.data_type().clone(), true);
-            cast::try_cast(&array, &from, &output.ty, &file.columns.spec.cast).ok()
-        };
-        let least = settle(converter.row_group_mins(self.groups.iter().copied()).ok()?)?;
-        let greatest = settle(converter.row_group_maxes(self.groups.iter().copied()).ok()?)?;
-        let null_if = !file.columns.spec.format.null_if.is_empty() && is_text(source.source.data_type());
-        let nulls = match null_if {
-            // More may be NULL than the file says.
-            true => UInt64Array::new_null(self.groups.len()),
-            false => self
-                .groups
-                .iter()
-                .map(|group| group.columns().get(leaf)?.statistics().and_then(Statistics::null_count_opt))
-                .collect(),
-        };
-        Some(ColumnBounds { least, greatest, nulls })
-    }
-}
-
-impl RowGroupBounds for Footers<'_> {
-    fn len(&self) -> usize {
-        self.groups.len()
-    }
-
-    fn of(&self, column: usize) -> Option<ColumnBounds> {
-        let part = || "the statistics of the Parquet file".to_owned();
-        guarded(part, || Ok(self.bounds(column))).ok().flatten()
-    }
-
-    fn rows(&self) -> UInt64Array {
-        self.groups.iter().map(|group| Some(group.num_rows().unsigned_abs())).collect()
-    }
-}
-
-fn is_ordered(order: ColumnOrder) -> bool {
-    matches!(order, ColumnOrder::TYPE_DEFINED_ORDER(_))
-}
-
-/// Whether the order of the statistics is that of SQL: not for floating point numbers (NaN lies outside of
-/// the bounds), INT96, nor for what is cast to text.
-fn may_be_compared(data_type: &DataType, physical: PhysicalType) -> bool {
-    match data_type {
-        DataType::Boolean
-        | DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::UInt8
-        | DataType::UInt16
-        | DataType::UInt32
-        | DataType::UInt64
-        | DataType::Date32
-        | DataType::Timestamp(..) => {
-            matches!(physical, PhysicalType::BOOLEAN | PhysicalType::INT32 | PhysicalType::INT64)
-        }
-        DataType::Decimal128(..) => physical != PhysicalType::BYTE_ARRAY,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => physical == PhysicalType::BYTE_ARRAY,
-        DataType::Dictionary(_, values) => may_be_compared(values, physical),
         _ => false,
     }
 }

@@ -13,20 +13,20 @@ const MAX_NESTING: usize = 32;
 const LEAST_STRUCT: usize = 3;
 
 /// Types of values in the compact protocol.
-mod kind {
-    pub(super) const TRUE: u8 = 1;
-    pub(super) const FALSE: u8 = 2;
-    pub(super) const BYTE: u8 = 3;
-    pub(super) const I16: u8 = 4;
-    pub(super) const I32: u8 = 5;
-    pub(super) const I64: u8 = 6;
-    pub(super) const DOUBLE: u8 = 7;
-    pub(super) const BINARY: u8 = 8;
-    pub(super) const LIST: u8 = 9;
-    pub(super) const SET: u8 = 10;
-    pub(super) const MAP: u8 = 11;
-    pub(super) const STRUCT: u8 = 12;
-    pub(super) const UUID: u8 = 13;
+pub(super) mod kind {
+    pub(in crate::parquet) const TRUE: u8 = 1;
+    pub(in crate::parquet) const FALSE: u8 = 2;
+    pub(in crate::parquet) const BYTE: u8 = 3;
+    pub(in crate::parquet) const I16: u8 = 4;
+    pub(in crate::parquet) const I32: u8 = 5;
+    pub(in crate::parquet) const I64: u8 = 6;
+    pub(in crate::parquet) const DOUBLE: u8 = 7;
+    pub(in crate::parquet) const BINARY: u8 = 8;
+    pub(in crate::parquet) const LIST: u8 = 9;
+    pub(in crate::parquet) const SET: u8 = 10;
+    pub(in crate::parquet) const MAP: u8 = 11;
+    pub(in crate::parquet) const STRUCT: u8 = 12;
+    pub(in crate::parquet) const UUID: u8 = 13;
 }
 
 /// What a field is. The library reads the fields that it knows as these, whatever type they say they are.
@@ -162,7 +162,7 @@ pub(super) fn check(metadata: &[u8]) -> Result<(), &'static str> {
     Walk::new(metadata).fields(FILE).map(drop)
 }
 
-type Walked<T> = Result<T, &'static str>;
+pub(super) type Walked<T> = Result<T, &'static str>;
 
 const CUT_OFF: &str = "it is cut off";
 const WRONG_TYPE: &str = "a field is not of its type";
@@ -185,25 +185,36 @@ impl<'a> Walk<'a> {
         self.rest
     }
 
+    /// A text, or bytes.
+    pub(super) fn binary(&mut self) -> Walked<&'a [u8]> {
+        let length = usize::try_from(self.varint()?).map_err(|_| CUT_OFF)?;
+        let (value, rest) = self.rest.split_at_checked(length).ok_or(CUT_OFF)?;
+        self.rest = rest;
+        Ok(value)
+    }
+
     /// Passes over the value of a field.
     pub(super) fn skip_field(&mut self, kind: u8) -> Walked<()> {
         // The value is the type.
         if matches!(kind, kind::TRUE | kind::FALSE) { Ok(()) } else { self.unknown(kind, 0) }
     }
 
-    fn byte(&mut self) -> Walked<u8> {
+    /// The next byte.
+    pub(super) fn byte(&mut self) -> Walked<u8> {
         let (byte, rest) = self.rest.split_first().ok_or(CUT_OFF)?;
         self.rest = rest;
         Ok(*byte)
     }
 
-    fn skip(&mut self, bytes: u64) -> Walked<()> {
+    /// Passes over so many bytes.
+    pub(super) fn skip(&mut self, bytes: u64) -> Walked<()> {
         let bytes = usize::try_from(bytes).map_err(|_| CUT_OFF)?;
         self.rest = self.rest.get(bytes..).ok_or(CUT_OFF)?;
         Ok(())
     }
 
-    fn varint(&mut self) -> Walked<u64> {
+    /// A number without sign.
+    pub(super) fn varint(&mut self) -> Walked<u64> {
         let mut value = 0u64;
         for place in 0..10 {
             let byte = self.byte()?;
@@ -256,10 +267,7 @@ impl<'a> Walk<'a> {
             Bool | Byte => self.byte().map(drop),
             Integer => self.varint().map(drop),
             Double => self.skip(8),
-            Binary => {
-                let length = self.varint()?;
-                self.skip(length)
-            }
+            Binary => self.binary().map(drop),
             List(item) => {
                 let (kind, size) = self.list()?;
                 if size > 0 && !item.is(kind) {
@@ -279,7 +287,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The type of a list's items, and how many it has.
-    fn list(&mut self) -> Walked<(u8, u64)> {
+    pub(super) fn list(&mut self) -> Walked<(u8, u64)> {
         let head = self.byte()?;
         let kind = head & 0x0f;
         let size = match head >> 4 {
@@ -302,10 +310,7 @@ impl<'a> Walk<'a> {
             kind::TRUE | kind::FALSE | kind::BYTE => self.byte().map(drop),
             kind::I16 | kind::I32 | kind::I64 => self.varint().map(drop),
             kind::DOUBLE => self.skip(8),
-            kind::BINARY => {
-                let length = self.varint()?;
-                self.skip(length)
-            }
+            kind::BINARY => self.binary().map(drop),
             kind::LIST | kind::SET => {
                 let (kind, size) = self.list()?;
                 for _ in 0..size {

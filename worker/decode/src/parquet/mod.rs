@@ -15,21 +15,27 @@
 //!
 //! [`DecodedBatch`]: crate::spec::DecodedBatch
 
+mod bounds;
 mod chunks;
 mod columns;
 mod file;
 mod filter;
 mod footer;
 mod footer_shape;
-mod page_sizes;
+mod page_headers;
+mod page_index;
+mod reader;
 mod row_group;
+mod runs;
 mod stored;
+mod value_counts;
 
 pub use crate::columnar::FileColumn;
+pub use bounds::{ColumnBounds, PartBounds};
 pub use chunks::{BlockingRanges, ChunkRead, GroupBytes};
 pub use columns::file_schema;
 pub use file::{ParquetFile, RowGroupTask};
-pub use filter::{ColumnBounds, RowFilter, RowGroupBounds, SelectedRows};
+pub use filter::{PrunedPages, RowFilter, SelectedRows};
 pub use footer::{Footer, TAIL_BYTES, read_footer};
 pub use row_group::RowGroupDecoder;
 pub use stored::{

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Schema;
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::filter_record_batch;
 use stevedore_common::error::{Error, Result};
 
 use super::chunks::GroupBytes;
 use super::file::{ParquetFile, RowGroupTask};
 use super::filter::SelectedRows;
-use crate::columnar::guarded;
+use super::page_index::PageIndex;
+use super::reader::Reading;
+use crate::columnar::{PartRows, guarded};
 use crate::spec::DecodedBatch;
 
 /// The batches of one row group, in order. After an error it yields nothing more.
@@ -20,13 +23,33 @@ pub struct RowGroupDecoder {
     bytes: GroupBytes,
     /// `None` where no column is read: rows are only counted.
     reader: Option<ParquetRecordBatchReader>,
+    /// Which of the rows that the library gives are wanted; `None`: all of them.
+    wanted: Option<Wanted>,
     /// The numbers of the rows to come within the row group.
     numbers: Box<dyn Iterator<Item = u64> + Send>,
-    /// How many rows are read.
-    rows: u64,
-    /// Rows yielded so far, rejected ones included.
-    done: u64,
+    rows: PartRows,
     failed: bool,
+}
+
+/// Which rows are wanted of those that are decoded.
+struct Wanted {
+    rows: BooleanBuffer,
+    /// Rows decoded so far.
+    read: usize,
+}
+
+impl Wanted {
+    /// The wanted rows of the next batch.
+    fn of(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let end = self.read + batch.num_rows();
+        if end > self.rows.len() {
+            return Err(Error::internal(format!("{end} rows were decoded of {}", self.rows.len())));
+        }
+        let mask = self.rows.slice(self.read, batch.num_rows());
+        self.read = end;
+        filter_record_batch(batch, &BooleanArray::new(mask, None))
+            .map_err(|error| Error::internal(error.to_string()))
+    }
 }
 
 impl RowGroupDecoder {
@@ -35,64 +58,68 @@ impl RowGroupDecoder {
         task: RowGroupTask,
         bytes: GroupBytes,
         selected: Option<SelectedRows>,
+        index: Option<&PageIndex>,
     ) -> Result<Self> {
+        let rows = selected.as_ref().map_or(task.rows, |selected| selected.count);
+        let rows = PartRows::new(rows, task.input_bytes());
+        let numbers: Box<dyn Iterator<Item = u64> + Send> = match &selected {
+            Some(selected) => Box::new(selected.numbers()),
+            None => Box::new(0..task.rows),
+        };
+        let (selection, wanted) = match selected.map(SelectedRows::into_read) {
+            Some((selection, wanted)) => (Some(selection), wanted),
+            None => (None, None),
+        };
         let reader = if file.columns.read.is_empty() {
             None
         } else {
-            check_pages(&file, &task, &bytes)?;
+            let reading = Reading { row_group: task.row_group, bytes: &bytes, rows: selection, index };
             let reader = guarded(
                 || part(&task),
                 || {
-                    let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-                        bytes.clone(),
-                        file.reader.clone(),
-                    )
-                    .with_row_groups(vec![task.row_group])
-                    .with_projection(file.projection())
-                    .with_batch_size(file.columns.spec.batch_rows.max(1));
-                    if let Some(selected) = &selected {
-                        reader = reader.with_row_selection(selected.selection());
-                    }
-                    reader.build().map_err(|error| bytes.failure().unwrap_or_else(|| damaged(&task, &error)))
+                    let reader = file.reader(reading, &file.columns.read);
+                    reader.map_err(|error| bytes.failure().unwrap_or_else(|| damaged(&task, &error)))
                 },
             )?;
             Some(reader)
         };
-        let rows = selected.as_ref().map_or(task.rows, |selected| selected.count);
-        let numbers: Box<dyn Iterator<Item = u64> + Send> = match selected {
-            Some(selected) => Box::new(selected.numbers()),
-            None => Box::new(0..task.rows),
-        };
-        Ok(Self { file, task, bytes, reader, numbers, rows, done: 0, failed: false })
+        let wanted = wanted.map(|wanted| Wanted { rows: wanted, read: 0 });
+        Ok(Self { file, task, bytes, reader, wanted, numbers, rows, failed: false })
     }
 
     fn next_columns(&mut self) -> Result<Option<RecordBatch>> {
-        let left = self.rows - self.done;
+        let left = self.rows.left();
         match &mut self.reader {
-            None if left == 0 => Ok(None),
-            None => {
-                let rows = left.min(self.file.columns.spec.batch_rows.max(1) as u64) as usize;
-                let options = RecordBatchOptions::new().with_row_count(Some(rows));
-                let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
-                empty.map(Some).map_err(|error| Error::internal(error.to_string()))
-            }
+            None => self.rows.count(self.file.columns.spec.batch_rows),
             Some(reader) => {
                 let task = &self.task;
-                let batch = guarded(
-                    || part(task),
-                    || reader.next().transpose().map_err(|error| damaged(task, &error)),
-                )?;
+                let mut next = || {
+                    guarded(
+                        || part(task),
+                        || reader.next().transpose().map_err(|error| damaged(task, &error)),
+                    )
+                };
+                let batch = match &mut self.wanted {
+                    None => next()?,
+                    Some(wanted) => loop {
+                        let Some(batch) = next()? else { break None };
+                        let batch = wanted.of(&batch)?;
+                        if batch.num_rows() > 0 {
+                            break Some(batch);
+                        }
+                    },
+                };
                 match &batch {
                     None if left > 0 => Err(Error::bad_data(format!(
                         "{} is damaged (it has {} rows, its footer claims {})",
                         part(&self.task),
-                        self.done,
-                        self.rows
+                        self.rows.done(),
+                        self.rows.all()
                     ))),
                     Some(batch) if batch.num_rows() as u64 > left => Err(Error::bad_data(format!(
                         "{} is damaged (it has more than the {} rows that its footer claims)",
                         part(&self.task),
-                        self.rows
+                        self.rows.all()
                     ))),
                     _ => Ok(batch),
                 }
@@ -104,16 +131,9 @@ impl RowGroupDecoder {
         let rows = batch.num_rows() as u64;
         let first = self.task.first_row;
         let numbers = self.numbers.by_ref().take(batch.num_rows()).map(|row| first + row).collect();
-        let decoded = self.file.columns.decode_rows(batch, numbers, self.share_of(rows))?;
-        self.done += rows;
+        let decoded = self.file.columns.decode_rows(batch, numbers, self.rows.share_of(rows))?;
+        self.rows.advance(rows);
         Ok(decoded)
-    }
-
-    /// The part of the bytes read that the next `rows` rows stand for; the parts add up.
-    fn share_of(&self, rows: u64) -> u64 {
-        let total = u128::from(self.task.input_bytes());
-        let upto = |row: u64| total * u128::from(row) / u128::from(self.rows.max(1));
-        (upto(self.done + rows) - upto(self.done)) as u64
     }
 }
 
@@ -133,15 +153,6 @@ impl Iterator for RowGroupDecoder {
         self.failed = result.is_err();
         Some(result)
     }
-}
-
-/// Refuses pages that claim to be larger than they can be.
-fn check_pages(file: &ParquetFile, task: &RowGroupTask, bytes: &GroupBytes) -> Result<()> {
-    let Some(group) = file.metadata.row_groups().get(task.row_group) else { return Ok(()) };
-    let leaves = file.columns.read.iter().flat_map(|i| file.leaves[*i].clone());
-    leaves
-        .filter_map(|leaf| group.columns().get(leaf))
-        .try_for_each(|chunk| bytes.check_pages(chunk).map_err(|what| damaged(task, &what)))
 }
 
 fn part(task: &RowGroupTask) -> String {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, Encoding};
 use ::parquet::column::writer::ColumnWriter;
 use ::parquet::data_type::{ByteArray, FixedLenByteArray, Int96};
-use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::properties::{WriterProperties, WriterVersion};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use arrow::array::*;
@@ -406,6 +406,18 @@ fn what_is_no_parquet_file_is_told_why() {
 }
 
 #[test]
+fn a_page_larger_than_the_limit_is_refused() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(3000)]));
+    let file = write(&RecordBatch::try_from_iter([("name", texts)]).unwrap(), 10);
+    let mut wanted = spec(vec![column("name", None)]);
+    wanted.max_block_bytes = 1000;
+    let error = decode(&file, &wanted).unwrap_err().to_string();
+    assert!(error.contains("limit max_block_bytes"), "{error}");
+    wanted.max_block_bytes = 4000;
+    assert_eq!(decode(&file, &wanted).unwrap().len(), 1);
+}
+
+#[test]
 fn a_damaged_page_names_its_row_group() {
     let rows: ArrayRef = Arc::new(Int64Array::from_iter_values((0..2000).map(|i| i * 7919 % 1009)));
     let file = write(&RecordBatch::try_from_iter([("n", rows)]).unwrap(), 1000);
@@ -437,5 +449,28 @@ proptest! {
         }
         let file = Bytes::from(bytes);
         let _ = decode(&file, &spec(vec![column("id", Some("INT")), column("name", None), whole_row()]));
+    }
+}
+
+#[test]
+fn lengths_that_a_page_only_claims_take_no_memory() {
+    for encoding in [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..300).map(|n| format!("text {n}"))));
+        let batch = RecordBatch::try_from_iter([("c", texts)]).unwrap();
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_column_encoding("c".into(), encoding);
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties.build())).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let wanted = spec(vec![column("c", None)]);
+        assert_eq!(read(&file.clone().into(), &wanted).0.len(), 300);
+        // Blocks of 128 in 4 mini-blocks, 300 lengths: now as many as fit the same two bytes. The last list counts.
+        let header = [0x80, 1, 4, 0xAC, 2];
+        let at = file.windows(5).rposition(|bytes| bytes == header).unwrap();
+        file[at + 3..at + 5].copy_from_slice(&[0xFF, 0x7F]);
+        let error = decode(&file.into(), &wanted).unwrap_err();
+        assert!(error.message().contains("claims the lengths of 16383"), "{error}");
     }
 }

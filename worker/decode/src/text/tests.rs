@@ -125,7 +125,7 @@ fn decode_within(spec: &DecodeSpec, input: &[u8], limits: TextLimits, piece: usi
     };
     let mut pieces = input.chunks(piece).map(Bytes::copy_from_slice);
     // With the last piece as every reader of small files, or without as one of large files does.
-    let last = if input.len() % 2 == 0 { pieces.next_back() } else { None };
+    let last = if input.len().is_multiple_of(2) { pieces.next_back() } else { None };
     for piece in pieces {
         source.push(&piece, &mut each)?;
     }

@@ -220,12 +220,12 @@ fn columns_go_their_own_ways() {
     assert_eq!(in_tokyo.ways(), "cec");
     let millis = with(1, Arc::new(TimestampMillisecondArray::from_iter(micros()).with_timezone("UTC")));
     assert_eq!(ways(&millis, Compression::SNAPPY), "cec");
-    // Another number type; values that may not be NULL; a smaller type, stored alike; one without sign.
+    // Another number type; values that cannot be NULL; a smaller type, stored alike; one without sign.
     let ints = 0..rows as i32;
     assert_eq!(ways(&with(2, Arc::new(Int64Array::from_iter(micros()))), Compression::SNAPPY), "cce");
     assert_eq!(
         ways(&with(2, Arc::new(Int32Array::from_iter_values(ints.clone()))), Compression::SNAPPY),
-        "cce"
+        "ccc"
     );
     let small = Int16Array::from_iter(ints.clone().map(|n| (n != 3).then_some(n as i16)));
     assert_eq!(ways(&with(2, Arc::new(small)), Compression::SNAPPY), "ccc");
@@ -323,6 +323,7 @@ proptest! {
         compression in 0u8..4,
         version_2 in any::<bool>(),
         page_rows in 1usize..300,
+        required in prop::collection::vec(any::<bool>(), 7),
     ) {
         let types: Vec<&str> = picked.iter().map(|index| EVERY_TYPE[*index]).collect();
         let table = Table::new(&types);
@@ -334,7 +335,9 @@ proptest! {
             let json = || StringArray::from_iter((0..rows).map(|n| (n % 5 > 0).then(|| format!("[{n}]"))));
             if *ty == "VARIANT" { Arc::new(json()) as ArrayRef } else { disguised(array, &mut numbers) }
         });
-        let columns: Vec<ArrayRef> = columns.collect();
+        let columns = columns.zip(&required);
+        let columns: Vec<ArrayRef> =
+            columns.map(|(array, required)| if *required { without_nulls(&array) } else { array }).collect();
         let source = RecordBatch::try_from_iter(names.iter().cloned().zip(columns)).unwrap();
         let compressions =
             [Compression::SNAPPY, Compression::ZSTD(Default::default()), Compression::LZ4_RAW, Compression::UNCOMPRESSED];
@@ -390,6 +393,62 @@ proptest! {
     }
 }
 
+/// The values, where a row has NULL another one.
+fn without_nulls(array: &ArrayRef) -> ArrayRef {
+    let Some(there) = (0..array.len()).find(|row| array.is_valid(*row)) else { return array.clone() };
+    let places = (0..array.len()).map(|row| if array.is_valid(row) { row } else { there } as u64);
+    arrow::compute::take(array, &UInt64Array::from_iter_values(places), None).unwrap()
+}
+
+/// The rows with columns that cannot be NULL.
+fn required_of(batch: &RecordBatch) -> RecordBatch {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns());
+    let columns = columns.map(|(field, array)| (field.name(), without_nulls(array), false));
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+}
+
+#[tokio::test]
+async fn columns_that_cannot_be_null_are_given_levels() {
+    let table = Table::new(STORED_ALIKE);
+    let rows = required_of(&table.batch(6_000, &mut Numbers(11)));
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        for (compression, dictionary) in [
+            (Compression::SNAPPY, true),
+            (Compression::ZSTD(Default::default()), false),
+            (Compression::LZ4_RAW, true),
+            (Compression::GZIP(Default::default()), false),
+        ] {
+            let properties = WriterProperties::builder()
+                .set_compression(compression)
+                .set_writer_version(version)
+                .set_dictionary_enabled(dictionary)
+                .set_data_page_row_count_limit(1_000)
+                .set_write_batch_size(1_000);
+            let file = file_of(&rows, properties.build());
+            let mut writer = table.writer(0);
+            for group in table.groups(&file, writer.stored_layout().unwrap()) {
+                assert!(group.columns.iter().all(|column| matches!(column, StoredColumn::Copied(_))));
+                writer.write_stored(group).await.unwrap();
+            }
+            let files = writer.finish().await.unwrap();
+            let read = table.read(&files[0]).await;
+            for (column, ty) in STORED_ALIKE.iter().enumerate() {
+                let (found, wanted) =
+                    (whole_column(&read, column), whole_column(std::slice::from_ref(&rows), column));
+                assert!(found.null_count() == 0 && found == wanted, "{ty}, {version:?}, {compression:?}");
+            }
+            check_statistics(&table, &table.data_file(&files[0]), std::slice::from_ref(&rows));
+            // Nothing but levels was added.
+            let source = file.len() as u64;
+            assert!(files[0].bytes < source + source / 20, "{} of {source}", files[0].bytes);
+            // Such pages are of version 2, which the oldest readers do not know.
+            let compatible = Table::writer_to(WriteTarget { compatible_encodings: true, ..table.target(0) });
+            assert_eq!(table.load(&file, compatible.stored_layout().unwrap(), |_| ()).ways(), "");
+        }
+    }
+}
+
 /// As [`whole_column`], stored as another is.
 fn whole_column_as(batches: &[RecordBatch], column: usize, like: &[RecordBatch]) -> ArrayRef {
     let target = like[0].column(column).data_type();
@@ -411,10 +470,12 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         dictionary in any::<bool>(),
         compression in 0usize..2,
+        required in any::<bool>(),
     ) {
         let types = ["INT", "VARCHAR", "BOOLEAN", "DECIMAL(25, 2)", "ARRAY(INT)", "DOUBLE"];
         let table = Table::new(&types);
         let batch = table.batch(300, &mut Numbers(9));
+        let batch = if required { required_of(&batch) } else { batch };
         // A literal-only compression leaves values where damage is seen as values.
         let compression = [Compression::SNAPPY, Compression::ZSTD(Default::default())][compression];
         let properties = WriterProperties::builder()

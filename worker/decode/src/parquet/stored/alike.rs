@@ -25,6 +25,8 @@ pub(super) struct Alike {
     pub(super) allowed: Option<(i128, i128)>,
     /// How its values are verified.
     pub(super) by: Verified,
+    /// It cannot be NULL, and the table's column may be: its pages lack the levels that the table's have.
+    pub(super) adds_levels: bool,
 }
 
 /// How the values of a column are verified.
@@ -57,6 +59,7 @@ pub(super) fn alike(
 ) -> Option<Alike> {
     let column = source.column;
     let chunks = group.columns().get(source.leaves.clone())?;
+    let adds_levels = lacks_levels(source, chunks, target);
     let null_if = !spec.format.null_if.is_empty() && is_text(column.source.data_type());
     if column.physical.is_some()
         || column.raw.is_some()
@@ -66,7 +69,7 @@ pub(super) fn alike(
         || !chunks
             .iter()
             .zip(&target.leaves)
-            .all(|(chunk, leaf)| is_laid_out_alike(chunk.column_descr(), leaf))
+            .all(|(chunk, leaf)| is_laid_out_alike(chunk.column_descr(), leaf, adds_levels))
     {
         return None;
     }
@@ -81,7 +84,7 @@ pub(super) fn alike(
             Some(Meaning::Integer { bits: 8 | 16, .. }) => Verified::Pages,
             _ => Verified::PagesOrLibrary,
         };
-        return Some(Alike { allowed, by });
+        return Some(Alike { allowed, by, adds_levels });
     }
     let same_type = from == *ty
         || matches!((&from, ty), (SqlType::Array(item), SqlType::Vector(_)) if **item == SqlType::Float32);
@@ -89,8 +92,11 @@ pub(super) fn alike(
         let meaning = Meaning::of(chunk.column_descr());
         meaning.is_some() && meaning == Meaning::of(leaf)
     });
-    (same_type && same_leaves && same_shape(source.field, &target.field))
-        .then_some(Alike { allowed: None, by: Verified::Library })
+    (same_type && same_leaves && same_shape(source.field, &target.field)).then_some(Alike {
+        allowed: None,
+        by: Verified::Library,
+        adds_levels: false,
+    })
 }
 
 /// Compressed by what readers know, and where its metadata say.
@@ -109,13 +115,27 @@ fn is_well_stored(chunk: &ColumnChunkMetaData) -> bool {
         && u64::try_from(first_page).is_ok_and(|first| first == chunk.byte_range().0)
 }
 
-/// Whether values and levels have the same layout.
-fn is_laid_out_alike(source: &ColumnDescriptor, target: &ColumnDescriptor) -> bool {
+/// Whether a flat column cannot be NULL, and that of the table may be.
+fn lacks_levels(source: &Described<'_>, chunks: &[ColumnChunkMetaData], target: &TableColumn) -> bool {
+    match (chunks, target.leaves.as_slice()) {
+        ([chunk], [leaf]) if source.field.is_primitive() && target.field.is_primitive() => {
+            let source = chunk.column_descr();
+            source.max_def_level() == 0
+                && leaf.max_def_level() == 1
+                && source.max_rep_level() == 0
+                && leaf.max_rep_level() == 0
+        }
+        _ => false,
+    }
+}
+
+/// Whether values and levels have the same layout, but for levels that are added.
+fn is_laid_out_alike(source: &ColumnDescriptor, target: &ColumnDescriptor, adds_levels: bool) -> bool {
     source.physical_type() == target.physical_type()
         && (source.physical_type() != PhysicalType::FIXED_LEN_BYTE_ARRAY
             || source.type_length() == target.type_length())
         && source.max_rep_level() == target.max_rep_level()
-        && source.max_def_level() == target.max_def_level()
+        && (adds_levels || source.max_def_level() == target.max_def_level())
 }
 
 /// Whether fields have the same levels at every depth.

@@ -130,46 +130,28 @@ impl Facts {
 
     /// Adds numbers; NaN lies outside of all bounds.
     pub(super) fn floats(&mut self, values: impl Iterator<Item = f32>) {
-        let (mut least, mut greatest, mut nans) = (f32::INFINITY, f32::NEG_INFINITY, 0);
-        for value in values {
-            nans += u64::from(value.is_nan());
-            least = if value < least { value } else { least };
-            greatest = if value > greatest { value } else { greatest };
-        }
+        let (nans, range) = range_of_numbers(values, f32::is_nan, (f32::INFINITY, f32::NEG_INFINITY));
         self.nans += nans;
-        // Nothing but NaN leaves the ends where they were, apart from each other.
-        if least <= greatest {
-            let (low, high) = match self.bounds.take() {
-                Some(Bounds::Float(a, b)) => (a.min(least), b.max(greatest)),
-                _ => (least, greatest),
-            };
-            // Readers must find either zero between the bounds (Parquet's own rule).
-            self.bounds = Some(Bounds::Float(
-                if low == 0.0 { -0.0 } else { low },
-                if high == 0.0 { 0.0 } else { high },
-            ));
-        }
+        let Some((least, greatest)) = range else { return };
+        let (low, high) = match self.bounds.take() {
+            Some(Bounds::Float(a, b)) => (a.min(least), b.max(greatest)),
+            _ => (least, greatest),
+        };
+        let (low, high) = with_both_zeros((low, high), (-0.0, 0.0));
+        self.bounds = Some(Bounds::Float(low, high));
     }
 
     /// As [`Facts::floats`].
     pub(super) fn doubles(&mut self, values: impl Iterator<Item = f64>) {
-        let (mut least, mut greatest, mut nans) = (f64::INFINITY, f64::NEG_INFINITY, 0);
-        for value in values {
-            nans += u64::from(value.is_nan());
-            least = if value < least { value } else { least };
-            greatest = if value > greatest { value } else { greatest };
-        }
+        let (nans, range) = range_of_numbers(values, f64::is_nan, (f64::INFINITY, f64::NEG_INFINITY));
         self.nans += nans;
-        if least <= greatest {
-            let (low, high) = match self.bounds.take() {
-                Some(Bounds::Double(a, b)) => (a.min(least), b.max(greatest)),
-                _ => (least, greatest),
-            };
-            self.bounds = Some(Bounds::Double(
-                if low == 0.0 { -0.0 } else { low },
-                if high == 0.0 { 0.0 } else { high },
-            ));
-        }
+        let Some((least, greatest)) = range else { return };
+        let (low, high) = match self.bounds.take() {
+            Some(Bounds::Double(a, b)) => (a.min(least), b.max(greatest)),
+            _ => (least, greatest),
+        };
+        let (low, high) = with_both_zeros((low, high), (-0.0, 0.0));
+        self.bounds = Some(Bounds::Double(low, high));
     }
 
     /// Widens the bounds of texts and bytes.
@@ -251,6 +233,27 @@ impl Facts {
             _ => return None,
         })
     }
+}
+
+/// How many numbers are NaN, and the least and the greatest of the others; `ends` are those that all lie between.
+fn range_of_numbers<T: PartialOrd + Copy>(
+    values: impl Iterator<Item = T>,
+    is_nan: impl Fn(T) -> bool,
+    ends: (T, T),
+) -> (u64, Option<(T, T)>) {
+    let ((mut least, mut greatest), mut nans) = (ends, 0);
+    for value in values {
+        nans += u64::from(is_nan(value));
+        least = if value < least { value } else { least };
+        greatest = if value > greatest { value } else { greatest };
+    }
+    // Nothing but NaN leaves the ends where they were, apart from each other.
+    (nans, (least <= greatest).then_some((least, greatest)))
+}
+
+/// Readers must find either zero between the bounds (Parquet's own rule).
+fn with_both_zeros<T: PartialEq>((low, high): (T, T), (negative, positive): (T, T)) -> (T, T) {
+    (if low == negative { negative } else { low }, if high == positive { positive } else { high })
 }
 
 /// The least and the greatest value.

@@ -9,15 +9,14 @@
 
 mod alike;
 mod facts;
+mod levels;
 mod pages;
-mod runs;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use ::parquet::arrow::arrow_writer::ArrowColumnChunk;
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::PageReader;
@@ -36,6 +35,7 @@ use self::alike::{Alike, Described, Verified, alike};
 pub use self::facts::Facts;
 use super::chunks::{ChunkRead, GroupBytes};
 use super::file::{ParquetFile, RowGroupTask};
+use super::reader::Reading;
 use crate::columnar::{Source, guarded};
 
 /// Row groups of fewer rows and bytes are merged with others by encoding them again: the table's readers pay
@@ -82,6 +82,9 @@ impl StoredLayout {
 pub trait ColumnEncoders: Send + Sync {
     /// Whether the table's files may have pages in an encoding.
     fn allow(&self, encoding: Encoding) -> bool;
+
+    /// Whether pages may be made pages of version 2.
+    fn allow_version_2(&self) -> bool;
 
     /// Begins a chunk of a column of the table; `sample` are its first values.
     ///
@@ -165,7 +168,7 @@ pub struct EncodedColumn {
 /// One column chunk of a source.
 #[derive(Debug)]
 pub struct StoredChunk {
-    /// On the table's descriptor; offsets are those of the source file.
+    /// On the table's descriptor; offsets are those of the source file, or within a chunk that was made anew.
     pub metadata: ColumnChunkMetaData,
     /// NaNs among its values, where they are counted.
     pub nans: u64,
@@ -194,7 +197,8 @@ impl ChunkReader for StoredChunk {
 #[derive(Debug)]
 pub struct StoredPlan {
     columns: Vec<Way>,
-    /// Bytes of the columns that are encoded again, decompressed, about.
+    /// Bytes of the columns that are made anew, about: decompressed where they are encoded again, as they are stored
+    /// where they are given levels.
     encoded_bytes: u64,
 }
 
@@ -209,7 +213,7 @@ impl StoredPlan {
         self.columns.is_empty()
     }
 
-    /// Bytes of the columns that are encoded again, decompressed, about.
+    /// Bytes of the columns that are made anew, about, which are held beside those that were read.
     pub fn encoded_bytes(&self) -> u64 {
         self.encoded_bytes
     }
@@ -268,7 +272,12 @@ impl ParquetFile {
                     let mut encodings = chunks.iter().flat_map(ColumnChunkMetaData::encodings);
                     let allowed = encodings.all(|encoding| target.layout.encoders.allow(encoding));
                     match alike(&described, group, table, &wanted.ty, &self.columns.spec) {
-                        Some(alike) if allowed => Way::Copy { column, output, alike },
+                        Some(alike) if allowed && !alike.adds_levels => Way::Copy { column, output, alike },
+                        Some(alike) if allowed && target.layout.encoders.allow_version_2() => {
+                            let size = |chunk: &ColumnChunkMetaData| chunk.compressed_size().unsigned_abs();
+                            encoded_bytes += chunks.iter().map(size).sum::<u64>();
+                            Way::Copy { column, output, alike }
+                        }
                         _ => {
                             let size = |chunk: &ColumnChunkMetaData| chunk.uncompressed_size().unsigned_abs();
                             encoded_bytes += chunks.iter().map(size).sum::<u64>();
@@ -335,7 +344,8 @@ impl ParquetFile {
         let chunks = group.columns().get(self.leaves.get(column)?.clone())?;
         let seen = match (chunks, table.leaves.as_slice()) {
             ([chunk], [leaf]) if alike.by != Verified::Library => {
-                pages::look(chunk, bytes, leaf, task.rows).map(|facts| vec![Some(facts)])
+                let largest = self.columns.spec.max_block_bytes;
+                pages::look(chunk, bytes, leaf, task.rows, largest).map(|facts| vec![Some(facts)])
             }
             _ => None,
         };
@@ -359,17 +369,31 @@ impl ParquetFile {
             let nans = facts.as_ref().map_or(0, |facts| facts.nans);
             let mut metadata = ColumnChunkMetaData::builder(leaf.clone())
                 .set_compression(chunk.compression())
-                .set_encodings_mask(*chunk.encodings_mask())
-                .set_total_compressed_size(chunk.compressed_size())
-                .set_total_uncompressed_size(chunk.uncompressed_size())
-                .set_num_values(chunk.num_values())
-                .set_data_page_offset(chunk.data_page_offset())
-                .set_dictionary_page_offset(chunk.dictionary_page_offset());
+                .set_num_values(chunk.num_values());
+            let bytes = if alike.adds_levels {
+                let leveled = levels::with_levels(chunk, bytes)?;
+                let length = leveled.bytes.len() as u64;
+                metadata = metadata
+                    .set_encodings(leveled.encodings)
+                    .set_total_compressed_size(i64::try_from(length).ok()?)
+                    .set_total_uncompressed_size(leveled.uncompressed_size)
+                    .set_data_page_offset(leveled.data_page_offset)
+                    .set_dictionary_page_offset(leveled.dictionary_page_offset);
+                GroupBytes::fetched(vec![(0..length, leveled.bytes)])
+            } else {
+                metadata = metadata
+                    .set_encodings_mask(*chunk.encodings_mask())
+                    .set_total_compressed_size(chunk.compressed_size())
+                    .set_total_uncompressed_size(chunk.uncompressed_size())
+                    .set_data_page_offset(chunk.data_page_offset())
+                    .set_dictionary_page_offset(chunk.dictionary_page_offset());
+                bytes.clone()
+            };
             if let Some(statistics) = facts.and_then(|facts| facts.statistics(leaf)) {
                 metadata = metadata.set_statistics(statistics);
             }
             let metadata = metadata.build().ok()?;
-            copied.push(StoredChunk { metadata, nans, bytes: bytes.clone() });
+            copied.push(StoredChunk { metadata, nans, bytes });
         }
         (copied.len() == table.leaves.len()).then_some(copied)
     }
@@ -402,14 +426,8 @@ impl ParquetFile {
         column: usize,
         output: usize,
     ) -> Option<impl Iterator<Item = Option<ArrayRef>>> {
-        let leaves = self.leaves.get(column)?.clone();
-        let mask = ProjectionMask::leaves(self.reader.parquet_schema(), leaves);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), self.reader.clone())
-            .with_row_groups(vec![task.row_group])
-            .with_projection(mask)
-            .with_batch_size(self.columns.spec.batch_rows.max(1))
-            .build()
-            .ok()?;
+        let reading = Reading { row_group: task.row_group, bytes, rows: None, index: None };
+        let reader = self.reader(reading, &[column]).ok()?;
         Some(Values { file: self, reader, output, column, left: task.rows })
     }
 

@@ -15,8 +15,8 @@ use ::parquet::schema::types::ColumnDescriptor;
 use bytes::Bytes;
 
 use super::facts::Facts;
-use super::runs::{Run, count_greatest, each_run, ones_of};
 use crate::parquet::chunks::GroupBytes;
+use crate::parquet::runs::{Run, count_greatest, each_run, ones_of};
 
 /// The values of a column, as they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +65,14 @@ pub(super) fn look(
     bytes: &GroupBytes,
     target: &ColumnDescriptor,
     rows: u64,
+    largest_page: usize,
 ) -> Option<Facts> {
     let kind = Kind::of(target)?;
-    let greatest_level = u32::try_from(target.max_def_level()).ok()?;
+    let greatest_level = u32::try_from(chunk.column_descr().max_def_level()).ok()?;
     if target.max_rep_level() != 0 || u64::try_from(chunk.num_values()) != Ok(rows) {
         return None;
     }
-    bytes.check_pages(chunk).ok()?;
+    bytes.check_pages(chunk, largest_page).ok()?;
     let mut pages =
         SerializedPageReader::new(Arc::new(bytes.clone()), chunk, usize::try_from(rows).ok()?, None).ok()?;
     let mut column = Column { kind, facts: Facts::default(), dictionary: None };

@@ -1,7 +1,6 @@
 //! Rows that a filter drops before they are decoded: the others are the same, with their numbers, and nothing
 //! is dropped where statistics could lie.
 
-use ::parquet::basic::Encoding;
 use arrow::compute;
 
 use super::*;
@@ -21,27 +20,68 @@ impl RowFilter for AtLeast {
         Ok(numbers.iter().map(|n| n.map(|n| n >= self.0)).collect())
     }
 
-    fn may_pass(&self, bounds: &dyn RowGroupBounds) -> Vec<bool> {
+    fn may_pass(&self, bounds: &dyn PartBounds) -> Vec<bool> {
         let Some(of) = bounds.of(1) else { return vec![true; bounds.len()] };
         let greatest = of.greatest.as_primitive::<Int64Type>().clone();
         greatest.iter().map(|greatest| greatest.is_none_or(|greatest| greatest >= self.0)).collect()
     }
 }
 
-fn selected(file: &Bytes, spec: &DecodeSpec, filter: &dyn RowFilter) -> Vec<DecodedBatch> {
-    let parquet = Arc::new(ParquetFile::open(metadata(file).unwrap(), spec).unwrap());
-    assert!(parquet.can_filter());
-    let mut batches = Vec::new();
-    for task in parquet.without_hopeless(parquet.plan(None), filter) {
-        let (first, rest) = parquet.split_task(&task, filter).unwrap();
-        let looked_at = fetch(file, &first);
-        let rows = parquet.select_rows(&first, &looked_at, filter).unwrap();
-        let parts = ((&first, looked_at), (&rest, fetch(file, &rest)));
-        for batch in parquet.decode_parts(parts.0, parts.1, Some(rows)).unwrap() {
-            batches.push(batch.unwrap());
-        }
+/// What was read of a file for a filter.
+#[derive(Debug, Default)]
+struct Found {
+    batches: Vec<DecodedBatch>,
+    /// Bytes fetched of the columns.
+    bytes: u64,
+}
+
+impl Found {
+    fn numbers(&self) -> Vec<u64> {
+        self.batches.iter().flat_map(|batch| batch.row_numbers.clone()).collect()
     }
-    batches
+
+    fn rows(self, schema: &SchemaRef) -> RecordBatch {
+        let batches: Vec<RecordBatch> = self.batches.into_iter().map(|batch| batch.batch).collect();
+        compute::concat_batches(schema, &batches).unwrap()
+    }
+}
+
+fn index_of(
+    file: &Bytes,
+    parquet: &ParquetFile,
+    task: &RowGroupTask,
+    filter: &dyn RowFilter,
+) -> Option<PrunedPages> {
+    let ranges = parquet.index_ranges(task, filter, file.len() as u64)?;
+    let fetched = ranges.iter().map(|range| file.slice(range.start as usize..range.end as usize)).collect();
+    let indexes = RowGroupTask { byte_ranges: ranges, ..task.clone() };
+    parquet.pruned_pages(task, filter, &indexes.fetched(fetched).unwrap())
+}
+
+/// The rows that pass; `index`: with the index of the pages, where it helps.
+fn selected(file: &Bytes, spec: &DecodeSpec, filter: &dyn RowFilter, index: bool) -> Result<Found> {
+    let parquet = Arc::new(ParquetFile::open(metadata(file)?, spec)?);
+    assert!(parquet.can_filter());
+    let mut found = Found::default();
+    for task in parquet.without_hopeless(parquet.plan(None), filter) {
+        let pages = if index { index_of(file, &parquet, &task, filter) } else { None };
+        let pages = pages.as_ref();
+        let first = parquet.first_part(&task, filter, pages).unwrap();
+        let looked_at = fetch(file, &first);
+        let rows = parquet.select_rows(&first, &looked_at, filter, pages)?;
+        let rest = parquet.rest_part(&task, filter, pages, Some(&rows));
+        found.bytes += first.input_bytes() + rest.input_bytes();
+        let others = fetch(file, &rest);
+        let count = rows.count;
+        let mut seen = 0;
+        for batch in parquet.decode_parts(vec![(first, looked_at), (rest, others)], pages, Some(rows))? {
+            let batch = batch?;
+            seen += batch.batch.num_rows() as u64;
+            found.batches.push(batch);
+        }
+        assert_eq!(seen, count);
+    }
+    Ok(found)
 }
 
 proptest! {
@@ -83,15 +123,126 @@ proptest! {
         let passes = |n: &Option<i64>| n.is_some_and(|n| n >= least);
         let expected: Vec<u64> =
             numbers.iter().enumerate().filter(|(_, n)| passes(n)).map(|(row, _)| row as u64).collect();
-        let found = selected(&file, &spec, &AtLeast(least));
-        prop_assert_eq!(found.iter().flat_map(|batch| batch.row_numbers.clone()).collect::<Vec<_>>(), expected);
         let all: Vec<RecordBatch> = decode(&file, &spec).unwrap().into_iter().map(|batch| batch.batch).collect();
         let all = compute::concat_batches(&all[0].schema(), &all).unwrap();
         let mask: BooleanArray = numbers.iter().map(|n| Some(passes(n))).collect();
         let all = compute::filter_record_batch(&all, &mask).unwrap();
-        let found: Vec<RecordBatch> = found.into_iter().map(|batch| batch.batch).collect();
-        let found = compute::concat_batches(&all.schema(), &found).unwrap();
-        prop_assert_eq!(found, all);
+        for index in [false, true] {
+            let found = selected(&file, &spec, &AtLeast(least), index).unwrap();
+            prop_assert_eq!(found.numbers(), expected.clone());
+            prop_assert_eq!(found.rows(&all.schema()), all.clone());
+        }
+        // All that pages alone rule out is left out of what is decoded in one go.
+        let parquet = Arc::new(ParquetFile::open(metadata(&file).unwrap(), &spec).unwrap());
+        let mut numbers = Vec::new();
+        for task in parquet.plan(None) {
+            let pages = index_of(&file, &parquet, &task, &AtLeast(least));
+            let task = pages.as_ref().map_or(task.clone(), |pages| parquet.pruned_task(&task, pages));
+            let fetched = fetch(&file, &task);
+            for batch in parquet.decode_parts(vec![(task, fetched)], pages.as_ref(), None).unwrap() {
+                numbers.extend(batch.unwrap().row_numbers);
+            }
+        }
+        prop_assert!(numbers.is_sorted() && expected.iter().all(|row| numbers.binary_search(row).is_ok()));
+    }
+}
+
+/// Columns `t`, `n` (0, 1, …), `l` (lists) of so many rows; pages of 500 rows.
+fn paged(rows: i64, version: WriterVersion) -> Bytes {
+    let n: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+    let noise = |n: i64| format!("{:x}", n.wrapping_mul(0x1E37_79B9_7F4A_7C15));
+    let t: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(noise)));
+    let l: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(
+        (0..rows).map(|n| Some((0..n % 4).map(move |i| Some((n * i) as i32)).collect::<Vec<_>>())),
+    ));
+    let batch = RecordBatch::try_from_iter([("t", t), ("n", n), ("l", l)]).unwrap();
+    let properties = WriterProperties::builder()
+        .set_writer_version(version)
+        .set_compression(Compression::SNAPPY)
+        .set_data_page_row_count_limit(500)
+        .set_write_batch_size(500)
+        // Dictionaries of values that all differ would be most of the file; the lists have one.
+        .set_column_dictionary_enabled("t".into(), false)
+        .set_column_dictionary_enabled("n".into(), false)
+        .set_max_row_group_row_count(Some(rows as usize));
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties.build())).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes.into()
+}
+
+fn paged_spec() -> DecodeSpec {
+    spec(vec![column("t", Some("VARCHAR")), column("n", Some("BIGINT")), column("l", None)])
+}
+
+#[test]
+fn pages_that_cannot_match_are_not_fetched() {
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let file = paged(100_000, version);
+        let whole = selected(&file, &paged_spec(), &AtLeast(99_400), false).unwrap();
+        let pruned = selected(&file, &paged_spec(), &AtLeast(99_400), true).unwrap();
+        assert_eq!(pruned.numbers(), (99_400..100_000).collect::<Vec<u64>>());
+        assert_eq!(pruned.numbers(), whole.numbers());
+        // Three of 200 pages, and what lies within the gaps that are cheaper to fetch.
+        assert!(pruned.bytes < whole.bytes / 5, "{} of {}", pruned.bytes, whole.bytes);
+        let schema = whole.batches[0].batch.schema();
+        assert_eq!(pruned.rows(&schema), whole.rows(&schema));
+    }
+}
+
+#[test]
+fn a_row_group_of_which_no_page_can_match_has_no_rows_left() {
+    let file = paged(5_000, WriterVersion::PARQUET_1_0);
+    let parquet = ParquetFile::open(metadata(&file).unwrap(), &paged_spec()).unwrap();
+    let task = parquet.plan(None).remove(0);
+    let pages = |least| index_of(&file, &parquet, &task, &AtLeast(least)).unwrap();
+    assert_eq!(pages(5_000).count, 0);
+    assert!(parquet.pruned_task(&task, &pages(5_000)).byte_ranges.is_empty());
+    assert_eq!((pages(4_600).count, pages(4_400).count, pages(0).count), (500, 1000, 5_000));
+    assert!(pages(1).skips(&task) == (pages(1).count < 5_000) && !pages(0).skips(&task));
+}
+
+/// The bytes of the indexes of the first row group.
+fn index_bytes(file: &Bytes, offsets: bool) -> std::ops::Range<usize> {
+    let metadata = metadata(file).unwrap();
+    let ranges = metadata.row_group(0).columns().iter().map(|chunk| {
+        let (start, length) = match offsets {
+            true => (chunk.offset_index_offset().unwrap(), chunk.offset_index_length().unwrap()),
+            false => (chunk.column_index_offset().unwrap(), chunk.column_index_length().unwrap()),
+        };
+        start as usize..start as usize + length as usize
+    });
+    ranges.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..Default::default() })]
+
+    #[test]
+    fn a_damaged_index_never_gives_other_rows(
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        offsets in any::<bool>(),
+        v2 in any::<bool>(),
+        least in 0i64..5_000,
+    ) {
+        let file = paged(5_000, if v2 { WriterVersion::PARQUET_2_0 } else { WriterVersion::PARQUET_1_0 });
+        let index = index_bytes(&file, offsets);
+        let mut damaged = file.to_vec();
+        damaged[index.start + place.index(index.len())] = byte;
+        match selected(&damaged.into(), &paged_spec(), &AtLeast(least), true) {
+            // The file is read again without its index then.
+            Err(error) => prop_assert_eq!(error.kind(), stevedore_common::ErrorKind::BadData),
+            Ok(found) => {
+                let all: Vec<u64> = (least.cast_unsigned()..5_000).collect();
+                let found = found.numbers();
+                prop_assert!(found.is_sorted() && found.iter().all(|row| all.binary_search(row).is_ok()));
+                // What stands beside pages that are not read is believed: only where bounds are as they were are
+                // all rows sure to be there.
+                prop_assert!(!offsets || found == all);
+            }
+        }
     }
 }
 
@@ -134,10 +285,141 @@ impl RowFilter for Asks {
         Ok(BooleanArray::from(vec![true; batch.num_rows()]))
     }
 
-    fn may_pass(&self, bounds: &dyn RowGroupBounds) -> Vec<bool> {
+    fn may_pass(&self, bounds: &dyn PartBounds) -> Vec<bool> {
         *self.0.lock().unwrap() = bounds.of(0);
         vec![true; bounds.len()]
     }
+}
+
+/// Both columns may hold anything.
+#[derive(Debug)]
+struct Both(std::sync::Mutex<(usize, Vec<bool>)>);
+
+impl RowFilter for Both {
+    fn columns(&self) -> &[usize] {
+        &[0, 1]
+    }
+
+    fn passes(&self, batch: &RecordBatch) -> Result<BooleanArray> {
+        Ok(BooleanArray::from(vec![true; batch.num_rows()]))
+    }
+
+    fn may_pass(&self, bounds: &dyn PartBounds) -> Vec<bool> {
+        *self.0.lock().unwrap() = (bounds.len(), [0, 1].map(|column| bounds.of(column).is_some()).to_vec());
+        vec![true; bounds.len()]
+    }
+}
+
+#[test]
+fn long_bounds_are_not_repeated_for_ever() {
+    let rows = 20_000;
+    for (length, expected) in [(10, vec![true, true]), (9_000, vec![false, true])] {
+        let long = "x".repeat(length);
+        // One page of the text that repeats, four thousand of the number.
+        let t: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|_| long.as_str())));
+        let n: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+        let batch = RecordBatch::try_from_iter([("t", t), ("n", n)]).unwrap();
+        let properties = WriterProperties::builder()
+            .set_column_index_truncate_length(None)
+            .set_column_dictionary_enabled("n".into(), false)
+            .set_data_page_size_limit(5 * 8)
+            .set_write_batch_size(5)
+            .set_max_row_group_row_count(Some(rows as usize));
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties.build())).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let file = Bytes::from(bytes);
+        let wanted = spec(vec![column("t", Some("VARCHAR")), column("n", Some("BIGINT"))]);
+        let parquet = ParquetFile::open(metadata(&file).unwrap(), &wanted).unwrap();
+        let task = parquet.plan(None).remove(0);
+        let both = Both(std::sync::Mutex::default());
+        let (offsets, columns) = (index_bytes(&file, true), index_bytes(&file, false));
+        let ranges = vec![columns.start as u64..columns.end as u64, offsets.start as u64..offsets.end as u64];
+        let indexes = RowGroupTask { byte_ranges: ranges, ..task.clone() };
+        let fetched = indexes.fetched(vec![file.slice(columns), file.slice(offsets)]).unwrap();
+        parquet.pruned_pages(&task, &both, &fetched).unwrap();
+        let (runs, known) = both.0.into_inner().unwrap();
+        assert!(runs > 1_000, "{runs}");
+        assert_eq!(known, expected);
+    }
+}
+
+/// The bounds of the first row group's pages.
+fn page_bounds(file: &Bytes, spec: &DecodeSpec) -> Option<ColumnBounds> {
+    let asks = Asks::default();
+    let parquet = ParquetFile::open(metadata(file).unwrap(), spec).unwrap();
+    let task = parquet.plan(None).remove(0);
+    let group = parquet.metadata().row_group(0);
+    let (offsets, columns) = (index_bytes(file, true), index_bytes(file, false));
+    assert!(group.columns().len() == 1);
+    let ranges = vec![columns.start as u64..columns.end as u64, offsets.start as u64..offsets.end as u64];
+    let fetched = vec![file.slice(columns), file.slice(offsets)];
+    let indexes = RowGroupTask { byte_ranges: ranges, ..task.clone() };
+    parquet.pruned_pages(&task, &asks, &indexes.fetched(fetched).unwrap())?;
+    asks.0.into_inner().unwrap()
+}
+
+#[test]
+fn bounds_of_pages_are_those_that_row_groups_of_their_rows_have() {
+    let nulls = |n: i64| n % 7 == 3 || (20..30).contains(&n);
+    let numbers = || (0..95i64).map(|n| (!nulls(n)).then_some((n * 37) % 50));
+    let columns: Vec<(ArrayRef, &str)> = vec![
+        (Arc::new(Int64Array::from_iter(numbers())), "BIGINT"),
+        (Arc::new(Int8Array::from_iter(numbers().map(|n| n.map(|n| n as i8 - 20)))), "TINYINT"),
+        (
+            Arc::new(UInt16Array::from_iter(numbers().map(|n| n.map(|n| 65_000 + n as u16)))),
+            "SMALLINT UNSIGNED",
+        ),
+        (Arc::new(UInt32Array::from_iter(numbers().map(|n| n.map(|n| u32::MAX - n as u32)))), "INT UNSIGNED"),
+        (Arc::new(BooleanArray::from_iter(numbers().map(|n| n.map(|n| n > 25)))), "BOOLEAN"),
+        (Arc::new(Date32Array::from_iter(numbers().map(|n| n.map(|n| n as i32 - 20)))), "DATE"),
+        (Arc::new(TimestampMillisecondArray::from_iter(numbers()).with_timezone("UTC")), "TIMESTAMP"),
+        (Arc::new(TimestampNanosecondArray::from_iter(numbers().map(|n| n.map(|n| n * 999)))), "TIMESTAMP"),
+        (Arc::new(StringArray::from_iter(numbers().map(|n| n.map(|n| format!("é{n}"))))), "VARCHAR"),
+        (
+            Arc::new(
+                Decimal128Array::from_iter(numbers().map(|n| n.map(|n| i128::from(n) - 20)))
+                    .with_precision_and_scale(7, 2)
+                    .unwrap(),
+            ),
+            "DECIMAL(7, 2)",
+        ),
+        (
+            Arc::new(
+                Decimal128Array::from_iter(numbers().map(|n| n.map(|n| (i128::from(n) - 20) << 80)))
+                    .with_precision_and_scale(38, 10)
+                    .unwrap(),
+            ),
+            "DECIMAL(38, 10)",
+        ),
+    ];
+    for (array, ty) in columns {
+        let batch = RecordBatch::try_from_iter_with_nullable([("c", array.clone(), true)]).unwrap();
+        let wanted = spec(vec![column("c", Some(ty))]);
+        let write = |group: usize| {
+            let properties = WriterProperties::builder()
+                .set_max_row_group_row_count(Some(group))
+                .set_data_page_row_count_limit(10)
+                .set_write_batch_size(10);
+            let mut bytes = Vec::new();
+            let mut writer =
+                ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties.build())).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            Bytes::from(bytes)
+        };
+        let of_pages = page_bounds(&write(1000), &wanted).unwrap_or_else(|| panic!("{ty} has no bounds"));
+        let of_groups = bounds(&write(10), &wanted).unwrap();
+        assert_eq!(&of_pages.least, &of_groups.least, "{ty}");
+        assert_eq!(&of_pages.greatest, &of_groups.greatest, "{ty}");
+        assert_eq!(of_pages.nulls, of_groups.nulls, "{ty}");
+        assert!(of_pages.least.len() == 10 && of_pages.least.is_null(2), "{ty}");
+    }
+    // NaN lies outside of the bounds.
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![1.0, f64::NAN]));
+    let floats = super::write(&RecordBatch::try_from_iter([("c", floats)]).unwrap(), 2);
+    assert!(page_bounds(&floats, &spec(vec![column("c", Some("DOUBLE"))])).is_none());
 }
 
 fn bounds(file: &Bytes, spec: &DecodeSpec) -> Option<ColumnBounds> {

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod faults;
+mod identities;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +17,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
 use s3s::auth::SimpleAuth;
+use s3s::host::SingleDomain;
 use s3s::service::S3ServiceBuilder;
 
 use super::*;
 use crate::ErrorKind;
 
 fn fs_store(root: &Path) -> Store {
-    let policy = StoragePolicy { allow_private_network: false, allowed_fs_roots: vec![root.to_owned()] };
+    let policy = StoragePolicy { allowed_fs_roots: vec![root.to_owned()], ..StoragePolicy::default() };
     Store::build(&StorageSpec::new(Location::parse("fs:///").unwrap(), policy)).unwrap()
 }
 
@@ -277,7 +281,7 @@ impl ToOwnedPair for (&str, &str) {
 }
 
 fn http_store(address: SocketAddr) -> Store {
-    let policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
     Store::build(&StorageSpec::new(Location::parse(&format!("http://{address}/")).unwrap(), policy)).unwrap()
 }
 
@@ -352,20 +356,28 @@ async fn the_egress_policy_holds_for_addresses_names_and_redirects() {
 const KEY: &str = "AKIATEST";
 const SECRET: &str = "very-secret-key";
 
-async fn s3_server(root: &Path) -> SocketAddr {
+/// S3 over a folder, with the bucket in the host's name or in the path.
+fn s3_app(root: &Path, host: Option<&str>) -> Router {
     let service = {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
         builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        if let Some(host) = host {
+            builder.set_host(SingleDomain::new(host).unwrap());
+        }
         builder.build()
     };
     let service = HandleError::new(service, |e: s3s::HttpError| async move {
         (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), format!("{e:?}"))
     });
-    serve(Router::new().fallback_service(service)).await
+    Router::new().fallback_service(service)
+}
+
+async fn s3_server(root: &Path) -> SocketAddr {
+    serve(s3_app(root, None)).await
 }
 
 fn s3_spec(address: SocketAddr, uri: &str, secret: &str) -> StorageSpec {
-    let policy = StoragePolicy { allow_private_network: true, allowed_fs_roots: Vec::new() };
+    let policy = StoragePolicy { allow_private_network: true, ..StoragePolicy::default() };
     let mut spec = StorageSpec::new(Location::parse(uri).unwrap(), policy);
     spec.params.insert("endpoint_url".into(), format!("http://{address}"));
     spec.secrets.insert("access_key_id".into(), Secret::new(KEY.into()));
@@ -413,6 +425,40 @@ async fn a_bucket_is_listed_read_written_and_pinned() {
     assert_eq!(reqwest::get(url.expose()).await.unwrap().text().await.unwrap(), "1\n2\n");
 }
 
+/// A file under a hidden name is listed only by who asks for such names, until it gets another.
+async fn hidden_until_renamed(store: &Store, folder: &str) {
+    let (hidden, shown) = (format!("{folder}.stevedore-x-1"), format!("{folder}deep/shown.csv"));
+    store.put(&hidden, Bytes::from("1\n")).await.unwrap();
+    let none: [&str; 0] = [];
+    assert_eq!(names(store, folder, ListOptions::default()).await.unwrap(), none);
+    assert_eq!(names(store, &format!("{folder}.stevedore-y-"), ListOptions::default()).await.unwrap(), none);
+    let asked = names(store, &format!("{folder}.stevedore-x-"), ListOptions::default()).await.unwrap();
+    assert_eq!(asked, [hidden.as_str()]);
+    store.rename(&hidden, &shown).await.unwrap();
+    assert_eq!(names(store, folder, ListOptions::default()).await.unwrap(), [shown.as_str()]);
+    assert_eq!(store.rename(&hidden, &shown).await.unwrap_err().kind(), ErrorKind::NotFound);
+    // Another takes its place.
+    store.put(&hidden, Bytes::from("22\n")).await.unwrap();
+    store.rename(&hidden, &shown).await.unwrap();
+    assert_eq!(text(&store.open_current(&shown).await.unwrap()).await.unwrap(), "22\n");
+    store.delete(&shown).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_hidden_until_it_is_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("bucket")).unwrap();
+    let s3 = Store::build(&s3_spec(s3_server(dir.path()).await, "s3://bucket/", SECRET)).unwrap();
+    hidden_until_renamed(&s3, "s3/").await;
+    hidden_until_renamed(&Store::in_memory(), "memory/").await;
+    let store = fs_store(dir.path());
+    hidden_until_renamed(&store, &under(dir.path(), "fs/")).await;
+    let outside = tempfile::tempdir().unwrap();
+    store.put(&under(dir.path(), "a"), Bytes::from("a")).await.unwrap();
+    let error = store.rename(&under(dir.path(), "a"), &under(outside.path(), "a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+}
+
 #[tokio::test]
 async fn wrong_keys_missing_buckets_and_dead_endpoints_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
@@ -448,8 +494,13 @@ async fn wrong_keys_missing_buckets_and_dead_endpoints_are_told_apart() {
     assert!(
         Store::build(&half).unwrap_err().to_string().contains("both ACCESS_KEY_ID and SECRET_ACCESS_KEY")
     );
+    half.secrets.clear();
     half.params.insert("role_arn".into(), "arn:x".into());
-    assert_eq!(Store::build(&half).unwrap_err().kind(), ErrorKind::Unsupported);
+    let error = Store::build(&half).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--allow-ambient-credentials")), "{error}");
+    half.secrets.insert("master_key".into(), Secret::new("k".into()));
+    assert!(Store::build(&half).unwrap_err().to_string().contains("not supported: MASTER_KEY"));
 }
 
 #[tokio::test]

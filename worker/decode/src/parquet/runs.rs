@@ -108,6 +108,23 @@ pub(super) fn count_greatest(bytes: &[u8], max: u32, count: usize) -> Option<usi
     Some(greatest)
 }
 
+/// How many of `count` values of `width` bits are 0.
+pub(super) fn count_zeros(bytes: &[u8], width: u32, count: usize) -> Option<usize> {
+    let mut zeros = 0;
+    each_run(bytes, width, count, |run| {
+        match run {
+            Run::Same(0, length) => zeros += length,
+            Run::Same(..) => {}
+            Run::Packed(packed, length) => packed.each(length, |value| {
+                zeros += usize::from(value == 0);
+                Some(())
+            })?,
+        }
+        Some(())
+    })?;
+    Some(zeros)
+}
+
 fn varint(bytes: &mut &[u8]) -> Option<u32> {
     let mut value = 0u32;
     for shift in (0..35).step_by(7) {
@@ -155,6 +172,15 @@ mod tests {
         assert_eq!(values(&[0x02, 1, 2, 3, 4], 32, 1).unwrap(), [0x0403_0201]);
         assert_eq!(values(&[0x80, 0x80, 0x80, 0x80, 0x7F, 1], 8, 1), None);
         assert_eq!(values(&[], 33, 0), None);
+    }
+
+    #[test]
+    fn zeros_are_counted() {
+        // 0 to 7, then 5 four times, then 0 three times.
+        let bytes = [0x03, 0b1000_1000, 0b1100_0110, 0b1111_1010, 0x08, 5, 0x06, 0];
+        assert_eq!(count_zeros(&bytes, 3, 15).unwrap(), 4);
+        assert_eq!(count_zeros(&bytes, 3, 12).unwrap(), 1);
+        assert_eq!(count_zeros(&bytes, 3, 16), None);
     }
 
     #[test]

@@ -1,4 +1,13 @@
-//! Stores that `object_store` serves: S3, and the memory of the process for tests.
+//! Stores that `object_store` serves: S3 and what speaks its protocol, Azure Blob Storage, Google Cloud
+//! Storage, and the memory of the process for tests.
+//!
+//! The modules below build one from a spec; everything else is the same for all of them. None of them ever
+//! uses the identity of the machine, unless the operator allows it ([`super::StoragePolicy`]).
+
+mod assume_role;
+mod azblob;
+mod gcs;
+mod s3;
 
 use std::fmt;
 use std::ops::Range;
@@ -9,10 +18,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::buffered::BufWriter;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{
     BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
     RetryConfig,
@@ -21,88 +30,36 @@ use tokio::io::AsyncWriteExt;
 
 use crate::error::{Error, Result};
 use crate::file_identity::{FileEntry, FileVersion};
+use crate::secret::Secret;
 
 use super::StorageSpec;
 use super::backend::{Backend, BackendFile, BackendWriter};
-use super::egress::PolicyConnector;
 use super::failure::{StoreLabel, changed};
+
+pub(crate) use azblob::azblob;
+pub(crate) use gcs::gcs;
+pub(crate) use s3::{cos, oss, s3, s3_of_any_region};
 
 const PART_BYTES: usize = 8 << 20;
 
-/// A store of `object_store`, and S3's own listing by raw prefix.
+/// A store of `object_store`, its listing by raw prefix, and what signs URLs of it.
 #[derive(Clone)]
 pub(crate) struct ObjectBackend {
     pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) s3: Option<Arc<AmazonS3>>,
+    /// `None` in memory.
+    pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
+    /// `None` where there is no key to sign with.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) label: StoreLabel,
 }
 
 impl fmt::Debug for ObjectBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ObjectBackend").field(&self.label.0).finish()
+        f.debug_tuple("ObjectBackend").field(&self.label.place).finish()
     }
 }
 
 impl ObjectBackend {
-    pub(crate) fn s3(spec: &StorageSpec) -> Result<Self> {
-        let bucket = spec.root.authority();
-        for (key, what) in
-            [("role_arn", "ROLE_ARN"), ("external_id", "EXTERNAL_ID"), ("master_key", "MASTER_KEY")]
-        {
-            if spec.value(key).is_some() {
-                return Err(Error::not_supported_yet(format!("{what} of an S3 connection")));
-            }
-        }
-        let region = spec.value("region").unwrap_or_else(|| "us-east-1".to_owned());
-        let virtual_host =
-            spec.value("enable_virtual_host_style").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(&region)
-            .with_virtual_hosted_style_request(virtual_host)
-            .with_http_connector(PolicyConnector(spec.policy.egress()))
-            .with_retry(RetryConfig {
-                backoff: BackoffConfig {
-                    init_backoff: Duration::from_millis(100),
-                    max_backoff: Duration::from_secs(3),
-                    base: 2.0,
-                },
-                max_retries: 6,
-                retry_timeout: Duration::from_secs(30),
-            });
-        let mut at = format!("region '{region}' of AWS");
-        if let Some(endpoint) = spec.value("endpoint_url").filter(|e| !e.trim().is_empty()) {
-            let endpoint = endpoint_url(&endpoint)?;
-            spec.policy.egress().check_host(endpoint.host_str().unwrap_or_default())?;
-            let text = endpoint.as_str().trim_end_matches('/').to_owned();
-            at = format!("'{text}'");
-            // For virtual hosts the library wants the bucket inside the endpoint's host.
-            let text = match (virtual_host, endpoint.host_str()) {
-                (true, Some(host)) if !host.starts_with(&format!("{bucket}.")) => {
-                    text.replacen(host, &format!("{bucket}.{host}"), 1)
-                }
-                _ => text,
-            };
-            builder = builder.with_allow_http(endpoint.scheme() == "http").with_endpoint(text);
-        }
-        builder = match (spec.value("access_key_id"), spec.value("secret_access_key")) {
-            (Some(id), Some(secret)) => builder.with_access_key_id(id).with_secret_access_key(secret),
-            // Without keys the bucket is read as a public one: never with the machine's own identity.
-            (None, None) => builder.with_skip_signature(true),
-            _ => {
-                return Err(Error::invalid(
-                    "an S3 connection needs both ACCESS_KEY_ID and SECRET_ACCESS_KEY, or neither",
-                ));
-            }
-        };
-        if let Some(token) = spec.value("session_token") {
-            builder = builder.with_token(token);
-        }
-        let label = StoreLabel(format!("bucket '{bucket}' at {at}"));
-        let s3 = Arc::new(label.ok(builder.build(), "")?);
-        Ok(Self { store: s3.clone(), s3: Some(s3), label })
-    }
-
     fn path(&self, path: &str) -> Result<Path> {
         Path::parse(path).map_err(|e| Error::invalid(format!("invalid path '{path}': {e}")))
     }
@@ -126,17 +83,38 @@ impl ObjectBackend {
 
     /// The etag as the store wants it in a condition.
     fn condition(&self, etag: &str) -> String {
-        if self.s3.is_some() { format!("\"{etag}\"") } else { etag.to_owned() }
+        if self.pages.is_some() { format!("\"{etag}\"") } else { etag.to_owned() }
     }
 }
 
+/// How requests that fail on the way are tried again, beside those to a busy store ([`super::egress`]).
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(3),
+            base: 2.0,
+        },
+        max_retries: 6,
+        retry_timeout: Duration::from_secs(30),
+    }
+}
+
+/// ENDPOINT_URL of a spec, allowed by its policy.
+pub(crate) fn endpoint_of(spec: &StorageSpec) -> Result<Option<url::Url>> {
+    let endpoint = spec.value("endpoint_url").map(|text| endpoint_url("ENDPOINT_URL", &text)).transpose()?;
+    if let Some(endpoint) = &endpoint {
+        spec.policy.egress().check_host(endpoint.host_str().unwrap_or_default())?;
+    }
+    Ok(endpoint)
+}
+
 /// An endpoint as a URL; `https://` where it has no scheme.
-fn endpoint_url(text: &str) -> Result<url::Url> {
+pub(crate) fn endpoint_url(option: &str, text: &str) -> Result<url::Url> {
     let text = text.trim();
     let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let wrong = |what: &str| {
-        Error::invalid(format!("invalid ENDPOINT_URL: {what}")).hint("write https://host[:port]")
-    };
+    let wrong =
+        |what: &str| Error::invalid(format!("invalid {option}: {what}")).hint("write https://host[:port]");
     let url = url::Url::parse(&full).map_err(|e| wrong(&e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("it must be http or https"));
@@ -151,7 +129,7 @@ fn endpoint_url(text: &str) -> Result<url::Url> {
 impl Backend for ObjectBackend {
     fn list(&self, prefix: String) -> BoxStream<'static, Result<FileEntry>> {
         let this = self.clone();
-        let Some(s3) = self.s3.clone() else {
+        let Some(pages) = self.pages.clone() else {
             // The library lists by whole segments; the raw prefix is applied on top, in a stable order.
             let folder = prefix.rfind('/').map(|slash| Path::from_iter(prefix[..slash].split('/')));
             let listed = self.store.list(folder.as_ref());
@@ -169,12 +147,13 @@ impl Backend for ObjectBackend {
             .boxed();
         };
         let folder = prefix.trim_end_matches('/').to_owned();
-        let pages = futures::stream::try_unfold(Some(None::<String>), move |state| {
-            let (s3, this, prefix) = (s3.clone(), this.clone(), prefix.clone());
+        let listed = futures::stream::try_unfold(Some(None::<String>), move |state| {
+            let (pages, this, prefix) = (pages.clone(), this.clone(), prefix.clone());
             async move {
                 let Some(page_token) = state else { return Ok(None) };
                 let options = PaginatedListOptions { page_token, ..Default::default() };
-                let page = s3.list_paginated(Some(prefix.as_str()).filter(|p| !p.is_empty()), options).await;
+                let prefix = Some(prefix.as_str()).filter(|p| !p.is_empty());
+                let page = pages.list_paginated(prefix, options).await;
                 let page = this.label.ok(page, "")?;
                 let entries: Vec<FileEntry> =
                     page.result.objects.iter().map(|meta| this.entry(meta)).collect();
@@ -182,7 +161,7 @@ impl Backend for ObjectBackend {
                 Ok::<_, Error>(Some((futures::stream::iter(entries.into_iter().map(Ok)), next)))
             }
         });
-        without_folder_markers(folder, pages.try_flatten().boxed())
+        without_folder_markers(folder, listed.try_flatten().boxed())
     }
 
     async fn head(&self, path: &str) -> Result<FileEntry> {
@@ -206,7 +185,7 @@ impl Backend for ObjectBackend {
         match put {
             // S3 answers a lost race of two conditional puts with «precondition failed».
             Err(object_store::Error::Precondition { .. }) if new => {
-                Err(Error::already_exists(format!("file '{path}' exists already in {}", self.label.0)))
+                Err(Error::already_exists(format!("file '{path}' exists already in {}", self.label.place)))
             }
             other => self.label.ok(other, path).map(|_| ()),
         }
@@ -218,11 +197,28 @@ impl Backend for ObjectBackend {
         Ok(Box::new(ObjectWriter { writer, name: path.to_owned(), label: self.label.clone() }))
     }
 
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.label.ok(self.store.rename(&self.path(from)?, &self.path(to)?).await, from)
+    }
+
     async fn delete(&self, path: &str) -> Result<()> {
         match self.store.delete(&self.path(path)?).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             other => self.label.ok(other, path),
         }
+    }
+
+    async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Secret<String>> {
+        let Some(signer) = &self.signer else {
+            return Err(Error::not_supported(format!(
+                "PRESIGN in {} without a key to sign with",
+                self.label.place
+            ))
+            .hint(self.label.keys_hint()));
+        };
+        let method = if upload { reqwest::Method::PUT } else { reqwest::Method::GET };
+        let url = self.label.ok(signer.signed_url(method, &self.path(path)?, expires).await, path)?;
+        Ok(Secret::new(url.to_string()))
     }
 }
 
@@ -280,7 +276,7 @@ impl ObjectFile {
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(Error::not_found(format!(
                     "file '{}' is gone from {}",
-                    self.name, self.backend.label.0
+                    self.name, self.backend.label.place
                 )));
             }
             other => self.backend.label.ok(other, &self.name)?,
@@ -321,7 +317,7 @@ impl ObjectWriter {
     fn explain(&self, e: std::io::Error) -> Error {
         match e.downcast::<object_store::Error>() {
             Ok(e) => self.label.explain(e, &self.name),
-            Err(e) => Error::storage(format!("writing '{}' to {} failed: {e}", self.name, self.label.0))
+            Err(e) => Error::storage(format!("writing '{}' to {} failed: {e}", self.name, self.label.place))
                 .retryable(true),
         }
     }

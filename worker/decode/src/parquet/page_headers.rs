@@ -1,0 +1,198 @@
+//! The headers of pages, read before the library reads them: whether a page can become as large as it claims, and
+//! whether it is what an index says that it is.
+//!
+//! Comes in: the bytes of a chunk, or of a page, and the codec. Goes out: what a header says, or what is wrong. For
+//! Snappy and LZ4 the library fills as much memory as a page's header claims, up to 2 GiB, and decompresses into
+//! it then; these codecs cannot reach any size, so lies are told from the bytes. Whatever cannot be read here is
+//! left to the library to judge.
+
+use ::parquet::basic::Compression;
+
+use super::footer_shape::Walk;
+
+/// Pages this small may claim anything.
+const SMALL: i64 = 1 << 20;
+
+/// What a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PageKind {
+    Data,
+    DataV2,
+    Dictionary,
+    Other,
+}
+
+/// What the header of a page says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PageHeader {
+    pub(super) kind: PageKind,
+    pub(super) uncompressed: i64,
+    pub(super) compressed: i64,
+    /// Levels, of a data page.
+    pub(super) values: i64,
+    /// The number of the values' encoding.
+    pub(super) encoding: i64,
+    /// Bytes of both kinds of levels, of a data page of version 2.
+    pub(super) levels: i64,
+    /// Whether the values are compressed, of a data page of version 2.
+    pub(super) is_compressed: bool,
+    /// Bytes of the header itself.
+    pub(super) length: usize,
+}
+
+/// What a codec's output can be, in multiples of its input; `None` where the library writes as it goes.
+fn most(codec: Compression) -> Option<i64> {
+    match codec {
+        // 64 bytes for three.
+        Compression::SNAPPY => Some(22),
+        // 255 bytes for one.
+        Compression::LZ4 | Compression::LZ4_RAW => Some(256),
+        _ => None,
+    }
+}
+
+/// Checks the headers of all pages of a chunk, none of which may become larger than `largest` bytes.
+///
+/// # Errors
+/// What is wrong with one.
+pub(super) fn check(chunk: &[u8], codec: Compression, largest: usize) -> Result<(), String> {
+    let mut rest = chunk;
+    while !rest.is_empty() {
+        let Some(header) = PageHeader::read(rest) else { return Ok(()) };
+        header.check(codec, largest)?;
+        let after = usize::try_from(header.compressed).ok().and_then(|size| size.checked_add(header.length));
+        let Some(after) = after.and_then(|after| rest.get(after..)) else { return Ok(()) };
+        rest = after;
+    }
+    Ok(())
+}
+
+impl PageHeader {
+    /// The header that begins with the first of these bytes; `None` where they are no header.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut walk = Walk::new(bytes);
+        let mut header = Self {
+            kind: PageKind::Other,
+            uncompressed: 0,
+            compressed: 0,
+            values: 0,
+            encoding: 0,
+            levels: 0,
+            is_compressed: true,
+            length: 0,
+        };
+        let mut last = 0;
+        while let Some((id, kind)) = walk.field(last).ok()? {
+            last = id;
+            match id {
+                1 => {
+                    header.kind = match walk.zigzag().ok()? {
+                        0 => PageKind::Data,
+                        2 => PageKind::Dictionary,
+                        3 => PageKind::DataV2,
+                        _ => PageKind::Other,
+                    }
+                }
+                2 => header.uncompressed = walk.zigzag().ok()?,
+                3 => header.compressed = walk.zigzag().ok()?,
+                5 | 7 | 8 => header.of_kind(id, &mut walk)?,
+                _ => walk.skip_field(kind).ok()?,
+            }
+        }
+        header.length = bytes.len() - walk.rest().len();
+        Some(header)
+    }
+
+    /// The structure that says more of a data page (5, of version 2 8) or a dictionary page (7).
+    fn of_kind(&mut self, of: i16, walk: &mut Walk<'_>) -> Option<()> {
+        let mut last = 0;
+        while let Some((id, kind)) = walk.field(last).ok()? {
+            last = id;
+            match (of, id) {
+                (5 | 7 | 8, 1) => self.values = walk.zigzag().ok()?,
+                (5 | 7, 2) | (8, 4) => self.encoding = walk.zigzag().ok()?,
+                (8, 5 | 6) => self.levels = self.levels.checked_add(walk.zigzag().ok()?)?,
+                // The value is the type.
+                (8, 7) => self.is_compressed = kind == 1,
+                _ => walk.skip_field(kind).ok()?,
+            }
+        }
+        Some(())
+    }
+
+    /// Whether the page can become as large as it claims, and may.
+    ///
+    /// # Errors
+    /// That it cannot, or may not.
+    pub(super) fn check(&self, codec: Compression, largest: usize) -> Result<(), String> {
+        let Self { uncompressed, compressed, .. } = self;
+        if usize::try_from(*uncompressed).is_ok_and(|bytes| bytes > largest) {
+            return Err(format!(
+                "a page becomes {uncompressed} bytes, at most {largest} are read (limit max_block_bytes)"
+            ));
+        }
+        match most(codec) {
+            Some(most) if *uncompressed > SMALL && uncompressed / most > *compressed => {
+                Err(format!("a page of {compressed} bytes claims to become {uncompressed}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A page of 4 bytes: type 0, so many bytes uncompressed, 4 compressed, a header of a data page.
+    fn page(uncompressed: u32) -> Vec<u8> {
+        let mut bytes = vec![0x15, 0, 0x15];
+        let mut size = u64::from(uncompressed) << 1;
+        while size >= 0x80 {
+            bytes.push(size as u8 | 0x80);
+            size >>= 7;
+        }
+        bytes.push(size as u8);
+        bytes.extend([0x15, 8, 0x2c, 0x15, 2, 0x15, 0, 0x11, 0, 0, 1, 2, 3, 4]);
+        bytes
+    }
+
+    #[test]
+    fn a_page_claims_no_more_than_its_codec_can_give() {
+        let lie = Err("a page of 4 bytes claims to become 2000000000".to_owned());
+        let pages = [page(100), page(2_000_000_000)].concat();
+        for codec in [Compression::SNAPPY, Compression::LZ4_RAW] {
+            assert_eq!(check(&pages, codec, usize::MAX), lie);
+            assert_eq!(check(&page(1000).repeat(3), codec, 1000), Ok(()));
+            // Damage is for the library.
+            assert_eq!(check(&pages[..5], codec, usize::MAX), Ok(()));
+        }
+        assert_eq!(check(&pages, Compression::UNCOMPRESSED, usize::MAX), Ok(()));
+        let error = check(&page(1000), Compression::UNCOMPRESSED, 999).unwrap_err();
+        assert!(error.contains("limit max_block_bytes"), "{error}");
+    }
+
+    #[test]
+    fn headers_say_what_a_page_is() {
+        // 300 values, RLE_DICTIONARY (8), levels in RLE (3), and statistics with a NULL count.
+        let data = [
+            0x15, 0, 0x15, 20, 0x15, 16, 0x2c, 0x15, 0xd8, 4, 0x15, 16, 0x15, 6, 0x15, 6, 0x1c, 0x36, 2, 0,
+            0, 0,
+        ];
+        let header = PageHeader::read(&[&data[..], b"body"].concat()).unwrap();
+        assert_eq!((header.kind, header.uncompressed, header.compressed), (PageKind::Data, 10, 8));
+        assert_eq!((header.values, header.encoding, header.length), (300, 8, data.len()));
+        // Version 2: 5 values, 1 NULL, 4 rows, PLAIN, 3 bytes of levels and 2, not compressed.
+        let data = [
+            0x15, 6, 0x15, 40, 0x15, 40, 0x5c, 0x15, 10, 0x15, 2, 0x15, 8, 0x15, 0, 0x15, 6, 0x15, 4, 0x12,
+            0, 0,
+        ];
+        let header = PageHeader::read(&data).unwrap();
+        assert_eq!((header.kind, header.values, header.levels), (PageKind::DataV2, 5, 5));
+        assert!(!header.is_compressed && header.length == data.len());
+        for cut in 0..data.len() {
+            assert_eq!(PageHeader::read(&data[..cut]), None);
+        }
+    }
+}
