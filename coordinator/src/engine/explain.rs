@@ -131,7 +131,9 @@ impl Engine {
         if let Some((source, _)) = &planned {
             report.fact("location", None, Some(place_text(source)));
         }
-        if let Some(format) = &format {
+        // Of a stage that is not there nobody knows it.
+        let is_said = planned.is_some() || copy.file_format.is_some();
+        if let Some(format) = format.as_ref().filter(|_| is_said) {
             report.fact("file format", None, Some(format.kind.to_string()));
         }
         report.fact("on_error", None, Some(options.on_error().to_string()));
@@ -197,7 +199,8 @@ impl Engine {
             }
             // Where nothing is new, what was loaded before still says what the columns are.
             let is_new = matches!(outcome, ClaimOutcome::Claimed(_));
-            if file.version.size > 0 && found.first.len() < LOOKED_INTO && (is_new || taken == 0) {
+            let was_loaded = matches!(outcome, ClaimOutcome::AlreadyLoaded | ClaimOutcome::Changed);
+            if found.first.len() < LOOKED_INTO && (is_new || (taken == 0 && was_loaded)) {
                 found.first.push(file);
             }
         }
