@@ -203,7 +203,9 @@ fn alter_table() {
         ("ALTER TABLE t SET OPTIONS (x = 1)", "tables have no option X"),
         ("ALTER TABLE t FOO", "expected ADD COLUMN"),
         ("ALTER TABLE t ADD COLUMN", "expected the name of a column"),
-        ("ALTER TABLE t DROP", "expected the rest of ALTER TABLE"),
+        ("ALTER TABLE t DROP", "expected the name of a column"),
+        ("ALTER TABLE t MODIFY COLUMN", "expected the name of a column"),
+        ("ALTER TABLE t RENAME", "expected the name of a column"),
     ]);
 }
 

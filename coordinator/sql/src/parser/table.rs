@@ -426,7 +426,7 @@ impl<'a> Parser<'a> {
             }
             return Ok(Statement::AlterTableAddColumn { table, if_exists, if_not_exists, column });
         }
-        if self.is_kw("DROP") && !self.is_kw_at(1, "CLUSTER") && self.rest().len() > 1 {
+        if self.is_kw("DROP") && !self.is_kw_at(1, "CLUSTER") {
             self.pos += 1;
             self.eat_kw("COLUMN");
             let column = self.name("the name of a column")?.text;
@@ -436,7 +436,7 @@ impl<'a> Parser<'a> {
             let to = self.object_ref("the new name of the table")?;
             return Ok(Statement::RenameTable { table, if_exists, to });
         }
-        if self.is_kw("RENAME") && self.rest().len() > 1 {
+        if self.is_kw("RENAME") {
             self.pos += 1;
             self.eat_kw("COLUMN");
             let column = self.name("the name of a column")?.text;
@@ -444,7 +444,7 @@ impl<'a> Parser<'a> {
             let to = self.name("the new name of the column")?.text;
             return Ok(Statement::AlterTableRenameColumn { table, if_exists, column, to });
         }
-        if self.is_kw("MODIFY") && self.rest().len() > 1 {
+        if self.is_kw("MODIFY") {
             self.pos += 1;
             return self.modify_columns(table, if_exists);
         }
