@@ -4,7 +4,7 @@
 //! connected to is what was checked; hosts written as addresses are checked before every request.
 //! Proxies from the environment are not used, since they would resolve names behind our back.
 //! Connections that fail are tried three times within about ten seconds, then given up. A store that says it is
-//! busy is asked again at its pace ([`super::retry`]).
+//! busy is asked again at its pace (`retry.rs`).
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! StageService on the client port: the bytes of files in stages, in both directions.
 //!
 //! Owns: what PUT and GET of a client come to. Bytes are passed on, piece by piece, between the client and the
-//! store; nothing is decoded, and no more than [`MOST_TRANSFERS`] files are on their way at a time, so that
+//! store; nothing is decoded, and no more than `MOST_TRANSFERS` files are on their way at a time, so that
 //! memory stays bounded. A file appears only when all of it has come and its checksum is right.
 
 use std::sync::Arc;

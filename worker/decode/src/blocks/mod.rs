@@ -7,7 +7,7 @@
 //!
 //! Bytes that can be shared are cut where they are ([`BlockCutter::push_shared`]): only a record that goes
 //! on in the next bytes is copied. Other bytes are gathered until they make a block. Where records end is
-//! found by [`record_ends`]; line ends are counted once, when a block leaves.
+//! found by `record_ends`; line ends are counted once, when a block leaves.
 //!
 //! It holds one block and one record at most; a record above `max_record_bytes` is an error of the file.
 
