@@ -3,7 +3,7 @@
 //! Comes in: bytes in pieces of any size. Goes out: UTF-8 in pieces, without a byte order mark. UTF-8
 //! under STRICT passes through unchanged and unchecked: the decoders check it where a field is used, so
 //! that a bad byte costs a row rather than the file. Every other encoding under STRICT fails with the
-//! offset of the bad byte; REPLACE puts U+FFFD.
+//! offset of the bad byte, once the text before it was handed out; REPLACE puts U+FFFD.
 
 use bytes::Bytes;
 use encoding_rs::{CoderResult, Decoder, DecoderResult, Encoding, UTF_8};
@@ -131,6 +131,9 @@ impl Transcoder {
                     decoder.decode_to_utf8_without_replacement(input, &mut self.buffer, last);
                 if let DecoderResult::Malformed(length, after) = result {
                     let at = (self.offset + read as u64).saturating_sub(u64::from(length) + u64::from(after));
+                    if written > 0 {
+                        each(&self.buffer[..written])?;
+                    }
                     return Err(Error::bad_data(format!("invalid {} at byte {at} of the text", self.label))
                         .hint("set ENCODING to the encoding of the file, or ENCODING_ERROR_MODE = REPLACE"));
                 }
@@ -195,6 +198,21 @@ mod tests {
                 transcode("utf-8", EncodingErrorMode::Replace, b"a\xffb", piece).unwrap(),
                 "a\u{fffd}b"
             );
+        }
+    }
+
+    #[test]
+    fn text_before_the_bad_byte_is_handed_out() {
+        for piece in [1, 2, 100] {
+            let mut text = Vec::new();
+            let mut each = |more: &[u8]| {
+                text.extend_from_slice(more);
+                Ok(())
+            };
+            let mut transcoder = Transcoder::new("gbk", EncodingErrorMode::Strict).unwrap();
+            let mut pieces = b"\xc4\xe3 ab\xff\xffdef".chunks(piece);
+            assert!(pieces.any(|piece| transcoder.push(piece, &mut each).is_err()), "pieces of {piece}");
+            assert_eq!(String::from_utf8(text).unwrap(), "你 ab", "pieces of {piece}");
         }
     }
 

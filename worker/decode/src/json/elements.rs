@@ -44,6 +44,17 @@ enum Within {
     Word,
 }
 
+/// What follows the bytes that are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// More bytes, later.
+    ToCome,
+    /// The end of the file: a word ends there.
+    End,
+    /// Bytes that cannot be read: a word may go on in them.
+    Lost,
+}
+
 /// Cuts blocks of elements. See the module.
 #[derive(Debug)]
 pub(crate) struct ElementCutter {
@@ -101,7 +112,7 @@ impl ElementCutter {
                 self.buffer.reserve(self.limits.block_bytes + PIECE);
             }
             self.buffer.extend_from_slice(piece);
-            self.walk_on(false, each)?;
+            self.walk_on(Rest::ToCome, each)?;
             if self.buffer.len() >= self.limits.block_bytes {
                 self.cut(each)?;
             }
@@ -115,7 +126,7 @@ impl ElementCutter {
     /// # Errors
     /// As [`ElementCutter::push`].
     pub(crate) fn finish(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
-        self.walk_on(true, each)?;
+        self.walk_on(Rest::End, each)?;
         let unfinished = match (self.within, self.between) {
             (Some(_), _) => Some(
                 Error::bad_data(format!(
@@ -145,6 +156,8 @@ impl ElementCutter {
     /// # Errors
     /// Those of `each`.
     pub(crate) fn rescue(&mut self, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        // What is broken after them is not the first damage.
+        let _ = self.walk(Rest::Lost);
         self.hand_out(each)
     }
 
@@ -158,8 +171,8 @@ impl ElementCutter {
     }
 
     /// Walks what there is; hands out what stood before a broken place.
-    fn walk_on(&mut self, at_end: bool, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
-        let Err(reason) = self.walk(at_end) else { return Ok(()) };
+    fn walk_on(&mut self, rest: Rest, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
+        let Err(reason) = self.walk(rest) else { return Ok(()) };
         let line_start = memchr::memrchr(b'\n', &self.buffer[..self.at]).map(|end| end + 1);
         let byte = match line_start {
             Some(start) => (self.at - start) as u64 + 1,
@@ -174,13 +187,13 @@ impl ElementCutter {
         Err(error)
     }
 
-    fn walk(&mut self, at_end: bool) -> Result<(), String> {
+    fn walk(&mut self, rest: Rest) -> Result<(), String> {
         loop {
             if let Some(within) = self.within {
                 let ended = match within {
-                    Within::Nested { .. } => self.end_of_nested(at_end),
+                    Within::Nested { .. } => self.end_of_nested(rest != Rest::ToCome),
                     Within::Text => self.end_of_text(),
-                    Within::Word => self.end_of_word(at_end),
+                    Within::Word => self.end_of_word(rest == Rest::End),
                 };
                 if !ended {
                     return Ok(());
@@ -222,7 +235,7 @@ impl ElementCutter {
     }
 
     /// Goes to the end of an object or array, or as far as there are bytes.
-    fn end_of_nested(&mut self, at_end: bool) -> bool {
+    fn end_of_nested(&mut self, is_all: bool) -> bool {
         let Some(Within::Nested { mut depth, mut in_string, mut is_escaped }) = self.within else {
             return false;
         };
@@ -233,7 +246,7 @@ impl ElementCutter {
             let rest = &self.buffer[self.at..];
             let chunk = match rest.first_chunk::<64>() {
                 Some(chunk) => chunk,
-                None if at_end && !rest.is_empty() => {
+                None if is_all && !rest.is_empty() => {
                     padded[..rest.len()].copy_from_slice(rest);
                     &padded
                 }
@@ -487,6 +500,25 @@ mod tests {
             error.message(),
             "element 2, which begins in line 2, is larger than 131072 bytes (limit max_record_bytes)"
         );
+    }
+
+    #[test]
+    fn elements_before_damage_are_rescued_whole() {
+        let text = b"[{\"a\": 1}, 12, {\"b\": [2]}, 3";
+        for piece in [1, 100] {
+            let mut cutter = ElementCutter::new(TextLimits::default());
+            let mut elements = Vec::new();
+            let mut each = |block: TextBlock| {
+                elements.extend(block.elements.unwrap().into_iter().map(|(start, end)| {
+                    String::from_utf8(block.bytes[start as usize..end as usize].to_vec()).unwrap()
+                }));
+                Ok(())
+            };
+            text.chunks(piece).try_for_each(|piece| cutter.push(piece, &mut each)).unwrap();
+            cutter.rescue(&mut each).unwrap();
+            // The last one may have been 34.
+            assert_eq!(elements, [r#"{"a": 1}"#, "12", r#"{"b": [2]}"#], "pieces of {piece}");
+        }
     }
 
     proptest! {
