@@ -121,6 +121,27 @@ pub(super) fn unpack(
     Ok(Unpacked { metadata, body })
 }
 
+/// Checks what a record batch claims of which no buffer is looked at, so that it does not claim more rows than
+/// there can be.
+pub(super) fn check_claims(metadata: &[u8], body: &[u8], limit: u64, part: &str) -> Result<()> {
+    let message = parse(metadata, part)?;
+    let batch = batch_of(&message).ok_or_else(|| damaged(part, "it has no record batch"))?;
+    check(&batch, body, part)?;
+    let mut bytes = body.len() as u64;
+    if batch.compression().is_some() {
+        // As large as its buffers say that they are, which may be no more than what could be read.
+        let claimed = |buffer: &ipc::Buffer| {
+            let from = buffer.offset() as usize;
+            let size = body[from..from + buffer.length() as usize].first_chunk::<SIZE_BYTES>()?;
+            u64::try_from(i64::from_le_bytes(*size)).ok()
+        };
+        let buffers = batch.buffers();
+        let sum = buffers.iter().flatten().filter_map(claimed).fold(0, u64::saturating_add);
+        bytes = bytes.max(sum.min(limit));
+    }
+    check_entries(&batch, bytes, part)
+}
+
 fn too_large(part: &str, bytes: u64, limit: u64) -> Error {
     Error::exhausted(format!(
         "{part} takes {bytes} bytes in memory, and {limit} of the worker's memory_budget are left for it"

@@ -22,6 +22,9 @@ pub(super) const MAX_METADATA: usize = 256 << 20;
 /// Columns of a file, nested ones too.
 const MAX_FIELDS: usize = 100_000;
 
+/// Rows that a record batch may claim before its body is looked at: those of a file can be added up.
+const MAX_ROWS: u64 = 1 << 40;
+
 /// The frame of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -87,7 +90,11 @@ pub(super) fn head(metadata: &[u8], part: &str) -> Result<Head> {
         MessageHeader::DictionaryBatch => Kind::Dictionary,
         MessageHeader::RecordBatch => {
             let batch = message.header_as_record_batch().ok_or_else(|| damaged(part, "it has no header"))?;
-            Kind::Batch(u64::try_from(batch.length()).map_err(|_| damaged(part, "a length below 0"))?)
+            let rows = u64::try_from(batch.length()).map_err(|_| damaged(part, "a length below 0"))?;
+            if rows > MAX_ROWS {
+                return Err(damaged(part, format!("it claims {rows} rows")));
+            }
+            Kind::Batch(rows)
         }
         MessageHeader::Tensor | MessageHeader::SparseTensor => {
             return Err(Error::not_supported(format!("Arrow tensors ({part})")));

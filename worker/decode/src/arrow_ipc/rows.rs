@@ -8,11 +8,11 @@ use arrow::ipc::reader::read_record_batch;
 use stevedore_common::error::{Error, Result};
 use stevedore_common::types::SqlType;
 
-use super::body::{unpack, wanted_buffers};
+use super::body::{check_claims, unpack, wanted_buffers};
 use super::file::batch;
 use super::message::{BatchMessage, damaged, parse};
 use super::weight::{may_grow, rows_within};
-use crate::columnar::{ColumnPlan, FileColumn, columns_in_sql, guarded};
+use crate::columnar::{ColumnPlan, FileColumn, HeldRows, columns_in_sql, guarded};
 use crate::spec::{DecodeSpec, DecodedBatch};
 
 /// Values that are stored once and stand in many rows are written out in batches of about this size.
@@ -58,7 +58,8 @@ impl ArrowFile {
 
     /// Decodes a record batch.
     pub fn decode(self: &Arc<Self>, message: BatchMessage) -> BatchDecoder {
-        BatchDecoder { file: Arc::clone(self), message, rows: None, done: 0, failed: false }
+        let rows = HeldRows::new(message.first_row, message.rows, message.input_bytes);
+        BatchDecoder { file: Arc::clone(self), message, rows }
     }
 
     /// The columns that are read of a record batch.
@@ -66,6 +67,7 @@ impl ArrowFile {
         let part = batch(message.number);
         let read = &self.columns.read;
         if read.is_empty() {
+            check_claims(&message.metadata, &message.body, self.limit, &part)?;
             let rows = usize::try_from(message.rows).map_err(|_| damaged(&part, "its rows"))?;
             let options = RecordBatchOptions::new().with_row_count(Some(rows));
             return RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
@@ -99,49 +101,23 @@ impl ArrowFile {
 pub struct BatchDecoder {
     file: Arc<ArrowFile>,
     message: BatchMessage,
-    /// All of it, once it was read.
-    rows: Option<RecordBatch>,
-    /// Rows yielded so far, rejected ones included.
-    done: u64,
-    failed: bool,
-}
-
-impl BatchDecoder {
-    fn decode(&mut self) -> Result<DecodedBatch> {
-        let all = match &self.rows {
-            Some(rows) => rows,
-            None => {
-                let rows = self.file.rows(&self.message)?;
-                self.message.body.clear();
-                self.rows.insert(rows)
-            }
-        };
-        let plan = &self.file.columns;
-        let mut rows = (self.message.rows - self.done).min(plan.spec.batch_rows.max(1) as u64) as usize;
-        if self.file.may_grow {
-            rows = rows_within(all, self.done as usize, rows, BATCH_BYTES);
-        }
-        let batch = all.slice(self.done as usize, rows);
-        let rows = rows as u64;
-        let total = u128::from(self.message.input_bytes);
-        let upto = |row: u64| (total * u128::from(row) / u128::from(self.message.rows.max(1))) as u64;
-        let bytes = upto(self.done + rows) - upto(self.done);
-        let decoded = plan.decode(&batch, self.message.first_row + self.done, bytes)?;
-        self.done += rows;
-        Ok(decoded)
-    }
+    rows: HeldRows,
 }
 
 impl Iterator for BatchDecoder {
     type Item = Result<DecodedBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.done >= self.message.rows {
-            return None;
-        }
-        let number = self.message.number;
-        let result = guarded(|| batch(number), || self.decode());
-        self.failed = result.is_err();
-        Some(result)
+        let Self { file, message, rows } = self;
+        let number = message.number;
+        let read = || {
+            let all = file.rows(message)?;
+            message.body.clear();
+            Ok(all)
+        };
+        let most = |all: &RecordBatch, first, rows| {
+            if file.may_grow { rows_within(all, first, rows, BATCH_BYTES) } else { rows }
+        };
+        rows.next(&file.columns, || batch(number), read, most)
     }
 }

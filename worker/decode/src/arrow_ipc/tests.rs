@@ -437,6 +437,38 @@ fn lying_sizes_are_told_before_memory_is_taken() {
     assert_eq!(found.len(), 1);
 }
 
+#[test]
+fn rows_that_a_batch_only_claims_are_not_counted() {
+    let rows = batch(vec![(
+        "n",
+        Arc::new(Int16Array::from_iter_values(std::iter::repeat_n(7, 12_345))) as ArrayRef,
+    )]);
+    for codec in [None, Some(CompressionType::LZ4_FRAME)] {
+        let truth = stream_of(std::slice::from_ref(&rows), codec).to_vec();
+        for columns in [&[][..], &["n"]] {
+            let spec = spec(FormatKind::ArrowStream, columns);
+            for (claim, told) in [(1i64 << 62, "rows"), (1 << 39, "entries"), (-1, "below 0")] {
+                let mut lying = truth.clone();
+                for at in 0..lying.len() - 8 {
+                    if lying[at..at + 8] == 12_345i64.to_le_bytes() {
+                        lying[at..at + 8].copy_from_slice(&claim.to_le_bytes());
+                    }
+                }
+                let mut cutter = StreamCutter::new(lying.len() as u64, LIMIT);
+                let mut found = Vec::new();
+                let first = match cutter.push(&lying, &mut found) {
+                    Err(error) => error,
+                    Ok(()) => {
+                        let file = Arc::new(ArrowFile::open(cutter.schema().unwrap(), &spec, LIMIT).unwrap());
+                        file.decode(found.remove(0)).next().unwrap().unwrap_err()
+                    }
+                };
+                assert!(first.to_string().contains(told), "{claim}, {columns:?}, {codec:?}: {first}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 

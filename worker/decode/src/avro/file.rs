@@ -15,7 +15,7 @@ use super::codec::BlockCodec;
 use super::header::{AvroHeader, write_long};
 use super::schema::{PlainSchema, UUID_MARK, plain};
 use crate::cast::UUID_EXTENSION;
-use crate::columnar::{ColumnPlan, FileColumn, columns_in_sql, guarded};
+use crate::columnar::{ColumnPlan, FileColumn, HeldRows, columns_in_sql, guarded};
 use crate::spec::{DecodeSpec, DecodedBatch};
 
 /// Records without bytes that a block may claim.
@@ -91,7 +91,8 @@ impl AvroFile {
 
     /// Decodes some blocks.
     pub fn decode(self: &Arc<Self>, group: BlockGroup) -> GroupDecoder {
-        GroupDecoder { file: self.clone(), group, rows: None, done: 0, failed: false }
+        let rows = HeldRows::new(group.first_row, group.rows, group.input_bytes);
+        GroupDecoder { file: self.clone(), group, rows }
     }
 
     /// The columns that are read, of all records of a group.
@@ -213,46 +214,21 @@ fn with_uuids(field: &Field) -> Field {
 pub struct GroupDecoder {
     file: Arc<AvroFile>,
     group: BlockGroup,
-    /// All of them, once they were decoded.
-    rows: Option<RecordBatch>,
-    /// Rows yielded so far, rejected ones included.
-    done: u64,
-    failed: bool,
-}
-
-impl GroupDecoder {
-    fn decode(&mut self) -> Result<DecodedBatch> {
-        let records = match &self.rows {
-            Some(records) => records,
-            None => {
-                let records = self.file.records(&self.group)?;
-                self.group.blocks.clear();
-                self.rows.insert(records)
-            }
-        };
-        let plan = &self.file.columns;
-        let rows = (self.group.rows - self.done).min(plan.spec.batch_rows.max(1) as u64);
-        let batch = records.slice(self.done as usize, rows as usize);
-        let total = u128::from(self.group.input_bytes);
-        let upto = |row: u64| (total * u128::from(row) / u128::from(self.group.rows.max(1))) as u64;
-        let bytes = upto(self.done + rows) - upto(self.done);
-        let decoded = plan.decode(&batch, self.group.first_row + self.done, bytes)?;
-        self.done += rows;
-        Ok(decoded)
-    }
+    rows: HeldRows,
 }
 
 impl Iterator for GroupDecoder {
     type Item = Result<DecodedBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.done >= self.group.rows {
-            return None;
-        }
-        let parts = blocks(&self.group);
-        let result = guarded(|| parts.clone(), || self.decode());
-        self.failed = result.is_err();
-        Some(result)
+        let Self { file, group, rows } = self;
+        let parts = blocks(group);
+        let read = || {
+            let records = file.records(group)?;
+            group.blocks.clear();
+            Ok(records)
+        };
+        rows.next(&file.columns, || parts.clone(), read, |_, _, rows| rows)
     }
 }
 

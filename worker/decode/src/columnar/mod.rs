@@ -8,6 +8,7 @@
 //! [`DecodedBatch`]: crate::spec::DecodedBatch
 
 mod columns;
+mod held;
 mod layout;
 mod part_rows;
 mod plan;
@@ -15,6 +16,7 @@ mod rows;
 
 pub use columns::FileColumn;
 pub(crate) use columns::columns_in_sql;
+pub(crate) use held::HeldRows;
 pub(crate) use layout::{NANOSECONDS_AS, settled_field};
 pub(crate) use part_rows::PartRows;
 pub(crate) use plan::{ColumnPlan, Output, Source, is_text};
