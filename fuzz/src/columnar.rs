@@ -150,10 +150,6 @@ impl ColumnEncoders for CopyOnly {
         true
     }
 
-    fn allow_version_2(&self) -> bool {
-        true
-    }
-
     fn begin(&self, _: usize, _: &[ArrayRef]) -> Result<Box<dyn ColumnEncoder>> {
         Err(Error::not_supported("encoding"))
     }

@@ -71,6 +71,8 @@ pub(crate) struct ElementCutter {
     start: usize,
     /// The line in which the array began that is open.
     array_line: u64,
+    /// A place up to which lines were counted, and its line: a file may begin an array with every other byte.
+    counted: (usize, u64),
     /// The elements of the buffer that are whole.
     elements: Vec<(u32, u32)>,
     /// Elements of earlier blocks.
@@ -91,6 +93,7 @@ impl ElementCutter {
             within: None,
             start: 0,
             array_line: 0,
+            counted: (0, 1),
             elements: Vec::new(),
             before: 0,
             input_bytes: 0,
@@ -209,7 +212,9 @@ impl ElementCutter {
             match (self.between, byte) {
                 (_, b' ' | b'\n' | b'\r' | b'\t') => {}
                 (Between::Values, b'[') => {
-                    self.array_line = self.line_of(self.at);
+                    let (from, line) = self.counted;
+                    self.array_line = line + lines(&self.buffer[from..self.at]);
+                    self.counted = (self.at, self.array_line);
                     self.between = Between::First;
                 }
                 (Between::First | Between::Comma, b']') => self.between = Between::Values,
@@ -351,6 +356,10 @@ impl ElementCutter {
         self.before_in_line = match memchr::memrchr(b'\n', &bytes) {
             Some(at) => (bytes.len() - at) as u64 - 1,
             None => self.before_in_line + bytes.len() as u64,
+        };
+        self.counted = match self.counted {
+            (at, line) if at >= end => (at - end, line),
+            _ => (0, self.line),
         };
         self.at -= end;
         self.start = self.start.saturating_sub(end);
@@ -499,6 +508,19 @@ mod tests {
         assert_eq!(
             error.message(),
             "element 2, which begins in line 2, is larger than 131072 bytes (limit max_record_bytes)"
+        );
+    }
+
+    #[test]
+    fn many_arrays_take_no_longer_than_their_bytes() {
+        // Minutes, if the lines before each of them were counted anew.
+        let text = "[]\n".repeat(2_000_000) + "[1,";
+        let (elements, error) = cut(&text, 1 << 26, usize::MAX);
+        assert_eq!(elements, ["2000001 1"]);
+        assert!(error.unwrap().contains("line 2000001"));
+        assert_eq!(
+            bad("[]\n[\n]\n[{}").1,
+            "the array that begins in line 4 has no end: the file ends after element 1"
         );
     }
 
