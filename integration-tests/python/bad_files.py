@@ -31,9 +31,11 @@ def row(n):
 GOOD = [row(n) for n in range(ROWS)]
 FORMATS = {
     "csv": "(TYPE = CSV)", "tsv": "(TYPE = TSV)", "ndjson": "(TYPE = NDJSON)", "parquet": "(TYPE = PARQUET)",
-    "orc": "(TYPE = ORC)", "avro": "(TYPE = AVRO)",
+    "orc": "(TYPE = ORC)", "avro": "(TYPE = AVRO)", "json": "(TYPE = JSON)", "arrow": "(TYPE = ARROW)",
+    "arrow_stream": "(TYPE = ARROW_STREAM)",
 }
-TEXT = ("csv", "tsv", "ndjson")
+TEXT = ("csv", "tsv", "ndjson", "json")
+JSON = ("ndjson", "json")
 
 
 @dataclass
@@ -62,6 +64,8 @@ def good(kind, rows=None, **choices):
     out = io.BytesIO()
     if kind == "ndjson":
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if kind == "json":
+        return ("[\n" + ",\n".join(json.dumps(row, indent=1) for row in rows) + "\n]\n").encode()
     if kind in ("csv", "tsv"):
         separator = "," if kind == "csv" else "\t"
         fields = ([row["id"], row["name"], row["amount"], "\\N" if row["note"] is None else row["note"]] for row in rows)
@@ -70,6 +74,11 @@ def good(kind, rows=None, **choices):
         pq.write_table(arrow_rows(rows), out, **{"row_group_size": 100, **choices})
     elif kind == "orc":
         pa.orc.write_table(arrow_rows(rows), out, **{"stripe_size": 4096, "compression": "uncompressed", **choices})
+    elif kind in ("arrow", "arrow_stream"):
+        table = arrow_rows(rows)
+        writer = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
+        with writer(out, table.schema, options=pa.ipc.IpcWriteOptions(**choices)) as writer:
+            writer.write_table(table, max_chunksize=100)
     else:
         schema = {"type": "record", "name": "Row", "fields": [
             {"name": "id", "type": "long"}, {"name": "name", "type": "string"}, {"name": "amount", "type": "double"},
@@ -102,7 +111,7 @@ def damaged(kind, random):
     whole = good(kind)
     text = kind in TEXT
     yield "empty", b"", "empty"
-    yield "nul-filled", bytes(len(whole)), "error" if kind == "ndjson" or not text else "either"
+    yield "nul-filled", bytes(len(whole)), "error" if kind in JSON or not text else "either"
     yield "one-nul", b"\0", "error"
     for share in (0.02, 0.5, 0.98):
         yield f"truncated-{share}", whole[: int(len(whole) * share)], "either" if text else "error"
@@ -121,7 +130,9 @@ def damaged(kind, random):
     yield "mixed-encodings", whole[:500] + "ü日".encode("utf-16le") + "é".encode("latin1") + whole[500:], "error" if not text else "either"
     for other in FORMATS:
         # CSV and TSV say nothing of themselves: any text is some.
-        if other != kind and not (kind in ("csv", "tsv")):
+        if (kind, other) == ("json", "ndjson"):
+            yield f"is-{other}", good(other), "rows"
+        elif other != kind and not (kind in ("csv", "tsv")):
             yield f"is-{other}", good(other), "error"
         elif other != kind and other not in TEXT:
             yield f"is-{other}", good(other), "error"
@@ -168,8 +179,16 @@ def bombs(mebibytes, contents):
 
 def huge_field(kind, path, mebibytes):
     """One field of so many MiB between rows that are good, written as it goes."""
-    lines = good(kind).splitlines(keepends=True)
-    start, end = {"csv": (b'1,"', b'",1,x\n'), "tsv": (b"1\t", b"\t1\tx\n"), "ndjson": (b'{"id": 1, "name": "', b'", "amount": 1, "note": "x"}\n')}[kind]
+    if kind == "json":
+        texts = [json.dumps(row).encode() + b",\n" for row in GOOD]
+        lines = [b"[\n" + texts[0], *texts[1:-1], texts[-1].rstrip(b",\n") + b"]\n"]
+    else:
+        lines = good(kind).splitlines(keepends=True)
+    start, end = {
+        "csv": (b'1,"', b'",1,x\n'), "tsv": (b"1\t", b"\t1\tx\n"),
+        "ndjson": (b'{"id": 1, "name": "', b'", "amount": 1, "note": "x"}\n'),
+        "json": (b'{"id": 1, "name": "', b'", "amount": 1, "note": "x"},\n'),
+    }[kind]
     with open(path, "wb") as file:
         file.writelines(lines[:200])
         file.write(start)
@@ -177,6 +196,27 @@ def huge_field(kind, path, mebibytes):
             file.write(b"x" * MIB)
         file.write(end)
         file.writelines(lines[200:])
+
+
+def odd_json():
+    head, tail = good("json")[:-3] + b",\n", b"\n]\n"
+    plain = b'"name": "x", "amount": 1, "note": "x"'
+    wide = 100_000
+    yield "columns-100000", head + json.dumps({**row(1), **{f"c{n}": n for n in range(wide)}}).encode() + tail, "either"
+    for n, text in enumerate([b"[" * 10_000, b"[" * 10_000 + b"]" * 10_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000]):
+        yield f"deep-{n}", head + b'{"id": 1, ' + plain + b', "z": ' + text + b"}" + tail, "error"
+    yield "brackets-only", b"[" * 3_000_000, "error"
+    yield "arrays-only", b"[]" * 1_500_000, "either"
+    yield "array-of-arrays", b"[" + b"[]," * 1_000_000 + b"[]]", "error"
+    yield "quotes-only", b'"' * 3_000_001, "error"
+    yield "commas-only", b"[" + b"," * 3_000_000, "error"
+    yield "comma-at-the-end", good("json")[:-3] + b",\n]\n", "error"
+    yield "white-space-only", b" " * 3_000_000, "either"
+    yield "without-commas", good("json").replace(b"},\n", b"}\n"), "error"
+    yield "numbers", b"[" + b"1," * 500_000 + b"1]", "error"
+    yield "long-number", b'[{"id": ' + b"1" * 100_000 + b", " + plain + b"}]", "error"
+    yield "same-key-100000", b"[{" + b'"id": 1, ' * wide + plain + b"}]", "either"
+    yield "bad-utf8", b'[{"id": 1, "name": "\xff\xfe", "amount": 1, "note": "x"}]', "error"
 
 
 def odd_text(kind, scale):
@@ -330,6 +370,8 @@ def wide_table(kind, columns):
     out = io.BytesIO()
     if kind == "parquet":
         pq.write_table(table, out, compression="none", write_statistics=False, use_dictionary=False)
+    elif kind in ("arrow", "arrow_stream"):
+        return arrow_file(kind, table)
     else:
         pa.orc.write_table(table, out)
     return out.getvalue()
@@ -491,6 +533,57 @@ def lying_avro(mebibytes):
     yield "bzip2-bomb", avro_file(AVRO_ROW, [(1, len(packed), packed)], codec=b"bzip2"), "either"
 
 
+# ---------------------------------------------------------------------------------------- Arrow by hand
+
+
+def arrow_file(kind, table, **options):
+    out = io.BytesIO()
+    writer = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
+    with writer(out, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def lying_arrow(kind, scale):
+    rows = 12_345
+    table = pa.table({
+        "id": pa.array([1] * rows, pa.int64()), "name": pa.array(["x"] * rows), "amount": pa.array([1.0] * rows),
+        "note": pa.array([None] * rows, pa.string()),
+    })
+    whole, packed = arrow_file(kind, table), arrow_file(kind, table, compression="zstd")
+
+    def lie(data, truth, number):
+        return data.replace(struct.pack("<q", truth), struct.pack("<q", number))
+
+    yield "truth", whole, "either"
+    for number in (1 << 62, 1 << 39, 1 << 31, -1, 0, rows + 1):
+        yield f"rows-{number}", lie(whole, rows, number), "error" if number else "either"
+        yield f"packed-rows-{number}", lie(packed, rows, number), "error" if number else "either"
+        # The sizes of buffers of 8 bytes a row, as they are and once they are decompressed.
+        yield f"buffer-{number}", lie(whole, rows * 8, number), "either"
+        yield f"packed-buffer-{number}", lie(packed, rows * 8, number), "error"
+    # A file begins with its magic.
+    at = 4 if kind == "arrow_stream" else 12
+    for number in (0, -1, (1 << 31) - 1, 1 << 28, 8):
+        length = struct.pack("<i", number)
+        yield f"metadata-{number}", whole[:at] + length + whole[at + 4:], "either"
+        if kind == "arrow":
+            yield f"footer-{number}", whole[:-10] + length + whole[-6:], "error"
+    nulls = pa.table({"id": pa.nulls(1 << 20), "name": pa.nulls(1 << 20)})
+    yield "rows-without-bytes", arrow_file(kind, nulls), "either"
+    yield "more-rows-without-bytes", lie(arrow_file(kind, nulls), 1 << 20, 1 << 50), "error"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 40_000 * scale, pa.int32()), pa.array(["x" * (4 << 10)]))
+    yield "one-text-in-all-rows", arrow_file(kind, pa.table({"id": [1] * len(text), "name": text})), "either"
+    for codec in ("zstd", "lz4"):
+        text = pa.array(["x" * (80 * scale * MIB)], pa.large_string())
+        yield f"bomb-{codec}", arrow_file(kind, pa.table({"id": [1], "name": text}), compression=codec), "either"
+    # As deep as pyarrow writes.
+    deep = pa.int64()
+    for _ in range(50):
+        deep = pa.list_(deep)
+    yield "deep-50", arrow_file(kind, pa.table({"id": [1], "z": pa.nulls(1, deep)})), "either"
+
+
 # ------------------------------------------------------------------------------------------------- all
 
 
@@ -508,7 +601,7 @@ def bad_files(folder, kind, seed, scale):
     if kind in TEXT:
         for suffix, name, data, expect in compressed(kind, chosen):
             yield made(f"{suffix[1:]}-{name}", data, expect, suffix)
-        for name, data, expect in odd_text(kind, scale):
+        for name, data, expect in odd_json() if kind == "json" else odd_text(kind, scale):
             yield made(name, data, expect)
         path = folder / f"huge-field.{kind}"
         huge_field(kind, path, 80 * scale)
@@ -527,6 +620,10 @@ def bad_files(folder, kind, seed, scale):
         for name, data, expect in lying_orc():
             yield made(f"lie-{name}", data, expect)
         yield made("columns-many", wide_table(kind, 2000 if scale == 1 else 20_000), "either")
+    if kind in ("arrow", "arrow_stream"):
+        for name, data, expect in lying_arrow(kind, scale):
+            yield made(f"lie-{name}", data, expect)
+        yield made("columns-many", wide_table(kind, 2000 if scale == 1 else 100_000), "either")
     if kind == "avro":
         for name, data, expect in lying_avro(80 * scale):
             yield made(f"lie-{name}", data, expect)
