@@ -9,4 +9,5 @@ pub mod instance;
 pub mod load;
 pub mod quickstart;
 pub mod shell;
+mod sql_text;
 pub mod transfer;

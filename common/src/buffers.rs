@@ -17,6 +17,7 @@ pub struct BufferPool(Arc<Shelves>);
 #[derive(Debug)]
 struct Shelves {
     smallest: usize,
+    sizes: usize,
     kept_bytes: usize,
     free: Mutex<Free>,
 }
@@ -38,7 +39,7 @@ impl BufferPool {
     /// Buffers of so many sizes, each twice the one before; `kept_bytes` are kept while nobody uses them.
     pub fn of_sizes(smallest: usize, sizes: usize, kept_bytes: usize) -> Self {
         let free = Mutex::new(Free { buffers: vec![Vec::new(); sizes], bytes: 0 });
-        Self(Arc::new(Shelves { smallest: smallest.max(1), kept_bytes, free }))
+        Self(Arc::new(Shelves { smallest: smallest.max(1), sizes, kept_bytes, free }))
     }
 
     /// The size of the smallest buffer.
@@ -67,7 +68,7 @@ impl Shelves {
     fn shelf_of(&self, bytes: usize) -> Option<(usize, usize)> {
         let shelf = bytes.div_ceil(self.smallest).next_power_of_two().trailing_zeros() as usize;
         let size = self.size_of(shelf)?;
-        (bytes > size / 2 && shelf < self.free.lock().buffers.len()).then_some((shelf, size))
+        (bytes > size / 2 && shelf < self.sizes).then_some((shelf, size))
     }
 
     fn size_of(&self, shelf: usize) -> Option<usize> {

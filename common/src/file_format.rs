@@ -200,17 +200,37 @@ impl Compression {
     /// The codec that AUTO means for a path.
     pub fn of_path(path: &str) -> Self {
         let name = path.rsplit('/').next().unwrap_or(path);
-        match name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).as_deref() {
-            Some("gz" | "gzip") => Self::Gzip,
-            Some("bz2") => Self::Bz2,
-            Some("br") => Self::Brotli,
-            Some("zst" | "zstd") => Self::Zstd,
-            Some("xz") => Self::Xz,
-            Some("zl") => Self::Deflate,
-            Some("deflate") => Self::RawDeflate,
-            Some("zip") => Self::Zip,
+        name.rsplit_once('.').map_or(Self::None, |(_, extension)| Self::of_extension(extension))
+    }
+
+    /// The codec that an extension (without its dot) stands for.
+    pub fn of_extension(extension: &str) -> Self {
+        match extension.to_ascii_lowercase().as_str() {
+            "gz" | "gzip" => Self::Gzip,
+            "bz2" => Self::Bz2,
+            "br" => Self::Brotli,
+            "zst" | "zstd" => Self::Zstd,
+            "xz" => Self::Xz,
+            "zl" => Self::Deflate,
+            "deflate" => Self::RawDeflate,
+            "zip" => Self::Zip,
             _ => Self::None,
         }
+    }
+
+    /// The extension of files that are written with this codec, without its dot.
+    pub fn extension(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Auto | Self::None => return None,
+            Self::Gzip => "gz",
+            Self::Bz2 => "bz2",
+            Self::Brotli => "br",
+            Self::Zstd => "zst",
+            Self::Xz => "xz",
+            Self::Deflate => "zl",
+            Self::RawDeflate => "deflate",
+            Self::Zip => "zip",
+        })
     }
 
     /// The codec for a path: AUTO resolved.
@@ -643,5 +663,9 @@ mod tests {
         assert_eq!(Compression::Auto.resolve("a/b.csv.gz"), Compression::Gzip);
         assert_eq!(Compression::Auto.resolve("a.gz/b.csv"), Compression::None);
         assert_eq!(Compression::None.resolve("b.csv.gz"), Compression::None);
+        use Compression::{Brotli, Bz2, Deflate, Gzip, RawDeflate, Xz, Zip, Zstd};
+        for codec in [Gzip, Bz2, Brotli, Zstd, Xz, Deflate, RawDeflate, Zip] {
+            assert_eq!(codec.extension().map(Compression::of_extension), Some(codec));
+        }
     }
 }

@@ -17,5 +17,6 @@ pub mod secret;
 pub mod storage;
 pub mod telemetry;
 pub mod types;
+pub mod unloaded_file;
 
 pub use error::{Error, ErrorKind, Result};

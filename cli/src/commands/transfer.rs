@@ -5,7 +5,9 @@ use stevedore_common::Result;
 
 use super::server::ServerArgs;
 use crate::client::Client;
+use crate::load::absolute;
 use crate::shell::{self, Options};
+use crate::sql_text::literal;
 
 #[derive(Debug, Args)]
 pub(super) struct PutArgs {
@@ -42,26 +44,14 @@ struct TransferArgs {
     server: ServerArgs,
 }
 
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
 /// A local path as PUT and GET have it; relative ones are below the current folder.
 fn local_url(text: &str) -> Result<String> {
     if text.contains("://") {
         return Ok(text.to_owned());
     }
-    let slash = if text.ends_with('/') || text.ends_with('.') { "/" } else { "" };
-    let current = std::env::current_dir()?.join(text);
-    let mut parts: Vec<String> = Vec::new();
-    for part in current.to_string_lossy().split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part.to_owned()),
-        }
-    }
-    Ok(format!("fs:///{}{slash}", parts.join("/")))
+    let path = absolute(text, &std::env::current_dir()?)?;
+    let is_folder = path != "/" && matches!(text.rsplit('/').next(), Some("" | "." | ".."));
+    Ok(format!("fs://{path}{}", if is_folder { "/" } else { "" }))
 }
 
 impl TransferArgs {
@@ -80,15 +70,15 @@ impl TransferArgs {
 
 pub(super) async fn put(args: PutArgs) -> Result<()> {
     let compress = if args.auto_compress { " AUTO_COMPRESS = true" } else { "" };
-    let (local, stage) = (quoted(&local_url(&args.local)?), quoted(&args.stage));
+    let (local, stage) = (literal(&local_url(&args.local)?), literal(&args.stage));
     let sql = format!("PUT {local} {stage}{compress}{}", args.common.option());
     args.common.run(sql).await
 }
 
 pub(super) async fn get(args: GetArgs) -> Result<()> {
     let pattern =
-        args.pattern.as_deref().map(|text| format!(" PATTERN = {}", quoted(text))).unwrap_or_default();
-    let (local, stage) = (quoted(&local_url(&args.local)?), quoted(&args.stage));
+        args.pattern.as_deref().map(|text| format!(" PATTERN = {}", literal(text))).unwrap_or_default();
+    let (local, stage) = (literal(&local_url(&args.local)?), literal(&args.stage));
     let sql = format!("GET {stage} {local}{pattern}{}", args.common.option());
     args.common.run(sql).await
 }
@@ -107,6 +97,8 @@ mod tests {
             ("./a/../b.csv", format!("fs://{here}/b.csv")),
             ("/x/y/", "fs:///x/y/".to_owned()),
             (".", format!("fs://{here}/")),
+            ("/", "fs:///".to_owned()),
+            ("/x/y.", "fs:///x/y.".to_owned()),
             ("fs:///x/*.csv", "fs:///x/*.csv".to_owned()),
         ] {
             assert_eq!(local_url(text).unwrap(), url, "{text}");
@@ -114,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_shell_gave_is_quoted() {
-        let sql = format!("PUT {} {}", quoted("fs:///a/it's \\d.csv"), quoted("@s/p"));
+    fn what_the_shell_gave_is_literal() {
+        let sql = format!("PUT {} {}", literal("fs:///a/it's \\d.csv"), literal("@s/p"));
         let statement = crate::transfer::of_statement(&sql).unwrap();
         let stevedore_sql::ast::Statement::Put(put) = statement else { panic!() };
         assert_eq!((put.local.as_str(), put.location.to_string().as_str()), ("fs:///a/it's \\d.csv", "@s/p"));

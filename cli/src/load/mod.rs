@@ -20,9 +20,10 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::shell::{self, Options};
+use crate::sql_text;
 use format::FormatOptions;
-pub(crate) use source::Source;
 use source::format_of;
+pub(crate) use source::{Source, absolute};
 
 /// Whether the first record of CSV and TSV files names the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,22 +65,12 @@ struct Column {
     ty: String,
 }
 
-/// The text as a string literal.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// The text as a quoted name.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// `[database.]table` as a name in SQL: as written where it has quotes, else in lower case.
 fn table_name(table: &str) -> String {
     if table.contains('"') {
         return table.to_owned();
     }
-    table.split('.').map(|part| quoted(&part.to_lowercase())).collect::<Vec<_>>().join(".")
+    table.split('.').map(|part| sql_text::name(&part.to_lowercase())).collect::<Vec<_>>().join(".")
 }
 
 /// An error of a statement that the user did not write: without the place in it.
@@ -132,13 +123,13 @@ pub async fn run(
     }
     let stage = format!("load_{}", Uuid::new_v4().simple());
     let connection = match &load.connection {
-        Some(name) => format!(" CONNECTION = (CONNECTION_NAME = {})", literal(name)),
+        Some(name) => format!(" CONNECTION = (CONNECTION_NAME = {})", sql_text::literal(name)),
         None => String::new(),
     };
     // The stage's own format is the one with a header; the built-in ones have none.
     let create = format!(
         "CREATE STAGE {stage} URL = {}{connection} FILE_FORMAT = ({})",
-        literal(&source.url),
+        sql_text::literal(&source.url),
         format.in_sql(has_header_option(kind))
     );
     client.query(&create).await.map_err(unplaced)?;
@@ -234,13 +225,15 @@ impl Work<'_> {
             Some(_) => {}
         }
         let on_error = match &self.load.on_error {
-            Some(mode) => format!(" ON_ERROR = {}", literal(mode)),
+            Some(mode) => format!(" ON_ERROR = {}", sql_text::literal(mode)),
             None => String::new(),
         };
         let copy = format!(
             "COPY INTO {target} FROM {}{} FILE_FORMAT = ({}){on_error}",
-            literal(&self.location()),
-            self.pattern().map(|pattern| format!(" PATTERN = {}", literal(pattern))).unwrap_or_default(),
+            sql_text::literal(&self.location()),
+            self.pattern()
+                .map(|pattern| format!(" PATTERN = {}", sql_text::literal(pattern)))
+                .unwrap_or_default(),
             self.format.in_sql(header)
         );
         let Err(error) = shell::run_statement(self.client, &copy, options, out).await else { return Ok(()) };
@@ -294,12 +287,12 @@ impl Work<'_> {
     }
 
     async fn infer(&self, format: Option<&str>) -> Result<Vec<Column>> {
-        let mut arguments = format!("location => {}", literal(&self.location()));
+        let mut arguments = format!("location => {}", sql_text::literal(&self.location()));
         if let Some(pattern) = self.pattern() {
-            arguments.push_str(&format!(", pattern => {}", literal(pattern)));
+            arguments.push_str(&format!(", pattern => {}", sql_text::literal(pattern)));
         }
         if let Some(format) = format {
-            arguments.push_str(&format!(", file_format => {}", literal(format)));
+            arguments.push_str(&format!(", file_format => {}", sql_text::literal(format)));
         }
         let sql = format!("SELECT column_name, type FROM infer_schema({arguments}) ORDER BY order_id");
         let batches = self.client.query(&sql).await.map_err(|error| match error.kind() {
@@ -322,7 +315,7 @@ impl Work<'_> {
                 .hint("create the table first"));
         }
         let list: Vec<String> =
-            columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.ty)).collect();
+            columns.iter().map(|column| format!("{} {}", sql_text::name(&column.name), column.ty)).collect();
         let list = list.join(", ");
         self.client.query(&format!("CREATE TABLE {} ({list})", self.table)).await.map_err(unplaced)?;
         eprintln!("created table {} ({list})", self.load.table);
@@ -336,7 +329,7 @@ fn matching(known: &[String], columns: &[Column]) -> Option<Vec<String>> {
     for column in columns {
         let exact = known.iter().find(|name| **name == column.name);
         let name = exact.or_else(|| known.iter().find(|name| name.eq_ignore_ascii_case(&column.name)))?;
-        let name = quoted(name);
+        let name = sql_text::name(name);
         if names.contains(&name) {
             return None;
         }
@@ -364,8 +357,8 @@ mod tests {
     fn names_and_literals_survive_sql() {
         assert_eq!(table_name("Shop.Orders"), "\"shop\".\"orders\"");
         assert_eq!(table_name("\"My Table\""), "\"My Table\"");
-        assert_eq!(literal("it's [^/]*\\.csv"), "'it''s [^/]*\\\\.csv'");
-        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        assert_eq!(sql_text::literal("it's [^/]*\\.csv"), "'it''s [^/]*\\\\.csv'");
+        assert_eq!(sql_text::name("a\"b"), "\"a\"\"b\"");
     }
 
     #[test]

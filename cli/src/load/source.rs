@@ -6,13 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use stevedore_common::file_format::FormatKind;
+use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_common::{Error, Result};
 
 /// Characters that begin a glob.
 const GLOB: &[char] = &['*', '?', '[', '{'];
-/// Extensions of compressed files.
-const COMPRESSED: &[&str] = &["gz", "bz2", "br", "zst", "zstd", "xz", "zl", "deflate", "zip"];
 
 /// Files of a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,20 +41,26 @@ impl Source {
             let local = scheme.eq_ignore_ascii_case("fs").then(|| PathBuf::from(format!("/{folder}")));
             return Ok(Self { url: format!("{scheme}://{authority}/{folder}"), path, pattern, local });
         }
-        let whole = absolute(text, current)?;
+        if text.is_empty() {
+            return Err(
+                Error::invalid("no file is named").hint("write stevedore load 'orders/*.csv' --into orders")
+            );
+        }
+        let mut whole = absolute(text, current)?;
+        if whole.len() > 1 && (text.ends_with('/') || text.ends_with("/.") || Path::new(&whole).is_dir()) {
+            whole.push('/');
+        }
         let (folder, path, pattern) = split(whole.trim_start_matches('/'))?;
         let local = Some(PathBuf::from(format!("/{folder}")));
         Ok(Self { url: format!("fs:///{folder}"), path, pattern, local })
     }
 }
 
-/// A local path from the root on, a folder with its slash.
-fn absolute(text: &str, current: &Path) -> Result<String> {
-    if text.is_empty() {
-        return Err(
-            Error::invalid("no file is named").hint("write stevedore load 'orders/*.csv' --into orders")
-        );
-    }
+/// A local path from the root on, without `.`, `..` and a slash at its end.
+///
+/// # Errors
+/// Invalid input for a path that is no UTF-8.
+pub(crate) fn absolute(text: &str, current: &Path) -> Result<String> {
     let joined = current.join(text);
     let mut parts: Vec<&str> = Vec::new();
     let whole = joined
@@ -69,11 +73,7 @@ fn absolute(text: &str, current: &Path) -> Result<String> {
             part => parts.push(part),
         }
     }
-    let mut path = format!("/{}", parts.join("/"));
-    if path.len() > 1 && (text.ends_with('/') || text.ends_with("/.") || Path::new(&path).is_dir()) {
-        path.push('/');
-    }
-    Ok(path)
+    Ok(format!("/{}", parts.join("/")))
 }
 
 /// The folder (with its slash, or empty), the literal beginning after it, the pattern of the rest.
@@ -156,7 +156,7 @@ pub(super) fn format_of(text: &str) -> Option<FormatKind> {
     let mut extensions =
         name.rsplit('.').filter_map(|part| part.trim_end_matches(['}', '*', ']']).rsplit([',', '{']).next());
     let mut extension = extensions.next()?;
-    if COMPRESSED.contains(&extension) {
+    if Compression::of_extension(extension) != Compression::None {
         extension = extensions.next()?;
     }
     Some(match extension {

@@ -1,13 +1,13 @@
 //! The texts of the tour's statements, as a user would write them.
 
+use crate::sql_text;
+
 pub(super) const CREATE_CONNECTION: &str = "CREATE CONNECTION road_tests STORAGE_TYPE = 'fs'";
 
 /// The stage over the generated files; `folder` is absolute.
 pub(super) fn create_stage(folder: &str) -> String {
-    let folder = folder.replace('\\', "\\\\").replace('\'', "''");
-    format!(
-        "CREATE STAGE drive_data\n    URL = 'fs://{folder}/'\n    CONNECTION = (CONNECTION_NAME = 'road_tests')"
-    )
+    let url = sql_text::literal(&format!("fs://{folder}/"));
+    format!("CREATE STAGE drive_data\n    URL = {url}\n    CONNECTION = (CONNECTION_NAME = 'road_tests')")
 }
 
 pub(super) const LIST: &str = "LIST @drive_data";

@@ -96,7 +96,7 @@ fn unfinished_path(local: &Path, file: &v1::StageFile) -> PathBuf {
     }
     hash.update(file.size.to_le_bytes());
     hash.update(file.last_modified_ms.to_le_bytes());
-    let version: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let version = hex::encode(&hash.finalize()[..8]);
     let name = local.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     local.with_file_name(format!(".{name}.{version}.unfinished"))
 }
@@ -140,7 +140,6 @@ async fn fetch(
     let failed = about(&unfinished);
     let mut out = tokio::fs::OpenOptions::new()
         .create(true)
-        .append(false)
         .write(true)
         .truncate(false)
         .open(&unfinished)

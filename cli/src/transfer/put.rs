@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use regex::Regex;
 use sha2::{Digest, Sha256};
+use stevedore_common::file_format::Compression as Codec;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::upload_stage_file_request::Part;
@@ -22,9 +23,8 @@ use crate::load::Source;
 
 /// Pieces that wait for the network.
 const WAITING_PIECES: usize = 4;
-/// Extensions of files that compressing again would not make smaller.
-const COMPRESSED: &[&str] =
-    &["gz", "bz2", "br", "zst", "zstd", "xz", "zip", "lz4", "snappy", "parquet", "orc", "avro", "arrow"];
+/// Extensions of other files that compressing would not make smaller.
+const COMPRESSED_WITHIN: &[&str] = &["lz4", "snappy", "parquet", "orc", "avro", "arrow"];
 
 /// A local file and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,9 @@ pub(super) async fn run(client: &Client, put: &PutFiles, bar: &Progress) -> Resu
 fn upload_of(local: PathBuf, size: u64, to: &v1::StagePath, auto_compress: bool) -> Upload {
     let name = local.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let extension = Path::new(&name).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    let gzip = auto_compress && !extension.is_some_and(|e| COMPRESSED.contains(&e.as_str()));
+    let is_small = Codec::of_path(&name) != Codec::None
+        || extension.is_some_and(|extension| COMPRESSED_WITHIN.contains(&extension.as_str()));
+    let gzip = auto_compress && !is_small;
     let folder = to.path.trim_end_matches('/');
     let slash = if folder.is_empty() { "" } else { "/" };
     let suffix = if gzip { ".gz" } else { "" };
@@ -236,6 +238,8 @@ mod tests {
         assert_eq!(path("", false), "a.csv");
         assert_eq!(path("in/", false), "in/a.csv");
         assert_eq!(path("in", true), "in/a.csv.gz");
-        assert!(!upload_of(PathBuf::from("/d/a.PARQUET"), 1, &to(""), true).gzip);
+        for name in ["a.PARQUET", "a.csv.gz", "a.csv.zl"] {
+            assert!(!upload_of(PathBuf::from(name), 1, &to(""), true).gzip, "{name}");
+        }
     }
 }

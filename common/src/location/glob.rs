@@ -3,6 +3,8 @@
 //! There is no listing over HTTP, so a glob is only a short way to write several names. The number of
 //! names is limited and counted before any is made.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 
 /// A piece of a pattern: the texts that may stand there.
@@ -13,7 +15,7 @@ pub(super) fn is_pattern(path: &str) -> bool {
     path.split('?').next().unwrap_or(path).contains(['{', '['])
 }
 
-/// All names of a pattern, the rightmost glob varying fastest.
+/// All names of a pattern, each once, the rightmost glob varying fastest.
 pub(super) fn expand(pattern: &str, limit: usize) -> Result<Vec<String>> {
     let (path, query) = match pattern.find('?') {
         Some(at) => pattern.split_at(at),
@@ -29,6 +31,8 @@ pub(super) fn expand(pattern: &str, limit: usize) -> Result<Vec<String>> {
         names =
             names.iter().flat_map(|name| piece.iter().map(move |choice| format!("{name}{choice}"))).collect();
     }
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     for name in &mut names {
         name.push_str(query);
     }
@@ -110,6 +114,7 @@ mod tests {
             ("[09-11]", vec!["09", "10", "11"]),
             ("[a-c]?q={x}", vec!["a?q={x}", "b?q={x}", "c?q={x}"]),
             ("x{,.gz}", vec!["x", "x.gz"]),
+            ("{b,a,b}[1-2]", vec!["b1", "b2", "a1", "a2"]),
         ] {
             assert_eq!(expand(pattern, 100).unwrap(), names, "{pattern}");
         }

@@ -60,7 +60,9 @@ impl Engine {
                 return self.alter_columns(handle, &table, if_exists, edit).await;
             }
             Statement::AlterTableModifyColumns { table, if_exists, changes } => {
-                return self.modify_columns(handle, &table, if_exists, changes).await;
+                return self
+                    .alter_columns(handle, &table, if_exists, TableEdit::ModifyColumns(changes))
+                    .await;
             }
             Statement::AlterTableSetOptions { table, if_exists, options } => {
                 return self.set_table_options(handle, &table, if_exists, options).await;

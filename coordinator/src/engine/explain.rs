@@ -6,7 +6,7 @@
 //! first ones are looked into by a worker. Must never claim, record or write anything. What is wrong with
 //! the statement is a row, never an error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use futures::{StreamExt, TryStreamExt};
@@ -164,14 +164,9 @@ impl Engine {
         let source = self.stores.resolve(&*view, &bound.plan.source)?;
         let rule = ClaimRule { force: bound.options.force(), max_files: bound.options.max_files };
         let (mut found, mut taken, mut listed) = (Found::default(), 0u32, 0usize);
-        let mut named = BTreeSet::new();
         let mut listing = source.list()?;
         while let Some(file) = listing.next().await {
             let file = file?;
-            // FILES may name a file twice.
-            if bound.plan.source.files.is_some() && !named.insert(file.path.clone()) {
-                continue;
-            }
             listed += 1;
             if listed > MOST_LISTED {
                 return Err(Error::exhausted(format!("more than {MOST_LISTED} files match"))

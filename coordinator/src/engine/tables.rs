@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::Schema;
-use iceberg::spec::Transform;
+use iceberg::spec::{TableMetadata, Transform};
 use stevedore_common::schema::{Column, ColumnChange, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
@@ -125,6 +125,15 @@ fn transform_in_sql(transform: Transform) -> Option<PartitionTransform> {
     })
 }
 
+/// PARTITION BY of a table with these columns.
+fn partition_fields(metadata: &TableMetadata, columns: &[Column]) -> Vec<ast::PartitionField> {
+    let fields = metadata.default_partition_spec().fields().iter().filter_map(|field| {
+        let column = columns.iter().find(|column| column.id == field.source_id)?.name.clone();
+        Some(ast::PartitionField { column, transform: transform_in_sql(field.transform)? })
+    });
+    fields.collect()
+}
+
 impl Engine {
     /// Database and name of a reference.
     pub(super) fn qualify(&self, handle: &StatementHandle, table: &ObjectRef) -> (String, String) {
@@ -240,13 +249,8 @@ impl Engine {
     async fn alike(&self, like: &Table, create: &CreateTable) -> Result<CreateTable> {
         let metadata = self.committer.load(&like.metadata_location).await?;
         let columns = TableSchema::from_metadata(&metadata)?.columns;
-        let fields = metadata.default_partition_spec().fields();
-        let partition_by = fields.iter().filter_map(|field| {
-            let column = columns.iter().find(|column| column.id == field.source_id)?.name.clone();
-            Some(ast::PartitionField { column, transform: transform_in_sql(field.transform)? })
-        });
         Ok(CreateTable {
-            partition_by: partition_by.collect(),
+            partition_by: partition_fields(&metadata, &columns),
             columns: columns.iter().map(|column| Column { id: 0, ..column.clone() }).collect(),
             options: like.options.clone().into_iter().collect(),
             ..create.clone()
@@ -328,7 +332,8 @@ impl Engine {
         }
     }
 
-    /// Changes the columns of a table. Loads that were planned with the ones before do not commit.
+    /// Changes the columns of a table. Loads that were planned with the ones before commit where their files
+    /// still fit, and fail otherwise.
     pub(super) async fn alter_columns(
         &self,
         handle: &StatementHandle,
@@ -340,16 +345,6 @@ impl Engine {
             return Ok(Execution::nothing());
         };
         self.change_table(handle, table, TableChangeKind::Alter { comment: None }, edit).await
-    }
-
-    pub(super) async fn modify_columns(
-        &self,
-        handle: &StatementHandle,
-        table: &ObjectRef,
-        if_exists: bool,
-        changes: Vec<ColumnChange>,
-    ) -> Result<Execution> {
-        self.alter_columns(handle, table, if_exists, TableEdit::ModifyColumns(changes)).await
     }
 
     pub(super) async fn rename_table(
@@ -420,14 +415,9 @@ impl Engine {
             text.push_str(if index + 1 < schema.columns.len() { ",\n" } else { "\n" });
         }
         text.push(')');
-        let fields = metadata.default_partition_spec().fields();
-        let partitions: Vec<String> = fields
-            .iter()
-            .filter_map(|field| {
-                let column = schema.columns.iter().find(|column| column.id == field.source_id)?;
-                let transform = transform_in_sql(field.transform)?;
-                Some(ast::PartitionField { column: quoted_name(&column.name), transform }.to_string())
-            })
+        let partitions: Vec<String> = partition_fields(&metadata, &schema.columns)
+            .into_iter()
+            .map(|field| ast::PartitionField { column: quoted_name(&field.column), ..field }.to_string())
             .collect();
         if !partitions.is_empty() {
             text.push_str(&format!(" PARTITION BY ({})", partitions.join(", ")));

@@ -9,15 +9,16 @@ use stevedore_common::storage::ListOptions;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{LocationRef, Unload};
 use stevedore_state::catalog;
-use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
+use stevedore_state::jobs::{JobKind, JobSpec};
 
 use futures::StreamExt;
 
 use super::load::{query_job, query_plan};
 use super::{Engine, Execution, StatementHandle};
-use crate::planner::plan::{JobPlan, PlacePlan, RelationPlan, RelationTarget, UnloadPlan, UnloadedFile};
+use crate::planner::plan::{JobPlan, PlacePlan, RelationPlan, RelationTarget, UnloadPlan};
 use crate::results::ColumnKind::{BigInt, Text, UnsignedBigInt};
 use crate::results::{Columns, Value};
+use crate::scheduler::unload::unloaded_files;
 use crate::stores::ResolvedSource;
 
 /// The columns of COPY INTO a location.
@@ -28,8 +29,6 @@ const DETAILED: Columns = &[("file_name", Text), ("file_size", BigInt), ("row_co
 /// Bytes of a table's data files that one slice unloads, and the most slices.
 const PART_BYTES: u64 = 128 << 20;
 const MOST_PARTS: u32 = 64;
-/// Files read from the state at a time.
-const PAGE: usize = 1_000;
 
 /// The columns that the statement answers.
 pub(super) fn columns_of(unload: &Unload) -> Columns {
@@ -190,22 +189,6 @@ async fn check_free(unload: &Unload, place: &ResolvedSource) -> Result<()> {
         Some(path) => Err(Error::already_exists(format!("file '{}' exists already", place.name_of(&path)))
             .hint("remove it, or add OVERWRITE = true")),
         None => Ok(()),
-    }
-}
-
-/// The files of a job whose slices are accepted.
-fn unloaded_files(view: &dyn stevedore_state::view::ReadView, job: &Job) -> Result<Vec<UnloadedFile>> {
-    let mut files = Vec::new();
-    let mut after = None;
-    loop {
-        let (page, next) = jobs::data_files(view, job, after, PAGE)?;
-        for file in &page {
-            files.push(UnloadedFile::parse(file)?);
-        }
-        match next {
-            Some(next) => after = Some(next),
-            None => return Ok(files),
-        }
     }
 }
 

@@ -4,8 +4,6 @@
 //! take now, by the ledger, or for RETURN_ALL_ERRORS all that hold something. Must never claim, record or
 //! write anything: no job is made.
 
-use std::collections::BTreeSet;
-
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use stevedore_common::file_identity::FileEntry;
@@ -63,21 +61,15 @@ impl Engine {
         let rule = ClaimRule { force: all || bound.options.force(), max_files: bound.options.max_files };
         let mut listing = source.list()?;
         let mut files = Vec::new();
-        let mut seen = BTreeSet::new();
-        let mut taken = 0;
         while let Some(file) = listing.next().await {
             let file = file?;
+            let taken = u32::try_from(files.len()).unwrap_or(u32::MAX);
             match preview_claim(&*view, &bound.table, &source.identity, &file, rule, taken)? {
                 ClaimOutcome::Claimed(_) => {}
                 // Whatever else is listed would not be taken either.
                 ClaimOutcome::OverMaxFiles => break,
                 _ => continue,
             }
-            // FILES may name a file twice.
-            if !seen.insert(file.path.clone()) {
-                continue;
-            }
-            taken += 1;
             files.push(file);
             if files.len() > MOST_QUERY_FILES {
                 return Err(Error::exhausted(format!("more than {MOST_QUERY_FILES} files match"))

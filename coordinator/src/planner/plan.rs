@@ -230,30 +230,6 @@ impl UnloadPlan {
     }
 }
 
-/// A file that a worker has written for an unload; paths are relative to the folder of the unload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnloadedFile {
-    /// Where it is until the commit.
-    pub hidden: String,
-    /// The name that it gets then.
-    pub name: String,
-    /// Rows.
-    pub rows: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl UnloadedFile {
-    /// Of a worker's report.
-    ///
-    /// # Errors
-    /// Internal, if it cannot be read.
-    pub fn parse(json: &str) -> Result<Self> {
-        serde_json::from_str(json)
-            .map_err(|e| Error::internal(format!("a reported file of an unload cannot be read: {e}")))
-    }
-}
-
 /// A job's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

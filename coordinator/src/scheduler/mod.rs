@@ -10,5 +10,5 @@ pub mod driver;
 mod housekeeping;
 pub mod phases;
 pub mod progress;
-mod unload;
+pub(crate) mod unload;
 pub mod workers;

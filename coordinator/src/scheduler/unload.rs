@@ -8,6 +8,7 @@
 use futures::{StreamExt, TryStreamExt};
 use stevedore_common::ids::JobId;
 use stevedore_common::storage::{ListOptions, UNFINISHED};
+use stevedore_common::unloaded_file::UnloadedFile;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::command::{Command, JobCommit};
 use stevedore_state::jobs::Job;
@@ -15,7 +16,7 @@ use stevedore_state::result::CommandResult;
 use stevedore_state::view::ReadView;
 
 use super::phases::{Context, data_files};
-use crate::planner::plan::{UnloadPlan, UnloadedFile};
+use crate::planner::plan::UnloadPlan;
 use crate::stores::{ResolvedSource, Stores};
 
 /// Files renamed or deleted at a time.
@@ -27,6 +28,14 @@ fn folder_of(stores: &Stores, view: &dyn ReadView, plan: &UnloadPlan) -> Result<
     Ok((source, folder))
 }
 
+/// The files of a job whose slices are accepted.
+///
+/// # Errors
+/// Storage.
+pub(crate) fn unloaded_files(view: &dyn ReadView, job: &Job) -> Result<Vec<UnloadedFile>> {
+    data_files(view, job)?.iter().map(|file| UnloadedFile::parse(file)).collect()
+}
+
 /// Publishes the files, then ends the job.
 ///
 /// # Errors
@@ -34,8 +43,7 @@ fn folder_of(stores: &Stores, view: &dyn ReadView, plan: &UnloadPlan) -> Result<
 pub(super) async fn commit(context: &Context, job: &Job, plan: &UnloadPlan) -> Result<()> {
     let view = context.replica.read().await?;
     let (source, folder) = folder_of(&context.stores, &*view, plan)?;
-    let files: Vec<UnloadedFile> =
-        data_files(&*view, job)?.iter().map(|file| UnloadedFile::parse(file)).collect::<Result<_>>()?;
+    let files = unloaded_files(&*view, job)?;
     let (store, folder) = (&source.store, &folder);
     futures::stream::iter(files)
         .map(|file| async move {

@@ -308,15 +308,14 @@ impl Reader {
     }
 }
 
-async fn read_jobs(mut jobs: Vec<FileJob>) {
-    let is_small = jobs.first().is_some_and(|job| small::is_small(&job.task, &job.spec));
-    match jobs.pop() {
-        Some(job) if jobs.is_empty() && !is_small => job.run().await,
-        Some(job) => {
-            jobs.push(job);
-            small::read_group(jobs).await;
-        }
-        None => {}
+/// Only small files come in groups.
+async fn read_jobs(jobs: Vec<FileJob>) {
+    if jobs.first().is_some_and(|job| small::is_small(&job.task, &job.spec)) {
+        small::read_group(jobs).await;
+        return;
+    }
+    for job in jobs {
+        job.run().await;
     }
 }
 

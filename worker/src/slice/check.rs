@@ -25,6 +25,7 @@ use super::{SliceRunner, missing, parse_target};
 use crate::infer::{InferredColumn, infer_columns};
 use crate::query::normalize::{natural_batch, natural_schema};
 use crate::read::{Consumer, FileEvent, is_fault_of_file};
+use crate::transform::target_columns;
 
 /// The rows of a check and their schema.
 pub type Checked = (SchemaRef, BoxStream<'static, Result<RecordBatch>>);
@@ -149,14 +150,7 @@ impl SliceRunner {
         let (store, format) = self.source_of(scan)?;
         let records = usize::try_from(check.max_records_per_file).unwrap_or(usize::MAX).max(1);
         let inferred = infer_columns(&scan.files, &store, &format, records, &self.resources).await?;
-        let targets: Vec<&Column> = match target.field_ids.is_empty() {
-            true => table.columns.iter().collect(),
-            false => target
-                .field_ids
-                .iter()
-                .filter_map(|id| table.columns.iter().find(|column| column.id == *id))
-                .collect(),
-        };
+        let targets = target_columns(table, &target.field_ids)?;
         let matched = match_columns(&targets, table, &inferred, &format, scan.case_sensitive);
         columns_batch(&matched)
     }

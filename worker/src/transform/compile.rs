@@ -23,7 +23,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use stevedore_common::schema::Column;
+use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
@@ -49,7 +49,7 @@ impl Transform {
         let mut cast = functions::cast_options(request.settings)?;
         cast.invalid_json_as_null = request.disable_variant_check;
         let now = Utc::now();
-        let targets = targets(&request)?;
+        let targets = target_columns(request.table, request.field_ids)?;
         let mut compiled = if request.sql.is_empty() {
             by_match(&state, &request, &targets, now)?
         } else {
@@ -104,22 +104,18 @@ struct Compiled {
     sources: Vec<OutputSource>,
 }
 
-fn targets<'a>(request: &TransformRequest<'a>) -> Result<Vec<&'a Column>> {
-    if request.field_ids.is_empty() {
-        return Ok(request.table.columns.iter().collect());
+/// The columns of a table with these ids; all of them where there are none.
+pub(crate) fn target_columns<'a>(table: &'a TableSchema, field_ids: &[i32]) -> Result<Vec<&'a Column>> {
+    if field_ids.is_empty() {
+        return Ok(table.columns.iter().collect());
     }
-    request
-        .field_ids
-        .iter()
-        .map(|id| {
-            request
-                .table
-                .columns
-                .iter()
-                .find(|column| column.id == *id)
-                .ok_or_else(|| Error::internal(format!("the table has no column of id {id}")))
-        })
-        .collect()
+    let column = |id: &i32| {
+        let mut columns = table.columns.iter();
+        columns
+            .find(|column| column.id == *id)
+            .ok_or_else(|| Error::internal(format!("the table has no column of id {id}")))
+    };
+    field_ids.iter().map(column).collect()
 }
 
 fn by_match(

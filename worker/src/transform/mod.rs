@@ -26,6 +26,7 @@ use stevedore_decode::parquet::{ColumnDefaults, LEAST_ROWS, RowFilter, StoredLay
 use stevedore_decode::spec::{CastOptions, DecodeSpec, DecodedBatch, RowError};
 
 use crate::query::stage_scan::{Metadata, StageFile};
+pub(crate) use compile::target_columns;
 pub use defaults::DefaultValue;
 
 /// What a transform is compiled from.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
+use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::storage::StoreWriter;
 use stevedore_common::{Error, Result};
 
@@ -135,16 +135,9 @@ impl OpenFile {
 /// `csv`, `csv.gz`, `parquet`.
 pub(super) fn extension(format: &FileFormat) -> String {
     let kind = format.kind.as_str().to_ascii_lowercase();
-    let compression = match format.compression {
-        _ if format.kind == FormatKind::Parquet => "",
-        Compression::Auto | Compression::None | Compression::Zip => "",
-        Compression::Gzip => ".gz",
-        Compression::Bz2 => ".bz2",
-        Compression::Brotli => ".br",
-        Compression::Zstd => ".zst",
-        Compression::Deflate => ".zl",
-        Compression::RawDeflate => ".deflate",
-        Compression::Xz => ".xz",
-    };
-    format!("{kind}{compression}")
+    match format.compression.extension() {
+        // Parquet compresses within the file.
+        Some(compression) if format.kind != FormatKind::Parquet => format!("{kind}.{compression}"),
+        _ => kind,
+    }
 }

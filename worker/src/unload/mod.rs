@@ -20,10 +20,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
-use serde::Serialize;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::ids::AttemptKey;
 use stevedore_common::storage::{ListOptions, Store, Stores, UNFINISHED};
+use stevedore_common::unloaded_file::UnloadedFile;
 use stevedore_common::{Error, Result};
 use stevedore_decode::spec::CastOptions;
 use stevedore_proto::v1::UnloadSource;
@@ -43,19 +43,6 @@ const LANE_BYTES: u64 = 32 << 20;
 const MOST_LANES: usize = 8;
 /// Batches that wait for a lane.
 const WAITING_BATCHES: usize = 2;
-
-/// A file that was written. The coordinator reads it as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct UnloadedFile {
-    /// Where it is, relative to the folder.
-    pub hidden: String,
-    /// Where it is to be.
-    pub name: String,
-    /// Rows.
-    pub rows: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
 
 /// What an unload has written.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
+use stevedore_common::storage::UNFINISHED;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
@@ -61,7 +62,7 @@ pub(super) fn split(target: &Target, batch: &RecordBatch) -> Result<Vec<(String,
 /// A path of folders below the location: it never leads out of it.
 fn checked(path: &str) -> Result<String> {
     let trimmed = path.trim_matches('/');
-    let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.starts_with(".stevedore-");
+    let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.starts_with(UNFINISHED);
     if trimmed.split('/').any(bad) || trimmed.contains(['\0', '\\']) {
         return Err(Error::bad_data(format!("'{path}' is no path of a partition"))
             .context("PARTITION BY")

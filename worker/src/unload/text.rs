@@ -223,14 +223,7 @@ impl TextEncoder {
     fn binary(&self, bytes: &[u8]) -> String {
         match self.format.binary_format {
             BinaryFormat::Base64 => base64::engine::general_purpose::STANDARD.encode(bytes),
-            BinaryFormat::Hex => {
-                use std::fmt::Write as _;
-                bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-                    // Writing to a String never fails.
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                })
-            }
+            BinaryFormat::Hex => hex::encode(bytes),
         }
     }
 

@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use http::header::CONTENT_TYPE;
 use object_store::aws::{AwsAuthorizer, AwsCredential, AwsCredentialProvider};
-use object_store::client::{HttpClient, HttpConnector as _, HttpRequest};
+use object_store::client::{HttpClient, HttpConnector as _, HttpErrorKind, HttpRequest};
 use object_store::{ClientOptions, CredentialProvider};
 use tokio::sync::Mutex;
 use url::Url;
@@ -20,12 +20,12 @@ use url::form_urlencoded::Serializer;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-use super::super::egress::{EgressPolicy, EgressRefused, PolicyConnector, backoff, find_source, root_cause};
+use super::super::egress::{EgressPolicy, EgressRefused, PolicyConnector, find_source, root_cause};
 use super::super::failure::{Explained, xml_text};
+use super::super::retry::{Attempts, Failure};
 
 /// Asked for again when less than this is left: a request may be tried again for a while.
 const LEAST_LEFT: Duration = Duration::from_secs(300);
-const ATTEMPTS: u32 = 5;
 
 /// The role that a connection names.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ impl AssumedRole {
     async fn assume(&self) -> Result<(Arc<AwsCredential>, DateTime<Utc>)> {
         let place = self.endpoint.as_str().trim_end_matches('/');
         let body = self.role.question();
-        let mut attempt = 1;
+        let (started, mut attempts) = (Instant::now(), Attempts::default());
         let (status, answer) = loop {
             let base = self.base.get_credential().await.map_err(|e| {
                 Error::denied(format!(
@@ -113,14 +113,21 @@ impl AssumedRole {
                             Error::from(refused.clone()).context(format!("reaching STS at '{place}'"))
                         );
                     }
-                    None => Error::unavailable(format!("cannot reach STS at '{place}': {}", root_cause(&e))),
+                    None => {
+                        let failed =
+                            Error::unavailable(format!("cannot reach STS at '{place}': {}", root_cause(&e)));
+                        // The client has tried again what is of this kind, as long as that makes sense.
+                        if e.kind() == HttpErrorKind::Unknown {
+                            return Err(failed);
+                        }
+                        failed
+                    }
                 },
             };
-            if attempt >= ATTEMPTS {
-                return Err(failed);
+            match attempts.pause(Failure::Broken, started.elapsed()) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(failed),
             }
-            tokio::time::sleep(backoff(attempt)).await;
-            attempt += 1;
         };
         if !status.is_success() {
             let code = xml_text(&answer, "Code").unwrap_or(status.as_str());

@@ -12,7 +12,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::{Buf, Bytes, buf::Reader};
 use stevedore_common::error::{Error, Result as OurResult};
 
-use super::page_headers;
+use super::page_headers::{self, PageLimits};
 
 /// What is fetched at a time for all columns of a row group together, and for one.
 const WINDOWS_BYTES: u64 = 64 << 20;
@@ -63,8 +63,8 @@ impl GroupBytes {
         }
     }
 
-    /// Refuses pages of a chunk that claim to be larger than they can be, or than `largest` bytes. Chunks that are read in windows
-    /// are too large to be looked at twice.
+    /// Refuses pages of a chunk that claim to hold more than they can, or to be larger than `largest` bytes. Chunks
+    /// that are read in windows are too large to be looked at twice.
     ///
     /// # Errors
     /// What is wrong with a page.
@@ -76,7 +76,7 @@ impl GroupBytes {
         let (start, length) = chunk.byte_range();
         match (&self.0, usize::try_from(length)) {
             (Place::Memory(_), Ok(length)) => match self.get_bytes(start, length) {
-                Ok(bytes) => page_headers::check(&bytes, chunk.compression(), largest),
+                Ok(bytes) => page_headers::check(&bytes, PageLimits::of(chunk, largest)),
                 // Reading it says what is missing.
                 Err(_) => Ok(()),
             },

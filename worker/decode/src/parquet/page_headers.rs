@@ -1,12 +1,13 @@
 //! The headers of pages, read before the library reads them: whether a page can become as large as it claims, and
 //! whether it is what an index says that it is.
 //!
-//! Comes in: the bytes of a chunk, or of a page, and the codec. Goes out: what a header says, or what is wrong. For
+//! Comes in: the bytes of a chunk, or of a page, and the chunk's limits. Goes out: what a header says, or what is wrong. For
 //! Snappy and LZ4 the library fills as much memory as a page's header claims, up to 2 GiB, and decompresses into
 //! it then; these codecs cannot reach any size, so lies are told from the bytes. Whatever cannot be read here is
 //! left to the library to judge.
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, Type};
+use ::parquet::file::metadata::ColumnChunkMetaData;
 
 use super::footer_shape::Walk;
 
@@ -40,6 +41,31 @@ pub(super) struct PageHeader {
     pub(super) length: usize,
 }
 
+/// What the pages of a chunk may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageLimits {
+    codec: Compression,
+    /// The fewest bytes of a value in a dictionary, where it has any.
+    value_bytes: i64,
+    /// Bytes that a page may become.
+    largest: usize,
+}
+
+impl PageLimits {
+    pub(super) fn of(chunk: &ColumnChunkMetaData, largest: usize) -> Self {
+        let value_bytes = match chunk.column_type() {
+            Type::BOOLEAN => 0,
+            Type::INT32 | Type::FLOAT => 4,
+            Type::INT64 | Type::DOUBLE => 8,
+            Type::INT96 => 12,
+            // Its length.
+            Type::BYTE_ARRAY => 4,
+            Type::FIXED_LEN_BYTE_ARRAY => i64::from(chunk.column_descr().type_length()),
+        };
+        Self { codec: chunk.compression(), value_bytes, largest }
+    }
+}
+
 /// What a codec's output can be, in multiples of its input; `None` where the library writes as it goes.
 fn most(codec: Compression) -> Option<i64> {
     match codec {
@@ -51,15 +77,15 @@ fn most(codec: Compression) -> Option<i64> {
     }
 }
 
-/// Checks the headers of all pages of a chunk, none of which may become larger than `largest` bytes.
+/// Checks the headers of all pages of a chunk.
 ///
 /// # Errors
 /// What is wrong with one.
-pub(super) fn check(chunk: &[u8], codec: Compression, largest: usize) -> Result<(), String> {
+pub(super) fn check(chunk: &[u8], limits: PageLimits) -> Result<(), String> {
     let mut rest = chunk;
     while !rest.is_empty() {
         let Some(header) = PageHeader::read(rest) else { return Ok(()) };
-        header.check(codec, largest)?;
+        header.check(limits)?;
         let after = usize::try_from(header.compressed).ok().and_then(|size| size.checked_add(header.length));
         let Some(after) = after.and_then(|after| rest.get(after..)) else { return Ok(()) };
         rest = after;
@@ -120,16 +146,22 @@ impl PageHeader {
         Some(())
     }
 
-    /// Whether the page can become as large as it claims, and may.
+    /// Whether the page can become as large as it claims, and may; and, if it is a dictionary, have as many values,
+    /// for all of which the library makes room before it reads them.
     ///
     /// # Errors
     /// That it cannot, or may not.
-    pub(super) fn check(&self, codec: Compression, largest: usize) -> Result<(), String> {
-        let Self { uncompressed, compressed, .. } = self;
+    pub(super) fn check(&self, limits: PageLimits) -> Result<(), String> {
+        let PageLimits { codec, value_bytes, largest } = limits;
+        let Self { uncompressed, compressed, values, .. } = self;
         if usize::try_from(*uncompressed).is_ok_and(|bytes| bytes > largest) {
             return Err(format!(
                 "a page becomes {uncompressed} bytes, at most {largest} are read (limit max_block_bytes)"
             ));
+        }
+        let is_full = |bytes: i64| bytes > (*uncompressed).max(0);
+        if self.kind == PageKind::Dictionary && values.checked_mul(value_bytes).is_none_or(is_full) {
+            return Err(format!("a dictionary of {uncompressed} bytes claims to have {values} values"));
         }
         match most(codec) {
             Some(most) if *uncompressed > SMALL && uncompressed / most > *compressed => {
@@ -144,6 +176,10 @@ impl PageHeader {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn limits(codec: Compression, largest: usize) -> PageLimits {
+        PageLimits { codec, value_bytes: 4, largest }
+    }
 
     /// A page of 4 bytes: type 0, so many bytes uncompressed, 4 compressed, a header of a data page.
     fn page(uncompressed: u32) -> Vec<u8> {
@@ -163,14 +199,28 @@ mod tests {
         let lie = Err("a page of 4 bytes claims to become 2000000000".to_owned());
         let pages = [page(100), page(2_000_000_000)].concat();
         for codec in [Compression::SNAPPY, Compression::LZ4_RAW] {
-            assert_eq!(check(&pages, codec, usize::MAX), lie);
-            assert_eq!(check(&page(1000).repeat(3), codec, 1000), Ok(()));
+            assert_eq!(check(&pages, limits(codec, usize::MAX)), lie);
+            assert_eq!(check(&page(1000).repeat(3), limits(codec, 1000)), Ok(()));
             // Damage is for the library.
-            assert_eq!(check(&pages[..5], codec, usize::MAX), Ok(()));
+            assert_eq!(check(&pages[..5], limits(codec, usize::MAX)), Ok(()));
         }
-        assert_eq!(check(&pages, Compression::UNCOMPRESSED, usize::MAX), Ok(()));
-        let error = check(&page(1000), Compression::UNCOMPRESSED, 999).unwrap_err();
+        assert_eq!(check(&pages, limits(Compression::UNCOMPRESSED, usize::MAX)), Ok(()));
+        let error = check(&page(1000), limits(Compression::UNCOMPRESSED, 999)).unwrap_err();
         assert!(error.contains("limit max_block_bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_dictionary_has_no_more_values_than_bytes_for_them() {
+        // A dictionary of 40 bytes, PLAIN, of 10 values.
+        let dictionary = |values: u8| [0x15, 4, 0x15, 80, 0x15, 80, 0x4c, 0x15, values << 1, 0x15, 0, 0, 0];
+        for (value_bytes, most) in [(4, 10), (8, 5), (12, 3), (0, 60)] {
+            let limits = PageLimits { value_bytes, ..limits(Compression::ZSTD(Default::default()), 1000) };
+            assert_eq!(check(&dictionary(most), limits), Ok(()));
+            if value_bytes > 0 {
+                let error = check(&dictionary(most + 1), limits).unwrap_err();
+                assert_eq!(error, format!("a dictionary of 40 bytes claims to have {} values", most + 1));
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use ::parquet::file::statistics::Statistics;
 
 use super::chunks::GroupBytes;
 use super::footer_shape::{Walk, Walked, kind};
-use super::page_headers::{PageHeader, PageKind};
+use super::page_headers::{PageHeader, PageKind, PageLimits};
 
 /// Where the pages of some leaves of a row group are.
 #[derive(Debug, Clone, Default)]
@@ -104,11 +104,12 @@ impl LeafPages {
         largest: usize,
     ) -> Result<(), String> {
         let lies = |at: u64, what: &str| format!("its page index is wrong: at byte {at} {what}");
+        let limits = PageLimits::of(chunk, largest);
         let header = |range: &Range<u64>| {
             let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             let page = bytes.get_bytes(range.start, length).map_err(|error| error.to_string())?;
             let header = PageHeader::read(&page).ok_or_else(|| lies(range.start, "is no page"))?;
-            header.check(chunk.compression(), largest)?;
+            header.check(limits)?;
             let body = i64::try_from(length - header.length).unwrap_or(i64::MAX);
             if header.compressed == body {
                 Ok(header)
