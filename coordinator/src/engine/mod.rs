@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod handle;
 mod history;
+mod ingest;
 mod load;
 mod query;
 mod relations;
@@ -47,6 +48,7 @@ use crate::stores::Stores;
 use crate::worker_directory::WorkerDirectory;
 
 pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
+pub use ingest::{IngestMode, IngestRequest};
 pub use load::{JobProgress, SubmittedJob};
 pub use system_tables::CATALOG;
 pub use tables::TableListing;

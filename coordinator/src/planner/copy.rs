@@ -26,6 +26,15 @@ const MOST_FILES: usize = 10_000_000;
 /// Most file parts in one slice command (each is a few dozen bytes).
 const PARTS_A_COMMAND: usize = 500;
 
+/// The workers that a load is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fleet {
+    /// How many.
+    pub workers: u32,
+    /// Slices that they run at a time.
+    pub slots: u32,
+}
+
 /// Lists, claims, plans and seals.
 ///
 /// # Errors
@@ -34,7 +43,7 @@ pub async fn claim_and_plan(
     replica: &Replica,
     stores: &Stores,
     scheduling: &Scheduling,
-    slots: u32,
+    fleet: Fleet,
     job: JobId,
     plan: &CopyPlan,
 ) -> Result<()> {
@@ -42,7 +51,7 @@ pub async fn claim_and_plan(
     let started = Instant::now();
     let claimed = claim(replica, job, &source, plan).await?;
     let claiming = started.elapsed();
-    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, slots))
+    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, fleet))
         .into_iter()
         .map(|slice| NewSlice {
             bytes: slice.bytes,
@@ -75,9 +84,11 @@ pub async fn claim_and_plan(
 }
 
 /// How the files of a COPY are packed.
-pub fn pack_rule(scheduling: &Scheduling, slots: u32) -> PackRule {
+pub fn pack_rule(scheduling: &Scheduling, fleet: Fleet) -> PackRule {
     PackRule {
-        slots,
+        slots: fleet.slots,
+        workers: fleet.workers,
+        lane_bytes: scheduling.lane_bytes(),
         slice_bytes: scheduling.slice_bytes,
         slice_files: scheduling.slice_files,
         split_above_bytes: scheduling.split_above_bytes,

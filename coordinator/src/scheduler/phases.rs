@@ -18,7 +18,7 @@ use super::unload;
 use crate::committer::{Append, Committer};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
-use crate::planner::copy;
+use crate::planner::copy::{self, Fleet};
 use crate::planner::plan::{JobPlan, NewTablePlan};
 use crate::planner::spec::SpecContext;
 use crate::replica::Replica;
@@ -62,14 +62,14 @@ impl Context {
 ///
 /// # Errors
 /// What listing says; refusals.
-pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
+pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
     let spec = context.spec(job)?;
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
-            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
+            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, fleet, job, &plan)
                 .await
         }
-        plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Ingest(_)) => {
             let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
             let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
             let slices = copy::plan_slices(&context.replica, job, slices).await?;
@@ -125,12 +125,9 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
                 && matches!(context.plan(&spec).await?, JobPlan::Query(plan) if plan.overwrite);
             commit_to_table(context, id, &spec, table, append, overwrite).await
         }
-        None => match context.plan(&spec).await? {
-            JobPlan::Query(plan) => match plan.new_table {
-                Some(new) => commit_new_table(context, id, &spec, new, append).await,
-                None => Err(Error::internal("a job without a table creates none")),
-            },
-            JobPlan::Copy(_) | JobPlan::Unload(_) => Err(Error::internal("a COPY without a table")),
+        None => match context.plan(&spec).await?.new_table() {
+            Some(new) => commit_new_table(context, id, &spec, new.clone(), append).await,
+            None => Err(Error::internal("a job without a table creates none")),
         },
     }
 }

@@ -13,7 +13,6 @@
 mod encode;
 mod file_names;
 mod file_writer;
-mod lane;
 mod memory;
 mod partition;
 mod sample;
@@ -25,7 +24,6 @@ mod upload;
 
 pub use encode::Encoders;
 pub use file_names::FileNames;
-pub use lane::LaneSink;
 pub use table_writer::{TableWriter, WriteTarget};
 
 use std::sync::Arc;

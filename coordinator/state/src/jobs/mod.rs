@@ -11,6 +11,7 @@ pub(crate) mod claim;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod end;
+pub(crate) mod file_runs;
 mod history;
 pub(crate) mod lease;
 pub(crate) mod plan;
