@@ -420,7 +420,7 @@ async fn a_bucket_is_listed_read_written_and_pinned() {
     store.delete("big.bin").await.unwrap();
     assert_eq!(store.delete_folder("in/").await.unwrap(), 3);
     assert_eq!(names(&store, "", ListOptions::default()).await.unwrap(), ["z.csv"]);
-    let url = store.presign(false, "z.csv", Duration::from_secs(60)).await.unwrap();
+    let url = store.presign(false, "z.csv", Duration::from_secs(60)).await.unwrap().url;
     assert!(url.expose().contains("X-Amz-Signature"));
     assert_eq!(reqwest::get(url.expose()).await.unwrap().text().await.unwrap(), "1\n2\n");
 }
