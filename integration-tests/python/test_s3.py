@@ -1,7 +1,6 @@
 """Stages on an S3-protocol server that checks its callers."""
 
 import json
-import urllib.error
 import urllib.request
 
 import boto3
@@ -9,7 +8,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import sample_rows
-from stevedore_server import Server, error_of, run, send_presigned
+from stevedore_server import Server, error_of, run
 
 BUCKET = "road-tests"
 ROLE = "arn:aws:iam::123456789012:role/loader"
@@ -229,20 +228,3 @@ def test_oss_and_cos_are_s3_under_other_names(connection, database, store, prefi
             assert [row["Rows_loaded"] for row in report] == expected
     error = error_of(connection, f"LIST 'oss://{BUCKET}/' CONNECTION = ({options.replace('SECRET_', 'X_')})")
     assert "have no option" in error and "ACCESS_KEY_SECRET" in error and store.secret not in error, error
-
-
-def test_presigned_urls_upload_and_download_without_the_cluster(connection, store, prefix, stage):
-    put = run(connection, f"PRESIGN UPLOAD @{stage}/new/a.csv EXPIRE = 60 CONTENT_TYPE = 'text/csv'")[0]
-    send_presigned(put, b"1\n2\n")
-    assert [row["name"] for row in run(connection, f"LIST @{stage}")] == ["new/a.csv"]
-    get = run(connection, f"PRESIGN @{stage}/new/a.csv EXPIRE = 60")[0]
-    assert send_presigned(get) == b"1\n2\n"
-    run(connection, "CREATE TABLE t (id INT)")
-    report = run(connection, f"COPY INTO t FROM @{stage} FILE_FORMAT = (TYPE = CSV)")
-    assert [(row["File"], row["Rows_loaded"]) for row in report] == [("new/a.csv", 2)]
-    # A URL is for one thing with one file.
-    for url in (put["url"].replace("a.csv", "b.csv"), get["url"].replace("a.csv", "b.csv")):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            send_presigned(dict(put, url=url), b"3\n")
-        assert refused.value.code == 403
-    assert [row["name"] for row in run(connection, f"LIST @{stage}")] == ["new/a.csv"]
