@@ -167,13 +167,9 @@ impl LargeBucket {
     }
 
     /// The same with content of the test's own.
-    pub async fn start_with(
-        files: usize,
-        content: impl Fn(usize) -> String + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn start_with(files: usize, content: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
         let state = State { left: usize::MAX, waiting: 0, deleted: vec![false; files] };
-        let bucket =
-            Arc::new(Bucket { files, content: Box::new(content), state: watch::Sender::new(state) });
+        let bucket = Arc::new(Bucket { files, content: Box::new(content), state: watch::Sender::new(state) });
         let served = Arc::clone(&bucket);
         let app = Router::new().fallback(move |request: Request| {
             let bucket = Arc::clone(&served);

@@ -98,7 +98,8 @@ fn parquet_files(folder: &Path, found: &mut BTreeSet<String>) {
 /// what is loaded is deleted.
 async fn load_under_kills(purge: bool) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let (files, kills) = (number("STEVEDORE_KILL_FILES", 3_000) as usize, number("STEVEDORE_KILLS", 4) as usize);
+    let (files, kills) =
+        (number("STEVEDORE_KILL_FILES", 3_000) as usize, number("STEVEDORE_KILLS", 4) as usize);
     let seed = number("STEVEDORE_KILL_SEED", u64::from(std::process::id()));
     println!("{files} files, {kills} kills, purge {purge}, STEVEDORE_KILL_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -157,8 +158,10 @@ async fn load_under_kills(purge: bool) {
     let oracle = Oracle::new(cluster.url(leader));
     let found = oracle.numbered_rows("t").await;
     let doubled = found.iter().filter(|(_, times)| **times > 1).count();
-    let missing =
-        good.iter().flat_map(|file| (0..ROWS).map(move |row| (*file as i64, row as i64))).filter(|at| !found.contains_key(at));
+    let missing = good
+        .iter()
+        .flat_map(|file| (0..ROWS).map(move |row| (*file as i64, row as i64)))
+        .filter(|at| !found.contains_key(at));
     assert_eq!((doubled, missing.count(), found.len()), (0, 0, good.len() * ROWS));
 
     // The ledger has the same files, each once, with the same rows.
@@ -174,7 +177,8 @@ async fn load_under_kills(purge: bool) {
         assert!(bucket.deleted().is_empty());
         assert!(run(&client, copy).await.is_empty(), "a repeated COPY loads nothing");
     }
-    let left_out = run(&client, &format!("SELECT count(*) FROM list_stage(location => '@s/{}')", key(7))).await;
+    let left_out =
+        run(&client, &format!("SELECT count(*) FROM list_stage(location => '@s/{}')", key(7))).await;
     assert_eq!(left_out, [["1"]]);
 
     // What lost attempts wrote is swept.

@@ -69,7 +69,10 @@ impl Loading {
         assert_eq!(self.run("SELECT count(*) FROM t").await, [["0"]]);
         let loaded = "SELECT count(*) FROM copy_history('t') WHERE status = 'loaded' OR rows_loaded > 0";
         assert_eq!(self.run(loaded).await, [["0"]]);
-        assert_eq!(self.run(&format!("EXPLAIN {COPY}")).await.iter().filter(|row| row[2] == "new").count(), 41);
+        assert_eq!(
+            self.run(&format!("EXPLAIN {COPY}")).await.iter().filter(|row| row[2] == "new").count(),
+            41
+        );
     }
 
     /// The COPY loads what is left, the next one nothing; table and ledger agree, row by row.
@@ -91,7 +94,8 @@ async fn credentials_that_expire_during_a_load_fail_it_at_once() {
         let loading = Loading::start(1).await;
         loading.s3.refuse(Operation::Read, "/bucket/in/", FILES / 4, usize::MAX, Refusal::EXPIRED);
         let copy = format!("{COPY} ON_ERROR = {on_error}");
-        let says = ["file 'in/", "refused by bucket 'bucket'", "the session token has expired", "SESSION_TOKEN"];
+        let says =
+            ["file 'in/", "refused by bucket 'bucket'", "the session token has expired", "SESSION_TOKEN"];
         loading.assert_fails(&copy, &says).await;
         let error = loading.try_run(&copy).await.unwrap_err();
         assert!(!error.contains("failed 5 times"), "another attempt has the same keys: {error}");
@@ -139,7 +143,8 @@ async fn a_bucket_that_stays_busy_fails_the_load_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_replaced_after_it_was_listed_is_an_error_of_that_file() {
     let loading = Loading::start(1).await;
-    let (copy, says) = (format!("{COPY} ON_ERROR = continue"), "file 'in/0007.csv' changed while it was read");
+    let (copy, says) =
+        (format!("{COPY} ON_ERROR = continue"), "file 'in/0007.csv' changed while it was read");
     let replaced_after_listing = async |sql: &str| {
         loading.write(7, &files::numbered_csv(7, ROWS));
         loading.s3.hold(Operation::Read, "/bucket/in/", 0);
@@ -194,7 +199,10 @@ async fn a_large_file_that_is_replaced_while_it_is_read_never_becomes_a_mix() {
                 assert_eq!(on_error, "abort");
             }
             Ok(rows) => {
-                assert_eq!((on_error, &rows[0][..3]), ("skip_file", &["large/one.csv", "0", "1"].map(String::from)[..]));
+                assert_eq!(
+                    (on_error, &rows[0][..3]),
+                    ("skip_file", &["large/one.csv", "0", "1"].map(String::from)[..])
+                );
                 assert!(rows[0][3].contains("changed while it was read"), "{rows:?}");
             }
         }

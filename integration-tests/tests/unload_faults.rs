@@ -19,7 +19,8 @@ use tokio::time::sleep;
 const FILES: usize = 20;
 const ROWS: usize = 2_000;
 const KEY: &str = "the-unload";
-const UNLOAD: &str = "COPY INTO @out FROM t FILE_FORMAT = (TYPE = CSV COMPRESSION = NONE) MAX_FILE_SIZE = 65536";
+const UNLOAD: &str =
+    "COPY INTO @out FROM t FILE_FORMAT = (TYPE = CSV COMPRESSION = NONE) MAX_FILE_SIZE = 65536";
 /// For an unload to end, whatever was done to the cluster.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -84,7 +85,8 @@ async fn assert_unloaded_exactly_once(cluster: &Cluster, s3: &S3Server, job: &st
     }
     assert!(rows.values().all(|times| *times == 1), "rows are in the files more than once");
     assert_eq!(rows.len(), FILES * ROWS);
-    until_swept(s3, "nothing hidden is left", |now, hidden| hidden.is_empty() && now.len() == visible.len()).await;
+    until_swept(s3, "nothing hidden is left", |now, hidden| hidden.is_empty() && now.len() == visible.len())
+        .await;
     assert!(s3.folder("bucket/x/kept.txt").exists());
 }
 
@@ -125,7 +127,8 @@ async fn the_leader_is_killed_while_files_get_their_names() {
     s3.hold(Operation::Write, "/x/data_", 3);
     let job = cluster.submit(leader, UNLOAD, KEY).await;
     s3.wait_until_held(1).await;
-    let found = cluster.find_job_until(KEY, PATIENCE, "committing", |job| job.phase() == JobPhase::Committing);
+    let found =
+        cluster.find_job_until(KEY, PATIENCE, "committing", |job| job.phase() == JobPhase::Committing);
     assert_eq!(found.await.job_id, job);
     cluster.kill_coordinator(leader);
     s3.release();

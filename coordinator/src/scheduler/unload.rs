@@ -75,12 +75,7 @@ pub(super) async fn commit(context: &Context, job: &Job, plan: &UnloadPlan) -> R
 ///
 /// # Errors
 /// Storage.
-pub(super) async fn sweep(
-    stores: &Stores,
-    view: &dyn ReadView,
-    job: &Job,
-    plan: &UnloadPlan,
-) -> Result<u64> {
+pub(super) async fn sweep(stores: &Stores, view: &dyn ReadView, job: &Job, plan: &UnloadPlan) -> Result<u64> {
     let (source, folder) = match folder_of(stores, view, plan) {
         Ok(found) => found,
         // The connection is gone, and with it the way there.
