@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, LAST_MODIFIED};
 use axum::http::{Method, StatusCode};
@@ -103,25 +104,41 @@ impl Bucket {
         self.pass().await;
         let (path, query) = (request.uri().path().trim_matches('/'), request.uri().query().unwrap_or(""));
         let key = match path.split_once('/') {
-            None if path == BUCKET && *request.method() == Method::GET => return self.list(query),
-            None if path == BUCKET => return answer(StatusCode::OK, &[], b""),
+            None if path == BUCKET => {
+                return match *request.method() {
+                    Method::GET => self.list(query),
+                    Method::POST => self.delete(request.into_body()).await,
+                    _ => answer(StatusCode::OK, &[], b""),
+                };
+            }
             Some((BUCKET, key)) => key,
             _ => return answer(StatusCode::NOT_FOUND, &[], b"<Error><Code>NoSuchBucket</Code></Error>"),
         };
         let Some(file) = file_of(key).filter(|file| *file < self.files && !self.is_deleted(*file)) else {
             return answer(StatusCode::NOT_FOUND, &[], b"<Error><Code>NoSuchKey</Code></Error>");
         };
-        if *request.method() == Method::DELETE {
-            self.state.send_if_modified(|state| {
-                state.deleted[file] = true;
-                false
-            });
-            return answer(StatusCode::NO_CONTENT, &[], b"");
-        }
         let content = (self.content)(file);
         let mut response = serve_content(&request, content.as_bytes(), &etag(file));
         response.headers_mut().insert(LAST_MODIFIED, HeaderValue::from_static(WRITTEN_HTTP));
         response
+    }
+
+    /// Several files by name, as S3's DeleteObjects has them.
+    async fn delete(&self, body: Body) -> Response {
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        let body = std::str::from_utf8(&body).unwrap();
+        let mut deleted = "<DeleteResult>".to_owned();
+        for rest in body.split("<Key>").skip(1) {
+            let key = rest.split("</Key>").next().unwrap_or_default();
+            let file = file_of(key).filter(|file| *file < self.files);
+            self.state.send_if_modified(|state| {
+                file.into_iter().for_each(|file| state.deleted[file] = true);
+                false
+            });
+            let _ = write!(deleted, "<Deleted><Key>{key}</Key></Deleted>");
+        }
+        deleted.push_str("</DeleteResult>");
+        answer(StatusCode::OK, &[(CONTENT_TYPE, "application/xml".to_owned())], deleted.as_bytes())
     }
 
     fn list(&self, query: &str) -> Response {

@@ -286,7 +286,8 @@ async fn the_leader_is_killed_while_it_purges_what_was_loaded() {
     let (leader, _) = cluster.leader().await;
     s3.hold(Operation::Delete, "/bucket", DELETED);
     let job = submit(&cluster, (leader + 1) % 3, PURGE).await;
-    s3.wait_until_held(1).await;
+    // As many as are deleted at a time: none of those that passed is still on its way.
+    s3.wait_until_held(16).await;
     let found = find_until(&cluster, "purging", |job| job.phase() == JobPhase::Purging).await;
     assert_eq!(found.rows_loaded, (FILES * ROWS) as u64);
     let is_there = |file: usize| file_of(&s3, file).exists();
