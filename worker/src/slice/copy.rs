@@ -14,7 +14,7 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Store;
 use stevedore_common::types::SqlType;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_decode::spec::RowError;
 use stevedore_proto::v1::{CopySource, FileReport, FileTask, StageScan, TableTarget};
 
@@ -127,10 +127,12 @@ async fn ready_together(reads: &mut Fuse<BoxStream<'static, FileRead>>) -> Optio
     Some(together)
 }
 
-/// An attempt ends without a verdict on a file; another one may come to one.
+/// An attempt ends without a verdict on a file; another one may come to one, unless it is the statement or its
+/// credentials that are wrong.
 pub(super) fn try_again(file: &FileState, error: Error) -> SliceFailure {
-    let failure = SliceFailure::from(error.context(format!("file '{}'", file.name())));
-    SliceFailure { permanent: false, ..failure }
+    let hopeless = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied);
+    let permanent = hopeless && !error.is_retryable();
+    SliceFailure { error: error.context(format!("file '{}'", file.name())), permanent, file: None }
 }
 
 /// The state of the file that an event is about.
