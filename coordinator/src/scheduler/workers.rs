@@ -79,7 +79,8 @@ impl Workers {
         let (running, lost) =
             if same_process { (held, Vec::new()) } else { (BTreeMap::new(), held.into_keys().collect()) };
         let promised = BTreeSet::new();
-        let worker = Worker { session, outbox, running, promised, last_heard_ms: now_ms, memory_used: 0, info };
+        let worker =
+            Worker { session, outbox, running, promised, last_heard_ms: now_ms, memory_used: 0, info };
         inner.workers.insert(worker.info.id.clone(), worker);
         (session, lost)
     }

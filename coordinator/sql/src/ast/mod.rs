@@ -12,7 +12,7 @@ mod stage;
 mod table;
 mod unload;
 
-pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
+pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, SchemaSample, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
