@@ -319,6 +319,7 @@ impl Lane<'_> {
             relation: self.source.relation.clone(),
             on_error: self.source.on_error,
             disable_variant_check: self.source.disable_variant_check,
+            evolves: self.source.evolves,
         }
     }
 

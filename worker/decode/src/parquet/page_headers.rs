@@ -3,8 +3,8 @@
 //!
 //! Comes in: the bytes of a chunk, or of a page, and the chunk's limits. Goes out: what a header says, or what is wrong. For
 //! Snappy and LZ4 the library fills as much memory as a page's header claims, up to 2 GiB, and decompresses into
-//! it then; these codecs cannot reach any size, so lies are told from the bytes. Whatever cannot be read here is
-//! left to the library to judge.
+//! it then; these codecs cannot reach any size, so lies are told from the bytes. A header that cannot be read here is
+//! refused, since the library reads some that are damaged: numbers of too many bytes.
 
 use ::parquet::basic::{Compression, Type};
 use ::parquet::file::metadata::ColumnChunkMetaData;
@@ -84,8 +84,7 @@ fn most(codec: Compression) -> Option<i64> {
 pub(super) fn check(chunk: &[u8], limits: PageLimits) -> Result<(), String> {
     let mut rest = chunk;
     while !rest.is_empty() {
-        let Some(header) = PageHeader::read(rest) else { return Ok(()) };
-        header.check(limits)?;
+        let header = PageHeader::first(rest, limits)?;
         let after = usize::try_from(header.compressed).ok().and_then(|size| size.checked_add(header.length));
         let Some(after) = after.and_then(|after| rest.get(after..)) else { return Ok(()) };
         rest = after;
@@ -94,6 +93,16 @@ pub(super) fn check(chunk: &[u8], limits: PageLimits) -> Result<(), String> {
 }
 
 impl PageHeader {
+    /// The checked header that begins with the first of these bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn first(bytes: &[u8], limits: PageLimits) -> Result<Self, String> {
+        let header = Self::read(bytes).ok_or("the header of a page is damaged")?;
+        header.check(limits)?;
+        Ok(header)
+    }
+
     /// The header that begins with the first of these bytes; `None` where they are no header.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let mut walk = Walk::new(bytes);
@@ -119,8 +128,8 @@ impl PageHeader {
                         _ => PageKind::Other,
                     }
                 }
-                2 => header.uncompressed = walk.zigzag().ok()?,
-                3 => header.compressed = walk.zigzag().ok()?,
+                2 => header.uncompressed = size(&mut walk)?,
+                3 => header.compressed = size(&mut walk)?,
                 5 | 7 | 8 => header.of_kind(id, &mut walk)?,
                 _ => walk.skip_field(kind).ok()?,
             }
@@ -135,9 +144,9 @@ impl PageHeader {
         while let Some((id, kind)) = walk.field(last).ok()? {
             last = id;
             match (of, id) {
-                (5 | 7 | 8, 1) => self.values = walk.zigzag().ok()?,
+                (5 | 7 | 8, 1) => self.values = size(walk)?,
                 (5 | 7, 2) | (8, 4) => self.encoding = walk.zigzag().ok()?,
-                (8, 5 | 6) => self.levels = self.levels.checked_add(walk.zigzag().ok()?)?,
+                (8, 5 | 6) => self.levels = self.levels + size(walk)?,
                 // The value is the type.
                 (8, 7) => self.is_compressed = kind == 1,
                 _ => walk.skip_field(kind).ok()?,
@@ -159,7 +168,7 @@ impl PageHeader {
                 "a page becomes {uncompressed} bytes, at most {largest} are read (limit max_block_bytes)"
             ));
         }
-        let is_full = |bytes: i64| bytes > (*uncompressed).max(0);
+        let is_full = |bytes: i64| bytes > *uncompressed;
         if self.kind == PageKind::Dictionary && values.checked_mul(value_bytes).is_none_or(is_full) {
             return Err(format!("a dictionary of {uncompressed} bytes claims to have {values} values"));
         }
@@ -170,6 +179,12 @@ impl PageHeader {
             _ => Ok(()),
         }
     }
+}
+
+/// A size or a number of values, of 31 bits. The library would take the lower 32 bits of a larger one.
+fn size(walk: &mut Walk<'_>) -> Option<i64> {
+    let size = walk.zigzag().ok()?;
+    (0..=i64::from(i32::MAX)).contains(&size).then_some(size)
 }
 
 #[cfg(test)]
@@ -201,8 +216,10 @@ mod tests {
         for codec in [Compression::SNAPPY, Compression::LZ4_RAW] {
             assert_eq!(check(&pages, limits(codec, usize::MAX)), lie);
             assert_eq!(check(&page(1000).repeat(3), limits(codec, 1000)), Ok(()));
-            // Damage is for the library.
-            assert_eq!(check(&pages[..5], limits(codec, usize::MAX)), Ok(()));
+            // What is missing is for the library to tell.
+            assert_eq!(check(&pages[..page(100).len() - 2], limits(codec, usize::MAX)), Ok(()));
+            let error = check(&pages[..5], limits(codec, usize::MAX)).unwrap_err();
+            assert_eq!(error, "the header of a page is damaged");
         }
         assert_eq!(check(&pages, limits(Compression::UNCOMPRESSED, usize::MAX)), Ok(()));
         let error = check(&page(1000), limits(Compression::UNCOMPRESSED, 999)).unwrap_err();
@@ -220,6 +237,19 @@ mod tests {
                 let error = check(&dictionary(most + 1), limits).unwrap_err();
                 assert_eq!(error, format!("a dictionary of 40 bytes claims to have {} values", most + 1));
             }
+        }
+    }
+
+    #[test]
+    fn numbers_of_too_many_bytes_and_sizes_of_more_than_31_bits_are_damage() {
+        let limits = limits(Compression::SNAPPY, 1000);
+        let dictionary =
+            |values: &[u8]| [&[0x15, 4, 0x15, 80, 0x15, 80, 0x4c, 0x15], values, &[0x15, 0, 0, 0]].concat();
+        assert_eq!(check(&dictionary(&[0x80, 0]), limits), Ok(()));
+        let too_long = [&[0xa9; 15][..], &[4]].concat();
+        // -1, and 2^32 + 1, whose lower bits are a size.
+        for values in [&too_long[..], &[1], &[0x82, 0x80, 0x80, 0x80, 0x20]] {
+            assert_eq!(check(&dictionary(values), limits).unwrap_err(), "the header of a page is damaged");
         }
     }
 
