@@ -116,6 +116,7 @@ impl Engine {
         schema: &Schema,
         rows: impl Stream<Item = Result<FlightData>> + Send,
     ) -> Result<u64> {
+        metrics::counter!("stevedore_statements_total", "statement" => "bulk ingestion").increment(1);
         let job = JobId(handle.id);
         let spec = self.bind_ingest(handle, request, schema).await?;
         tracing::info!(%job, table = spec.table_name, "ingesting");

@@ -13,6 +13,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use stevedore_common::{Error, Result};
 
+use crate::messages::owned;
 use crate::read::{MemoryBudget, Reservation};
 
 /// Bytes in memory of one holder.
@@ -113,7 +114,7 @@ impl Released {
         }
         let Some(mut reader) = self.spilled.take() else { return Ok(None) };
         let (reader, batch) = blocking(move || {
-            let batch = reader.next().transpose()?;
+            let batch = reader.next().transpose()?.map(|batch| owned(&batch)).transpose()?;
             Ok((reader, batch))
         })
         .await

@@ -18,7 +18,7 @@ use stevedore_proto::v1::TableTarget;
 use super::insert::Insert;
 use super::{SliceCounters, SliceFailure, SliceRunner};
 use crate::inbox::Delivery;
-use crate::messages::{batches, failure};
+use crate::messages::{batches, failure, owned};
 use crate::write::BatchSink;
 
 /// Rows that are cast in one go: a client's batch may hold all that it has.
@@ -77,15 +77,10 @@ impl SliceRunner {
                     insert.insert(Arc::new(compiled)).clone()
                 }
             };
-            SliceCounters::add(&counters.bytes, batch.get_array_memory_size() as u64);
             for piece in pieces(batch) {
-                let before = first;
-                first += piece.num_rows() as u64;
-                let insert = insert.clone();
-                let ready = self.resources.cpu.run(move || insert.apply(&piece, before)).await?;
-                let count = ready.num_rows() as u64;
-                sink.write(ready).await?;
-                SliceCounters::add(&counters.rows, count);
+                let piece = self.resources.cpu.run(move || owned(&piece)).await?;
+                SliceCounters::add(&counters.bytes, piece.get_array_memory_size() as u64);
+                self.write_cast(&insert, piece, &mut first, sink, counters).await?;
             }
         }
         Ok(())

@@ -40,15 +40,26 @@ impl SliceRunner {
         let mut rows = self.engine.execute(planned).await?;
         let mut first = 0;
         while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            let before = first;
-            first += batch.num_rows() as u64;
-            let insert = insert.clone();
-            let batch = self.resources.cpu.run(move || insert.apply(&batch, before)).await?;
-            let count = batch.num_rows() as u64;
-            sink.write(batch).await?;
-            SliceCounters::add(&counters.rows, count);
+            self.write_cast(&insert, batch?, &mut first, sink, counters).await?;
         }
+        Ok(())
+    }
+
+    /// Gives a batch to the sink as rows of its table. `first` is the number of its first row, then of the next one.
+    pub(super) async fn write_cast(
+        &self,
+        insert: &Arc<Insert>,
+        batch: RecordBatch,
+        first: &mut u64,
+        sink: &mut dyn BatchSink,
+        counters: &SliceCounters,
+    ) -> Result<()> {
+        let (insert, before) = (insert.clone(), *first);
+        *first += batch.num_rows() as u64;
+        let batch = self.resources.cpu.run(move || insert.apply(&batch, before)).await?;
+        let count = batch.num_rows() as u64;
+        sink.write(batch).await?;
+        SliceCounters::add(&counters.rows, count);
         Ok(())
     }
 }
@@ -114,7 +125,7 @@ impl Insert {
     }
 
     /// `first` is the number of the first row within the result.
-    pub(super) fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
+    fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
         let columns = self
             .columns
             .iter()

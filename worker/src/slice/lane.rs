@@ -47,7 +47,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::held_rows::HeldRows;
 use super::{SliceCounters, SliceFailure, SliceRunner, missing, parse_target};
 use crate::flight::{MAX_MESSAGE_BYTES, TARGET_MESSAGE_BYTES};
-use crate::messages::{batches, end_message, failure};
+use crate::messages::{batches, end_message, failure, owned};
 use crate::write::{BatchSink, WrittenFile};
 
 /// Most files of a portion.
@@ -393,7 +393,7 @@ impl Lane<'_> {
         let (mut rows, completion) = batches(messages);
         let mut held = HeldRows::new(self.runner.resources.memory.clone(), &self.runner.lanes.spill_dir);
         while let Some(batch) = rows.try_next().await.map_err(|e| failure(e, "a portion's rows"))? {
-            held.push(batch).await?;
+            held.push(self.runner.resources.cpu.run(move || owned(&batch)).await?).await?;
         }
         let end = completion.metadata().ok_or_else(|| Error::unavailable("the helper was cut off"))?;
         let end = PortionEnd::decode(end)
