@@ -46,7 +46,7 @@ pub struct WrittenFile {
     pub bytes: u64,
 }
 
-/// Where the rows of a slice go: files of its own, or a lane that many small slices share.
+/// Where rows go: to data files, or to a writer that is fed by several readers.
 #[async_trait]
 pub trait BatchSink: Send {
     /// Takes the next rows. Returns when there is room for more.
