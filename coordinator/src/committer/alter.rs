@@ -94,7 +94,8 @@ impl Committer {
             return Err(Error::invalid(format!("the table is partitioned by column '{name}'")));
         }
         let schema = rebuilt(metadata.current_schema(), fields)?;
-        let removed = [type_property(field.id), default_property(field.id)];
+        // Its exact type stays: snapshots that have the column can still be read.
+        let removed = [default_property(field.id)];
         self.change_schema(metadata_location, schema, HashMap::new(), &removed).await
     }
 

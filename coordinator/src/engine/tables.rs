@@ -14,8 +14,10 @@ use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
 use super::ddl::mode_flags;
-use super::{Engine, Execution, StatementHandle, is_virtual_database};
+use super::system_tables::VIRTUAL_TABLES;
+use super::{Engine, Execution, StatementHandle, VIRTUAL_DATABASES, is_virtual_database};
 use crate::committer::{self, Committer, Created, Prepared};
+use crate::results::schema_of;
 
 /// How often a change is rebased before the statement gives up.
 const MOST_REBASES: usize = 50;
@@ -37,6 +39,8 @@ pub struct TableListing {
     pub name: String,
     /// Its columns; empty unless they were asked for.
     pub schema: Schema,
+    /// Whether it is made when it is read (`system`, `information_schema`).
+    pub is_virtual: bool,
 }
 
 /// A change of a table's metadata, which can be made again on a newer version.
@@ -441,16 +445,19 @@ impl Engine {
         Ok(text)
     }
 
-    /// The names of all databases.
+    /// The names of all databases, also of those that are not in the catalog.
     ///
     /// # Errors
     /// Unavailable.
     pub async fn list_databases(&self) -> Result<Vec<String>> {
         let view = self.replica.read().await?;
-        Ok(catalog::databases(&*view)?.into_iter().map(|database| database.name).collect())
+        let mut names: Vec<String> =
+            catalog::databases(&*view)?.into_iter().map(|database| database.name).collect();
+        names.extend(VIRTUAL_DATABASES.map(str::to_owned));
+        Ok(names)
     }
 
-    /// All tables of all databases.
+    /// All tables of all databases, also those that are made when they are read.
     ///
     /// # Errors
     /// Unavailable; storage, when columns are asked for.
@@ -464,9 +471,20 @@ impl Engine {
                 } else {
                     Schema::empty()
                 };
-                listings.push(TableListing { database: database.name.clone(), name: table.name, schema });
+                listings.push(TableListing {
+                    database: database.name.clone(),
+                    name: table.name,
+                    schema,
+                    is_virtual: false,
+                });
             }
         }
+        listings.extend(VIRTUAL_TABLES.iter().map(|(database, name, columns)| TableListing {
+            database: (*database).to_owned(),
+            name: (*name).to_owned(),
+            schema: if with_columns { schema_of(columns).as_ref().clone() } else { Schema::empty() },
+            is_virtual: true,
+        }));
         Ok(listings)
     }
 }

@@ -158,6 +158,9 @@ pub enum RelationTarget {
         metadata_location: String,
         /// Whether it has no snapshot yet.
         empty: bool,
+        /// The snapshot that is read; `None`: the current one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        snapshot_id: Option<i64>,
     },
     /// Files.
     Stage {

@@ -387,11 +387,11 @@ fn decode_base64(text: &str) -> Result<Vec<u8>> {
 /// What listing says; resource exhausted beyond the number of files that a query may read.
 pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan) -> Result<v1::Relation> {
     let relation = match &plan.target {
-        RelationTarget::Table { metadata_location, empty, .. } => {
+        RelationTarget::Table { metadata_location, empty, snapshot_id, .. } => {
             v1::relation::Relation::Table(v1::TableScan {
                 metadata_location: metadata_location.clone(),
                 warehouse: Some(access_of(stores.warehouse().spec())),
-                snapshot_id: 0,
+                snapshot_id: snapshot_id.unwrap_or(0),
                 empty: *empty,
                 part: 0,
                 parts: 0,

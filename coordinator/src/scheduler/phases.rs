@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
@@ -29,6 +30,8 @@ use crate::worker_directory::WorkerDirectory;
 const PAGE: usize = 1_000;
 /// Files deleted between two records of it.
 const PURGE_CHUNK: usize = 100;
+/// Files deleted at a time.
+const PURGED_AT_ONCE: usize = 16;
 
 /// What the phases need.
 #[derive(Clone)]
@@ -261,16 +264,18 @@ pub async fn purge(context: &Context, job: &Job) -> Result<()> {
     let mut after = None;
     loop {
         let (page, next) = jobs::purgeable_files(&*context.replica.local(), job, after, PURGE_CHUNK)?;
-        let mut purged = Vec::with_capacity(page.len());
-        for file in &page {
-            let outcome = if source.store.delete_if_unchanged(&file.path, &file.version).await? {
-                PurgeOutcome::Deleted
-            } else {
+        let store = &source.store;
+        let purged: Vec<_> = futures::stream::iter(page)
+            .map(|file| async move {
+                if store.delete_if_unchanged(&file.path, &file.version).await? {
+                    return Ok::<_, Error>((file.file, PurgeOutcome::Deleted));
+                }
                 tracing::warn!(job = %job.id, file = file.name, "not purged: the file changed after it was loaded");
-                PurgeOutcome::Changed
-            };
-            purged.push((file.file, outcome));
-        }
+                Ok((file.file, PurgeOutcome::Changed))
+            })
+            .buffered(PURGED_AT_ONCE)
+            .try_collect()
+            .await?;
         if !purged.is_empty() {
             context.replica.propose(Command::RecordPurged { job: job.id, files: purged }).await?;
         }

@@ -127,9 +127,11 @@ async fn ready_together(reads: &mut Fuse<BoxStream<'static, FileRead>>) -> Optio
     Some(together)
 }
 
-/// An attempt ends without a verdict on a file; another one may come to one, unless the statement is at fault.
+/// An attempt ends without a verdict on a file; another one may come to one, unless it is the statement or its
+/// credentials that are wrong.
 pub(super) fn try_again(file: &FileState, error: Error) -> SliceFailure {
-    let permanent = error.kind() == ErrorKind::InvalidInput && !error.is_retryable();
+    let hopeless = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied);
+    let permanent = hopeless && !error.is_retryable();
     let place = match file.part() {
         0 => format!("file '{}'", file.name()),
         part => format!("file '{}', in its part {part}, whose lines are counted from 1", file.name()),

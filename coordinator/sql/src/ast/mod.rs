@@ -16,7 +16,7 @@ pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, Sche
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
-    TableFunction, TransformItem,
+    TableFunction, TimeTravel, TransformItem,
 };
 pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
