@@ -270,7 +270,7 @@ pub async fn purge(context: &Context, job: &Job) -> Result<()> {
                 tracing::warn!(job = %job.id, file = file.name, "not purged: the file changed after it was loaded");
                 Ok((file.file, PurgeOutcome::Changed))
             })
-            .buffered(PURGED_AT_ONCE)
+            .buffer_unordered(PURGED_AT_ONCE)
             .try_collect()
             .await?;
         if !purged.is_empty() {
