@@ -206,6 +206,11 @@ impl Cluster {
         self.coordinators.len()
     }
 
+    /// A coordinator's process.
+    pub fn coordinator(&self, i: usize) -> &Process {
+        self.coordinators[i].process.as_ref().unwrap()
+    }
+
     /// How many workers it has, running or not.
     pub fn workers(&self) -> usize {
         self.workers.len()
