@@ -19,7 +19,8 @@
 //! a web server over that folder (see [`crate::web`]), `${HUB}` for a Hub whose repositories are that folder
 //! ([`crate::hub`]) and `${HUB_TOKEN}` for its token, `${IPFS}` for a gateway to it, whose CID is `${CID}`
 //! ([`crate::ipfs`]), `${CLOSED}` for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
-//! the columns that a statement announces, without running it.
+//! the columns that a statement announces, without running it. `let x = <query>` keeps the first value of
+//! the query for the statements below, where `${x}` stands for it.
 //!
 //! Stages with `URL = 'fs://${FILES}/…'` may be run over S3 instead ([`run_folder_over_s3`]): they become stages over
 //! the same files in the bucket, and nothing else of the script changes. `#fs only` says of a script that it speaks
@@ -48,10 +49,25 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Session {
     client: Client,
+    /// What `let` kept.
+    kept: Vec<(String, String)>,
 }
 
 impl Session {
-    async fn execute(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+    async fn execute(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+        let kept =
+            |sql: String, (name, value): &(String, String)| sql.replace(&format!("${{{name}}}"), value);
+        let sql = self.kept.iter().fold(sql.to_owned(), kept);
+        if let Some((name, query)) = sql.strip_prefix("let ").and_then(|rest| rest.split_once(" = ")) {
+            let statement = self.client.prepare(query).await?;
+            let batches: Vec<_> = self.client.run(&statement).await?.batches.try_collect().await?;
+            let value = show::rows(&batches).into_iter().flatten().next();
+            let value = value.unwrap_or_else(|| panic!("no value to keep: {query}"));
+            self.kept.retain(|(known, _)| known != name);
+            self.kept.push((name.to_owned(), value));
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        let sql = sql.as_str();
         if let Some(described) = sql.strip_prefix("columns of ") {
             let schema = self.client.prepare(described).await?.schema()?;
             let rows = show::columns(schema.fields().iter());
@@ -205,7 +221,8 @@ async fn run_file(path: PathBuf, medium: Medium) -> Vec<String> {
     let medium = if medium == Medium::S3 { " over S3" } else { "" };
     let name: Arc<str> = format!("{}{medium}", path.file_name().unwrap().to_string_lossy()).into();
     let records: Vec<Record<DefaultColumnType>> = sqllogictest::parse_with_name(&text, name.clone()).unwrap();
-    let mut runner = Runner::new(|| async { Ok(Session { client: instance.client().await }) });
+    let mut runner =
+        Runner::new(|| async { Ok(Session { client: instance.client().await, kept: Vec::new() }) });
     let mut failures = Vec::new();
     for record in records {
         // Later records may still say something: a whole run is one report.

@@ -273,6 +273,52 @@ async fn the_leader_is_killed_while_it_lists_and_claims_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_leader_and_a_worker_are_killed_while_a_load_brings_a_column() {
+    /// Files that are looked into for new columns.
+    const SAMPLED: usize = 64;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut cluster, s3) = cluster_with_files().await;
+    for file in 0..FILES {
+        let record = |row| format!("{{\"file\":{file},\"row\":{row},\"brought\":\"{file}-{row}\"}}\n");
+        let records: String = (0..ROWS).map(record).collect();
+        files::write(&s3.folder(&format!("bucket/nd/{file:04}.ndjson")), records);
+    }
+    let (leader, _) = cluster.leader().await;
+    let create = "CREATE TABLE e (file INT, row INT) ENABLE_SCHEMA_EVOLUTION = true";
+    run(&cluster.client(leader).await, create).await;
+
+    // While a worker looks into the files for the leader.
+    s3.hold(Operation::Read, "/bucket/nd/", SAMPLED / 2);
+    let copy = "COPY INTO e FROM @s/nd/ FILE_FORMAT = (TYPE = NDJSON)";
+    let job = submit(&cluster, (leader + 1) % 3, copy).await;
+    s3.wait_until_held(1).await;
+    find_until(&cluster, "claiming", |job| job.phase() == JobPhase::Claiming).await;
+    cluster.kill_coordinator(leader);
+    let (successor, _) = cluster.leader().await;
+    assert_ne!(successor, leader);
+
+    // While slices write the column.
+    s3.hold(Operation::Read, "/bucket/nd/", 2 * SAMPLED + FILES / 4);
+    find_until(&cluster, "running", |job| job.phase() == JobPhase::Running).await;
+    s3.wait_until_held(2).await;
+    let worker = cluster.busy_worker().await;
+    cluster.kill_worker(worker);
+    s3.release();
+
+    let found = find_until(&cluster, "ended", has_ended).await;
+    assert_eq!((found.phase(), found.job_id), (JobPhase::Committed, job));
+    let client = cluster.client(successor).await;
+    Oracle::with_buckets(cluster.url(successor), s3.root()).assert_exactly_once("e", FILES, ROWS).await;
+    let columns =
+        run(&client, "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'e'")
+            .await;
+    assert_eq!(columns, [["file", "INT"], ["row", "INT"], ["brought", "VARCHAR"]]);
+    let right = "SELECT count(*) FROM e WHERE brought = concat(file::STRING, '-', row::STRING)";
+    assert_eq!(run(&client, right).await, [[(FILES * ROWS).to_string()]]);
+    assert!(run(&client, copy).await.is_empty(), "a repeated COPY loads nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_leader_is_killed_while_it_purges_what_was_loaded() {
     const PURGE: &str = "COPY INTO t FROM @s/in/ PATTERN = '[0-9]+[.]csv' PURGE = TRUE";
     // Deletions are recorded by the hundred: at the hundred and thirtieth, thirty are done and not recorded.

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "jobs/evolution.rs"]
+mod evolution;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -356,7 +359,12 @@ async fn what_a_failed_copy_wrote_is_swept_and_what_others_committed_stays() {
         let named = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&job);
         files.iter().filter(named).count()
     };
-    assert!(of_job(&files_in(&warehouse)) >= FILES, "each slice has written its file");
+    // A file is read before its rows are written.
+    let start = Instant::now();
+    while of_job(&files_in(&warehouse)) < FILES {
+        assert!(start.elapsed() < PATIENCE, "not each slice has written its file");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     s3.release();
     let (ended, _) = watch(&client, &job).await;

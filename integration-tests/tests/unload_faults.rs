@@ -159,7 +159,7 @@ async fn an_unload_that_is_cancelled_leaves_nothing() {
     let job = cluster.submit(leader, UNLOAD, KEY).await;
     s3.wait_until_held(1).await;
     let client = cluster.client(leader).await;
-    client.jobs().cancel_job(v1::CancelJobRequest { job_id: job, ..Default::default() }).await.unwrap();
+    client.jobs().cancel_job(v1::CancelJobRequest { job_id: job }).await.unwrap();
     s3.release();
     let ended = cluster.find_job_until(KEY, PATIENCE, "ended", has_ended).await;
     assert_eq!(ended.phase(), JobPhase::Cancelled, "{ended:?}");

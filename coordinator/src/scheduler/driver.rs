@@ -155,7 +155,7 @@ impl Driver {
         let mut running = Vec::new();
         for id in jobs::live_jobs(view)? {
             let Some(job) = jobs::job(view, id)? else { continue };
-            if job.phase == JobPhase::Running && !job.all_accepted() {
+            if job.phase == JobPhase::Running && !job.all_accepted() && job.reopening.is_none() {
                 running.push(job);
             } else if driven.insert(id) {
                 let driver = self.clone();

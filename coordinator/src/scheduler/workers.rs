@@ -28,6 +28,12 @@ pub struct WorkerInfo {
     pub cores: u32,
     /// Slices at a time.
     pub slots: u32,
+    /// The version of its program.
+    pub version: String,
+    /// Its group; empty: the default one.
+    pub group: String,
+    /// Bytes that its slices share.
+    pub memory_budget: u64,
 }
 
 #[derive(Debug)]
@@ -39,6 +45,7 @@ struct Worker {
     /// Slices that are being leased for it: its slots are taken before the state has agreed.
     promised: BTreeSet<SliceKey>,
     last_heard_ms: UnixMillis,
+    memory_used: u64,
 }
 
 /// The registry. Cheap to share behind an `Arc`.
@@ -72,10 +79,9 @@ impl Workers {
         let (running, lost) =
             if same_process { (held, Vec::new()) } else { (BTreeMap::new(), held.into_keys().collect()) };
         let promised = BTreeSet::new();
-        inner.workers.insert(
-            info.id.clone(),
-            Worker { info, session, outbox, running, promised, last_heard_ms: now_ms },
-        );
+        let worker =
+            Worker { session, outbox, running, promised, last_heard_ms: now_ms, memory_used: 0, info };
+        inner.workers.insert(worker.info.id.clone(), worker);
         (session, lost)
     }
 
@@ -83,6 +89,13 @@ impl Workers {
     pub fn heard(&self, id: &WorkerId, session: u64, now_ms: UnixMillis) {
         if let Some(worker) = self.inner.lock().workers.get_mut(id).filter(|w| w.session == session) {
             worker.last_heard_ms = now_ms;
+        }
+    }
+
+    /// Notes how much of its budget a worker uses.
+    pub fn uses_memory(&self, id: &WorkerId, session: u64, bytes: u64) {
+        if let Some(worker) = self.inner.lock().workers.get_mut(id).filter(|w| w.session == session) {
+            worker.memory_used = bytes;
         }
     }
 
@@ -219,13 +232,21 @@ impl Workers {
     }
 
     /// For operators: everyone, with the number of slices each runs and when it was last heard.
-    pub fn infos(&self) -> Vec<(WorkerInfo, u32, UnixMillis)> {
-        self.inner
-            .lock()
-            .workers
-            .values()
-            .map(|worker| (worker.info.clone(), worker.running.len() as u32, worker.last_heard_ms))
-            .collect()
+    pub fn statuses(&self) -> Vec<v1::WorkerStatus> {
+        let status = |worker: &Worker| v1::WorkerStatus {
+            worker_id: worker.info.id.to_string(),
+            flight_address: worker.info.flight_address.clone(),
+            cores: worker.info.cores,
+            slots: worker.info.slots,
+            running: worker.running.len() as u32,
+            last_heartbeat_ms: worker.last_heard_ms,
+            version: worker.info.version.clone(),
+            group: worker.info.group.clone(),
+            memory_budget: worker.info.memory_budget,
+            memory_used: worker.memory_used,
+            connected: !worker.outbox.is_closed(),
+        };
+        self.inner.lock().workers.values().map(status).collect()
     }
 }
 
@@ -243,6 +264,9 @@ mod tests {
             flight_address: String::new(),
             cores: 2,
             slots: 2,
+            version: String::new(),
+            group: String::new(),
+            memory_budget: 1 << 30,
         }
     }
 
@@ -299,7 +323,10 @@ mod tests {
         let (outbox, _inbox) = mpsc::channel(1);
         let (old, _) = workers.register(info("a", "x"), outbox.clone(), 0);
         workers.register(info("a", "x"), outbox, 0);
+        assert!(workers.statuses()[0].connected);
         workers.heard(&WorkerId("a".into()), old, 100);
-        assert_eq!(workers.infos()[0].2, 0);
+        workers.uses_memory(&WorkerId("a".into()), old, 100);
+        let statuses = workers.statuses();
+        assert_eq!((statuses[0].last_heartbeat_ms, statuses[0].memory_used), (0, 0));
     }
 }

@@ -132,7 +132,12 @@ async fn ready_together(reads: &mut Fuse<BoxStream<'static, FileRead>>) -> Optio
 pub(super) fn try_again(file: &FileState, error: Error) -> SliceFailure {
     let hopeless = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied);
     let permanent = hopeless && !error.is_retryable();
-    SliceFailure { error: error.context(format!("file '{}'", file.name())), permanent, file: None }
+    let place = match file.part() {
+        0 => format!("file '{}'", file.name()),
+        part => format!("file '{}', in its part {part}, whose lines are counted from 1", file.name()),
+    };
+    let failure = SliceFailure::from(error.context(place));
+    SliceFailure { permanent, ..failure }
 }
 
 /// The state of the file that an event is about.
@@ -224,6 +229,7 @@ impl SliceRunner {
             field_ids: &target.field_ids,
             settings,
             disable_variant_check: source.disable_variant_check,
+            evolves: source.evolves,
         };
         let mut transform = Transform::compile(&self.engine, request).await?;
         if let Some(rows) = batch_rows {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use stevedore_common::error::{Error, ErrorKind, Result};
-use stevedore_common::file_format::MissingFieldAs;
 use stevedore_common::types::SqlType;
 
 use super::columns::FileColumn;
@@ -132,7 +131,7 @@ fn source_of(column: &OutputColumn, columns: &[FileColumn], spec: &DecodeSpec) -
     };
     match found.as_slice() {
         [one] => Ok(Source::Column(*one)),
-        [] if spec.format.missing_field_as == MissingFieldAs::Error => Err(Error::bad_data(format!(
+        [] if spec.is_required(column) => Err(Error::bad_data(format!(
             "column '{name}' is not in the file, which has: {}",
             list(&mut columns.iter())
         ))

@@ -185,6 +185,21 @@ fn missing_columns_are_an_error_or_a_default() {
 }
 
 #[test]
+fn where_the_table_takes_new_columns_nullable_ones_may_be_missing() {
+    let file = write(&people(), 10);
+    let needed = OutputColumn { nullable: false, ..column("age", Some("INT")) };
+    let with_default = OutputColumn { has_default: true, ..column("size", Some("INT")) };
+    let mut evolving = spec(vec![column("id", None), column("age", Some("INT")), with_default]);
+    evolving.evolves = true;
+    let batches = decode(&file, &evolving).unwrap();
+    assert_eq!(batches[0].batch.column(1).null_count(), 5);
+    assert_eq!(batches[0].defaulted[1..], [None, Some(BooleanArray::from(vec![true; 5]))]);
+    evolving.columns[1] = needed;
+    let error = decode(&file, &evolving).unwrap_err();
+    assert_eq!(error.message(), "column 'age' is not in the file, which has: Id, name");
+}
+
+#[test]
 fn names_that_differ_by_case_are_told_apart() {
     let one: ArrayRef = Arc::new(Int32Array::from(vec![1]));
     let two: ArrayRef = Arc::new(Int32Array::from(vec![2]));
