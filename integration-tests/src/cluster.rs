@@ -141,7 +141,19 @@ impl Cluster {
             cluster.start_worker(i);
         }
         cluster.ready().await;
+        cluster.founded().await;
         cluster
+    }
+
+    /// Waits until the first leader has made what a new cluster has.
+    async fn founded(&self) {
+        let start = Instant::now();
+        let (leader, _) = self.leader().await;
+        let client = self.client(leader).await;
+        while client.query("USE default").await.is_err() {
+            assert!(start.elapsed() < PATIENCE, "the cluster has no database within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn start_coordinator(&mut self, i: usize, found: bool) {
