@@ -39,6 +39,15 @@ const PROPOSED_AT_ONCE: usize = 4;
 /// Bytes of the names of files that are not sent to be claimed; they travel in one command.
 const UNSENT_NAME_BYTES: usize = 32 << 10;
 
+/// The workers that a load is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fleet {
+    /// How many.
+    pub workers: u32,
+    /// Slices that they run at a time.
+    pub slots: u32,
+}
+
 /// Files that a job has claimed.
 #[derive(Debug)]
 pub struct Claimed {
@@ -75,13 +84,13 @@ pub async fn list_and_claim(
 pub async fn plan_and_seal(
     replica: &Replica,
     scheduling: &Scheduling,
-    slots: u32,
+    fleet: Fleet,
     job: JobId,
     claimed: Claimed,
 ) -> Result<()> {
     let started = Instant::now();
     let Claimed { files: claimed, took: claiming } = claimed;
-    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, slots))
+    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, fleet))
         .into_iter()
         .map(|slice| NewSlice {
             bytes: slice.bytes,
@@ -114,9 +123,11 @@ pub async fn plan_and_seal(
 }
 
 /// How the files of a COPY are packed.
-pub fn pack_rule(scheduling: &Scheduling, slots: u32) -> PackRule {
+pub fn pack_rule(scheduling: &Scheduling, fleet: Fleet) -> PackRule {
     PackRule {
-        slots,
+        slots: fleet.slots,
+        workers: fleet.workers,
+        lane_bytes: scheduling.lane_bytes(),
         slice_bytes: scheduling.slice_bytes,
         slice_files: scheduling.slice_files,
         split_above_bytes: scheduling.split_above_bytes,
