@@ -42,8 +42,8 @@ pub const MAX_SLICE_FAILURES: u32 = 5;
 /// New columns of one load at most.
 pub const MAX_NEW_COLUMNS: usize = 1_000;
 
-/// Names of already loaded files that one job records; beyond it they are counted only.
-pub const MAX_ALREADY_LOADED_NAMES: u64 = 1000;
+/// Names of files that one job records as already loaded, and as over MAX_FILES; beyond it they are counted only.
+pub const MAX_SKIPPED_NAMES: u64 = 1000;
 
 /// What kind of statement a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,7 +340,7 @@ pub struct SkippedFiles {
     pub by: Option<JobId>,
     /// How many.
     pub count: u64,
-    /// Their names; for already loaded ones perhaps not all (see [`MAX_ALREADY_LOADED_NAMES`]).
+    /// Their names, perhaps not all (see [`MAX_SKIPPED_NAMES`]).
     pub names: Vec<String>,
 }
 
