@@ -17,6 +17,7 @@ mod append;
 mod create;
 mod manifests;
 mod overwrite;
+mod rewrite;
 mod snapshot;
 pub mod sweep;
 
@@ -120,7 +121,11 @@ impl Committer {
     /// stays is found by the sweep.
     pub async fn discard(&self, prepared: &Prepared) {
         self.cache.lock().by_location.remove(&prepared.metadata_location);
-        for location in &prepared.written {
+        self.discard_files(&prepared.written).await;
+    }
+
+    async fn discard_files(&self, written: &[String]) {
+        for location in written {
             if let Err(error) = self.file_io.delete(location).await {
                 tracing::debug!(location, %error, "an unused metadata file was left behind");
             }

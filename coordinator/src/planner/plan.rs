@@ -233,6 +233,19 @@ impl UnloadPlan {
     }
 }
 
+/// The plan of a DELETE, UPDATE or MERGE INTO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MutationPlan {
+    /// The changes, a row each.
+    pub query: QueryPlan,
+    /// The relation that changes.
+    pub target: String,
+    /// The snapshot whose rows the changes are of; none, where there was no row.
+    pub base_snapshot: Option<i64>,
+    /// Slices, each of which looks at its share of the target's data files.
+    pub parts: u32,
+}
+
 /// A job's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -243,6 +256,8 @@ pub enum JobPlan {
     Query(Box<QueryPlan>),
     /// COPY INTO a location.
     Unload(Box<UnloadPlan>),
+    /// DELETE, UPDATE, MERGE INTO.
+    Mutation(Box<MutationPlan>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -297,6 +312,7 @@ impl JobPlan {
             Self::Copy(plan) => &plan.settings,
             Self::Query(plan) => &plan.settings,
             Self::Unload(plan) => &plan.query.settings,
+            Self::Mutation(plan) => &plan.query.settings,
         }
     }
 }

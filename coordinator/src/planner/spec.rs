@@ -69,6 +69,12 @@ pub async fn slice(
             let query = query_source(view, context.stores, plan).await?;
             (v1::slice_spec::Source::Query(query), &plan.traceparent)
         }
+        JobPlan::Mutation(plan) => {
+            let mut query = query_source(view, context.stores, &plan.query).await?;
+            number_target(&mut query, &plan.target, Some((attempt.slice.slice.0, plan.parts)));
+            let mutation = v1::MutationSource { changes: Some(query), target: plan.target.clone() };
+            (v1::slice_spec::Source::Mutation(mutation), &plan.query.traceparent)
+        }
         JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     Ok(v1::SliceSpec {
@@ -84,6 +90,16 @@ pub async fn slice(
             .unwrap_or(context.scheduling.target_file_bytes),
         compatible_encodings: options.get(SERIALIZATION_POLICY).is_some_and(|policy| policy == COMPATIBLE),
     })
+}
+
+/// Gives the relation that a statement changes the numbers of its rows, and a share of its files.
+pub fn number_target(query: &mut v1::QuerySpec, target: &str, share: Option<(u32, u32)>) {
+    for relation in query.relations.iter_mut().filter(|relation| relation.name == target) {
+        if let Some(v1::relation::Relation::Table(scan)) = &mut relation.relation {
+            scan.numbered = true;
+            (scan.part, scan.parts) = share.unwrap_or_default();
+        }
+    }
 }
 
 async fn unload_slice(
@@ -145,6 +161,7 @@ async fn target(
     let (new_table, field_ids) = match plan {
         JobPlan::Copy(plan) => (None, &plan.field_ids),
         JobPlan::Query(plan) => (plan.new_table.as_ref(), &plan.field_ids),
+        JobPlan::Mutation(plan) => (None, &plan.query.field_ids),
         JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     let (metadata_location, options) = match (new_table, job.table) {
@@ -352,8 +369,7 @@ pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan)
                 warehouse: Some(access_of(stores.warehouse().spec())),
                 snapshot_id: snapshot_id.unwrap_or(0),
                 empty: *empty,
-                part: 0,
-                parts: 0,
+                ..v1::TableScan::default()
             })
         }
         RelationTarget::Stage { source, format } => {

@@ -19,7 +19,7 @@ use stevedore_state::{catalog, ledger};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::phases::{Context, data_files};
+use super::phases::{Context, data_files, removed_file};
 use super::unload;
 use super::workers::Workers;
 use crate::committer::sweep;
@@ -156,7 +156,9 @@ impl Housekeeping {
             let mut kept = HashSet::new();
             if committed {
                 for file in data_files(&*view, &job)? {
-                    kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
+                    if removed_file(&file).is_none() {
+                        kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
+                    }
                 }
             }
             sweep::sweep_job(warehouse.store(), &folder, id, &kept).await?
@@ -186,7 +188,7 @@ impl Housekeeping {
         let Some(spec) = jobs::job_spec(view, job.id)? else { return Ok(None) };
         match JobPlan::load(&spec.plan, self.context.stores.warehouse().store()).await? {
             JobPlan::Query(plan) => Ok(plan.new_table.map(|new| new.metadata_location)),
-            JobPlan::Copy(_) | JobPlan::Unload(_) => Ok(None),
+            JobPlan::Copy(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) => Ok(None),
         }
     }
 

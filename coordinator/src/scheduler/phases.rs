@@ -8,7 +8,7 @@ use std::sync::Arc;
 use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
-use stevedore_state::command::{Command, JobCommit, NewSlice, NewTable, TableCommit, TableContents};
+use stevedore_state::command::{Command, JobCommit, JobEnding, NewSlice, NewTable, TableCommit, TableContents};
 use stevedore_state::jobs::{self, Job, JobKind, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
@@ -69,8 +69,12 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
             copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
                 .await
         }
-        plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
-            let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_)) => {
+            let parts = match &plan {
+                JobPlan::Unload(unload) => unload.parts,
+                JobPlan::Mutation(mutation) => mutation.parts,
+                _ => 1,
+            };
             let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
             let slices = copy::plan_slices(&context.replica, job, slices).await?;
             context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
@@ -109,8 +113,9 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
             _ => Err(Error::internal("an unload without its plan")),
         };
     }
+    let (removed, added) = split(data_files(&*context.replica.local(), job)?);
     let append = Append {
-        data_files: data_files(&*context.replica.local(), job)?,
+        data_files: added,
         schema_id: spec.schema_id,
         spec_id: spec.spec_id,
         job_id: id.to_string(),
@@ -121,18 +126,59 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     };
     match job.table {
         Some(table) => {
-            let overwrite = spec.kind == JobKind::Insert
-                && matches!(context.plan(&spec).await?, JobPlan::Query(plan) if plan.overwrite);
-            commit_to_table(context, id, &spec, table, append, overwrite).await
+            let how = match spec.kind {
+                JobKind::Copy => Added::Appended,
+                _ => match context.plan(&spec).await? {
+                    JobPlan::Query(plan) if plan.overwrite => Added::InPlaceOfAll,
+                    JobPlan::Mutation(plan) => Added::InPlaceOf(removed, plan.base_snapshot),
+                    _ => Added::Appended,
+                },
+            };
+            commit_to_table(context, id, &spec, table, append, how).await
         }
         None => match context.plan(&spec).await? {
             JobPlan::Query(plan) => match plan.new_table {
                 Some(new) => commit_new_table(context, id, &spec, new, append).await,
                 None => Err(Error::internal("a job without a table creates none")),
             },
-            JobPlan::Copy(_) | JobPlan::Unload(_) => Err(Error::internal("a COPY without a table")),
+            JobPlan::Copy(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) => {
+                Err(Error::internal("a COPY without a table"))
+            }
         },
     }
+}
+
+/// The location of a data file that a job replaces, if this is what the report says of it.
+pub(super) fn removed_file(reported: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Removed {
+        removed: String,
+    }
+    // Data files are described at length; the others in a few words.
+    let short = reported.starts_with("{\"removed\":");
+    short.then(|| serde_json::from_str::<Removed>(reported).ok()).flatten().map(|file| file.removed)
+}
+
+/// Removed and added data files.
+fn split(reported: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let (mut removed, mut added) = (Vec::new(), Vec::new());
+    for file in reported {
+        match removed_file(&file) {
+            Some(location) => removed.push(location),
+            None => added.push(file),
+        }
+    }
+    (removed, added)
+}
+
+/// How a job's data files come into its table.
+enum Added {
+    /// Beside those that are there.
+    Appended,
+    /// INSERT OVERWRITE.
+    InPlaceOfAll,
+    /// DELETE, UPDATE, MERGE INTO: in the place of these files, which had these rows in that snapshot.
+    InPlaceOf(Vec<String>, Option<i64>),
 }
 
 async fn commit_to_table(
@@ -141,17 +187,27 @@ async fn commit_to_table(
     spec: &JobSpec,
     table: stevedore_common::ids::TableId,
     append: Append,
-    overwrite: bool,
+    how: Added,
 ) -> Result<()> {
+    let overwrite = matches!(how, Added::InPlaceOfAll);
     let view = context.replica.read().await?;
     let record = catalog::table_by_id(&*view, table)?
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {
-        let prepared = if overwrite {
-            context.committer.overwrite(&location, &append).await?
-        } else {
-            context.committer.append(&location, &append).await?
+        let prepared = match &how {
+            Added::Appended => context.committer.append(&location, &append).await?,
+            Added::InPlaceOfAll => context.committer.overwrite(&location, &append).await?,
+            Added::InPlaceOf(removed, base) => {
+                match context.committer.rewrite(&location, &append, removed, *base).await {
+                    // Another try would find the same; the statement has to look at the rows again.
+                    Err(error) if error.kind() == ErrorKind::Conflict => {
+                        let end = JobEnding::Aborted(error.retryable(true));
+                        return context.replica.propose(Command::EndJob { job, end }).await.map(|_| ());
+                    }
+                    prepared => prepared?,
+                }
+            }
         };
         let commit = TableCommit {
             table,

@@ -50,7 +50,7 @@ impl SliceRunner {
 }
 
 /// How the result of a query becomes rows of a table.
-struct Insert {
+pub(super) struct Insert {
     columns: Vec<(Column, Source)>,
     result: SchemaRef,
     schema: SchemaRef,
@@ -64,7 +64,7 @@ enum Source {
 }
 
 impl Insert {
-    fn compile(
+    pub(super) fn compile(
         engine: &QueryEngine,
         query: &QuerySpec,
         target: &TableTarget,
@@ -106,7 +106,7 @@ impl Insert {
     }
 
     /// `first` is the number of the first row within the result.
-    fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
+    pub(super) fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
         let columns = self
             .columns
             .iter()
