@@ -5,7 +5,8 @@
 
 Run it with the Python of the tests' virtual environment (integration-tests/python/run makes it). The sets
 (csv, ndjson, parquet, small; others only when named) are made once, in STEVEDORE_BENCHMARK_DIR (default:
-~/.cache/stevedore-benchmark). Each set is loaded three times into a new table of a new server; printed are the medians
+~/.cache/stevedore-benchmark), and read once before, so that no engine pays for a cold page cache. Each set is loaded
+three times (--runs says otherwise) into a new table of a new server; printed are the medians
 of the seconds, rows and input megabytes per second, of the seconds that the same COPY takes again (it finds every file
 loaded), and the server's largest resident memory (VmHWM).
 
@@ -39,7 +40,6 @@ from stevedore_server import Server, run
 
 ROWS = 200_000
 BIG = 15_000_000
-RUNS = 3
 TABLE = """
 CREATE TABLE {name} (
     id BIGINT, vehicle VARCHAR, sensor VARCHAR, at TIMESTAMP, latitude DOUBLE, longitude DOUBLE, speed INT,
@@ -163,6 +163,10 @@ def prepare(folder, name):
         for n in range(count):
             write(partial / f"{name}-{n:05}.{extension_of(name)}", rows(n * size, min(size, ROWS), n))
         partial.rename(target)
+    for path in target.iterdir():
+        with open(path, "rb") as file:
+            while file.read(1 << 24):
+                pass
     return target
 
 
@@ -209,6 +213,7 @@ def load_by_peer(python, peer, folder, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; {', '.join(DEFAULT)} by default")
+    parser.add_argument("--runs", type=int, default=3, help="loads of each set by each engine; 3 by default")
     parser.add_argument("--peers", nargs="+", choices=["chdb", "databend", "duckdb", "polars"], default=[])
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the peers; this one by default")
     arguments = parser.parse_args()
@@ -221,7 +226,7 @@ def main():
         folder = prepare(cache, name).resolve()
         megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         runs, peers = [], {peer: [] for peer in arguments.peers}
-        for _ in range(RUNS):
+        for _ in range(arguments.runs):
             runs.append(load(folder, name))
             for peer, times in peers.items():
                 times.append(load_by_peer(arguments.peers_python, peer, folder, name))

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "jobs/evolution.rs"]
+mod evolution;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -797,7 +800,10 @@ async fn a_change_of_rows_is_a_job_that_runs_once_under_its_key() {
     let delete = "DELETE FROM t WHERE file = 1";
     let first = submit(&client, delete, "clean-1").await;
     let (job, _) = watch(&client, &first.job_id).await;
-    assert_eq!((job.phase(), job.kind.as_str(), job.table.as_str()), (JobPhase::Committed, "delete", "default.t"));
+    assert_eq!(
+        (job.phase(), job.kind.as_str(), job.table.as_str()),
+        (JobPhase::Committed, "delete", "default.t")
+    );
     assert!(submit(&client, delete, "clean-1").await.existing);
     assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["20"]]);
     let update = submit(&client, "UPDATE t SET payload = 'x' WHERE row < 5", "clean-2").await;

@@ -1,9 +1,7 @@
 //! DELETE, UPDATE and MERGE INTO: what they say, taken to pieces.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use stevedore_sql::ast::{
-    Assignment, Change, MergeAction, MergeClause, Mutation, RelationTarget, Statement,
-};
+use stevedore_sql::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, RelationTarget, Statement};
 use stevedore_sql::parse;
 
 fn mutation(sql: &str) -> Mutation {
@@ -46,8 +44,7 @@ fn an_update_knows_its_values_wherever_the_target_is_met_first() {
     assert_eq!(from, r#""__rel_1" AS "x", "__rel_0" AS "y", (SELECT 1 AS "k") AS "z""#);
     assert_eq!(filter.as_deref(), Some(r#""x"."a" = "y"."a""#));
     let case = r#"(CASE WHEN "b" = 1 THEN (SELECT max("a") FROM "__rel_0" AS "u") ELSE f(1, 2) END)"#;
-    let expected =
-        [set("a", Some(case)), set("b", None), set("c", Some(r#"("a" IS DISTINCT FROM "b")"#))];
+    let expected = [set("a", Some(case)), set("b", None), set("c", Some(r#"("a" IS DISTINCT FROM "b")"#))];
     assert_eq!(given, expected);
 }
 
@@ -67,7 +64,8 @@ fn a_merge_keeps_its_clauses_in_order() {
     assert_eq!((source_alias.as_str(), merge.target.as_str()), (r#""s""#, "__rel_0"));
     // Parameters are numbered as they stand in the statement.
     assert_eq!(on, r#""t"."k" = "s"."k" AND "s"."v" > $1"#);
-    let clause = |condition: Option<&str>, action| MergeClause { condition: condition.map(Into::into), action };
+    let clause =
+        |condition: Option<&str>, action| MergeClause { condition: condition.map(Into::into), action };
     let insert = MergeAction::Insert {
         columns: Some(vec!["k".into(), "v".into()]),
         values: vec![Some(r#"("s"."k")"#.into()), None],

@@ -40,7 +40,8 @@ impl Committer {
         };
         let live = self.live_manifests(metadata).await?;
         let deletes = |manifest: &&ManifestFile| manifest.content == ManifestContentType::Deletes;
-        if !removed.is_empty() && live.iter().filter(deletes).any(|manifest| manifest.sequence_number > seen) {
+        if !removed.is_empty() && live.iter().filter(deletes).any(|manifest| manifest.sequence_number > seen)
+        {
             return Err(moved());
         }
         let snapshot = NewSnapshot::new(metadata, append.now_ms);
@@ -68,9 +69,8 @@ impl Committer {
                 manifests.push(file.clone());
                 continue;
             };
-            let without = self
-                .write_without(metadata, &snapshot, file, &manifest, &mut missing, &mut change)
-                .await?;
+            let without =
+                self.write_without(metadata, &snapshot, file, &manifest, &mut missing, &mut change).await?;
             written.push(without.manifest_path.clone());
             manifests.push(without);
         }
@@ -83,7 +83,16 @@ impl Committer {
             (false, true) => Operation::Delete,
             (false, false) => Operation::Overwrite,
         };
-        self.finish_snapshot(metadata_location, table, append, snapshot, operation, change, manifests, written)
-            .await
+        self.finish_snapshot(
+            metadata_location,
+            table,
+            append,
+            snapshot,
+            operation,
+            change,
+            manifests,
+            written,
+        )
+        .await
     }
 }

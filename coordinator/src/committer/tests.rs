@@ -10,6 +10,7 @@ use iceberg::spec::{
     TableMetadata, Transform, serialize_data_file_to_json,
 };
 use iceberg::table::Table;
+use stevedore_common::ErrorKind;
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
 
@@ -215,6 +216,65 @@ async fn truncate_and_overwrite_leave_only_what_they_bring() {
 }
 
 #[tokio::test]
+async fn files_are_replaced_by_others_unless_they_changed_since_they_were_read() {
+    let warehouse = Warehouse::new();
+    let committer = &warehouse.committer;
+    let created = warehouse.create(vec![]).await;
+    let metadata = &created.metadata;
+    let files = |names: &[(&str, u64)]| -> Vec<String> {
+        names.iter().map(|(name, rows)| data_file(metadata, name, *rows, None)).collect()
+    };
+    let at = |name: &str| format!("{}/data/{name}", metadata.location());
+    let first = append(metadata, "job-1", files(&[("a", 3), ("b", 4), ("c", 5)]));
+    let first = committer.append(&created.metadata_location, &first).await.unwrap();
+    let base = first.snapshot_id;
+    // Others add a file meanwhile: that is no conflict.
+    let added = append(metadata, "job-2", files(&[("d", 6)]));
+    let added = committer.append(&first.metadata_location, &added).await.unwrap();
+
+    let change = append(metadata, "job-3", files(&[("b2", 2)]));
+    let changed =
+        committer.rewrite(&added.metadata_location, &change, &[at("a"), at("b")], base).await.unwrap();
+    let expected = [file("b2", 2), file("c", 5), file("d", 6)];
+    assert_eq!(warehouse.planned(&changed.metadata_location).await, expected);
+    assert_eq!((changed.rows_total, changed.bytes_total), (13, 130));
+    let read = committer.load(&changed.metadata_location).await.unwrap();
+    let summary = read.current_snapshot().unwrap().summary();
+    assert_eq!(summary.operation, Operation::Overwrite);
+    for (key, value) in [("deleted-data-files", "2"), ("deleted-records", "7"), ("added-records", "2")] {
+        assert_eq!(summary.additional_properties[key], value, "{key}");
+    }
+    // What stays keeps its history.
+    let manifests = committer.live_manifests(&read).await.unwrap();
+    assert_eq!(manifests.len(), 3);
+    let mut entries = Vec::new();
+    for manifest in &manifests {
+        let manifest = committer.load_manifest(manifest).await.unwrap();
+        entries.extend(manifest.entries().iter().filter(|entry| entry.is_alive()).cloned());
+    }
+    let c = entries.iter().find(|entry| entry.file_path() == at("c")).unwrap();
+    assert_eq!((c.sequence_number(), c.snapshot_id()), (Some(1), base));
+
+    // What was read is gone by now, or the snapshot is: nothing is prepared.
+    let late = append(metadata, "job-4", files(&[("b3", 1)]));
+    for (removed, base) in [(vec![at("c"), at("b")], base), (vec![at("c")], Some(1))] {
+        let error = committer.rewrite(&changed.metadata_location, &late, &removed, base).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    }
+    assert_eq!(warehouse.planned(&changed.metadata_location).await, expected);
+
+    // No file comes in the place of one that lost all its rows; and a change of nothing takes nothing away.
+    let nothing = append(metadata, "job-5", Vec::new());
+    let base = changed.snapshot_id;
+    let deleted = committer.rewrite(&changed.metadata_location, &nothing, &[at("d")], base).await.unwrap();
+    assert_eq!(warehouse.planned(&deleted.metadata_location).await, [file("b2", 2), file("c", 5)]);
+    let read = committer.load(&deleted.metadata_location).await.unwrap();
+    assert_eq!(read.current_snapshot().unwrap().summary().operation, Operation::Delete);
+    let same = committer.rewrite(&deleted.metadata_location, &nothing, &[], base).await.unwrap();
+    assert_eq!(warehouse.planned(&same.metadata_location).await, [file("b2", 2), file("c", 5)]);
+}
+
+#[tokio::test]
 async fn small_manifests_are_merged_and_their_files_keep_their_history() {
     let warehouse = Warehouse::new();
     let committer = &warehouse.committer;
@@ -265,8 +325,8 @@ async fn columns_change_and_files_of_the_old_ones_still_fit() {
     let created = warehouse.create(vec![]).await;
     let mut new = column("added", "TINYINT");
     new.default = Some("7".into());
-    let altered = committer.add_columns(&created.metadata_location, &[new.clone()]).await.unwrap();
-    let again = committer.add_columns(&altered.metadata_location, &[new.clone()]).await.unwrap_err();
+    let altered = committer.add_columns(&created.metadata_location, &[new.clone()], 0).await.unwrap();
+    let again = committer.add_columns(&altered.metadata_location, &[new.clone()], 0).await.unwrap_err();
     assert!(again.to_string().contains("column 'added' exists already"), "{again}");
     let renamed = committer.rename_column(&altered.metadata_location, "S", "text").await.unwrap();
     let dropped = committer.drop_column(&renamed.metadata_location, "v").await.unwrap();
@@ -289,16 +349,69 @@ async fn new_columns_commit_together_with_rows() {
     let warehouse = Warehouse::new();
     let committer = &warehouse.committer;
     let created = warehouse.create(vec![]).await;
-    let evolution = plan_new_columns(&created.metadata, &[column("extra", "VARIANT")]).unwrap();
+    let reserved = |id: i32, name: &str, ty: &str| Column { id, ..column(name, ty) };
     let mut rows = append(&created.metadata, "job", vec![data_file(&created.metadata, "a.parquet", 1, None)]);
-    rows.evolution = Some(evolution);
+    rows.evolution = Some(Evolution { columns: vec![reserved(50, "extra", "VARIANT")] });
     let prepared = committer.append(&created.metadata_location, &rows).await.unwrap();
     let read = committer.load(&prepared.metadata_location).await.unwrap();
     let schema = TableSchema::from_metadata(&read).unwrap();
     assert_eq!(schema.columns.last().unwrap().ty, SqlType::Variant);
     assert_eq!(read.current_snapshot().unwrap().schema_id(), Some(read.current_schema_id()));
 
-    let other = committer.add_columns(&created.metadata_location, &[column("theirs", "INT")]).await.unwrap();
-    let error = committer.append(&other.metadata_location, &rows).await.unwrap_err();
-    assert_eq!(error.kind(), stevedore_common::ErrorKind::Conflict);
+    assert_eq!(schema.columns.last().unwrap().id, 50);
+    assert_eq!(
+        (prepared.base_schema_id, prepared.last_column_id),
+        (created.metadata.current_schema_id(), 50)
+    );
+
+    // On a version that another load made with the same column there is nothing to add.
+    let again = committer.append(&prepared.metadata_location, &rows).await.unwrap();
+    assert_eq!((again.base_schema_id, again.schema_id), (prepared.schema_id, prepared.schema_id));
+    assert_eq!(warehouse.planned(&again.metadata_location).await.len(), 2);
+
+    // Beside a column of another name it is added as well, under its own id.
+    let other =
+        committer.add_columns(&created.metadata_location, &[column("theirs", "INT")], 50).await.unwrap();
+    let beside = committer.append(&other.metadata_location, &rows).await.unwrap();
+    let schema =
+        TableSchema::from_metadata(&committer.load(&beside.metadata_location).await.unwrap()).unwrap();
+    let last: Vec<_> = schema.columns.iter().rev().take(2).map(|c| (c.name.as_str(), c.id)).collect();
+    assert_eq!(last, [("extra", 50), ("theirs", 51)]);
+}
+
+#[tokio::test]
+async fn new_columns_that_no_longer_fit_are_a_conflict() {
+    let warehouse = Warehouse::new();
+    let committer = &warehouse.committer;
+    let created = warehouse.create(vec![]).await;
+    let at = &created.metadata_location;
+    let mut rows = append(&created.metadata, "job", vec![data_file(&created.metadata, "a.parquet", 1, None)]);
+    rows.evolution = Some(Evolution { columns: vec![Column { id: 50, ..column("extra", "INT") }] });
+    let refused = async |location: &str, why: &str| {
+        let error = committer.append(location, &rows).await.unwrap_err();
+        assert_eq!(error.kind(), stevedore_common::ErrorKind::Conflict);
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    // The name is taken, in whatever case, under another id.
+    let taken = committer.add_columns(at, &[column("EXTRA", "INT")], 50).await.unwrap();
+    refused(&taken.metadata_location, "column 'EXTRA' was added").await;
+    // It was there under its id and is dropped: its old values must not come back.
+    let there = committer.append(at, &rows).await.unwrap();
+    let dropped = committer.drop_column(&there.metadata_location, "extra").await.unwrap();
+    refused(&dropped.metadata_location, "column 'extra' was dropped").await;
+    // Renamed and widened it is the same column.
+    let renamed = committer.rename_column(&there.metadata_location, "extra", "more").await.unwrap();
+    committer.append(&renamed.metadata_location, &rows).await.unwrap();
+}
+
+#[tokio::test]
+async fn reserved_ids_are_not_handed_out_by_alter_table() {
+    let warehouse = Warehouse::new();
+    let committer = &warehouse.committer;
+    let created = warehouse.create(vec![]).await;
+    let added =
+        committer.add_columns(&created.metadata_location, &[column("a", "ARRAY(INT)")], 90).await.unwrap();
+    let schema =
+        TableSchema::from_metadata(&committer.load(&added.metadata_location).await.unwrap()).unwrap();
+    assert_eq!((schema.columns.last().unwrap().id, added.last_column_id), (91, 92));
 }

@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::ddl::{copy_options_of, mode_flags};
+use super::evolution::evolution_plan;
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, SourcePlan, TransformPlan};
@@ -192,9 +193,7 @@ impl Engine {
         let mut spec = match &statement {
             Statement::CopyIntoTable(copy) => self.bind_copy(handle, copy).await?,
             Statement::Insert(insert) => self.bind_insert(handle, insert).await?,
-            Statement::Mutation(mutation) => {
-                self.bind_mutation(handle, JobId(handle.id), mutation).await?
-            }
+            Statement::Mutation(mutation) => self.bind_mutation(handle, JobId(handle.id), mutation).await?,
             Statement::Unload(unload) => self.bind_unload(handle, unload).await?,
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 self.bind_create_table_as(handle, create).await?
@@ -350,7 +349,8 @@ impl Engine {
                 Some(TransformPlan { sql: transform.sql.clone(), relation: transform.relation.clone() })
             }
         };
-        let plan = copy_plan(handle, source, format, transform, &columns, &options);
+        let evolution = evolution_plan(&table, copy, &format, &options)?;
+        let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
     }
 
@@ -506,7 +506,7 @@ pub(super) struct BoundCopy {
     pub(super) plan: CopyPlan,
 }
 
-/// The plan of a COPY whose names are bound.
+/// The plan of a COPY whose names are bound, and which takes the table as it is.
 pub(super) fn copy_plan(
     handle: &StatementHandle,
     source: SourcePlan,
@@ -526,6 +526,7 @@ pub(super) fn copy_plan(
         return_failed_only: options.return_failed_only(),
         settings: handle.settings.clone(),
         traceparent: stevedore_common::telemetry::current_traceparent(),
+        evolution: None,
     }
 }
 

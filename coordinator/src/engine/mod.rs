@@ -6,6 +6,7 @@
 //! each under a key of the handle's, so that running a handle twice changes things once.
 
 mod ddl;
+mod evolution;
 mod explain;
 mod files;
 mod handle;

@@ -146,9 +146,11 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
 
 /// The columns of the new row, each under a name of its own.
 fn values(schema: &TableSchema, value: &mut dyn FnMut(&Column) -> Result<String>) -> Result<String> {
-    let columns = schema.columns.iter().enumerate().map(|(index, column)| {
-        Ok(format!("{} AS \"__target_value_{index}\"", value(column)?))
-    });
+    let columns = schema
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| Ok(format!("{} AS \"__target_value_{index}\"", value(column)?)));
     Ok(columns.collect::<Result<Vec<_>>>()?.join(", "))
 }
 
@@ -173,10 +175,7 @@ impl Merge<'_> {
             let not = if action.inserts() { "" } else { " NOT" };
             let and = condition.as_ref().map(|condition| format!(" AND {condition}")).unwrap_or_default();
             let given = give(action)?;
-            text.push_str(&format!(
-                " WHEN {}.\"__target_file\" IS{not} NULL{and} THEN {given}",
-                self.alias
-            ));
+            text.push_str(&format!(" WHEN {}.\"__target_file\" IS{not} NULL{and} THEN {given}", self.alias));
         }
         Ok(format!("{text} ELSE {otherwise} END"))
     }

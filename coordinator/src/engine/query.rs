@@ -35,10 +35,8 @@ fn text_of(query: &AnalyzedQuery, explain: Explain) -> String {
 /// Whether the values of a statement's parameters are there.
 pub(super) fn check_parameters(handle: &StatementHandle, parameters: usize) -> Result<()> {
     if parameters > 0 && handle.parameters.is_none() {
-        return Err(Error::invalid(format!(
-            "the statement has {parameters} parameters, none were bound"
-        ))
-        .hint("prepare the statement and bind a value to each ?"));
+        return Err(Error::invalid(format!("the statement has {parameters} parameters, none were bound"))
+            .hint("prepare the statement and bind a value to each ?"));
     }
     Ok(())
 }

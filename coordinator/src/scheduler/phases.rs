@@ -5,17 +5,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
-use stevedore_state::command::{Command, JobCommit, JobEnding, NewSlice, NewTable, TableCommit, TableContents};
+use stevedore_state::command::{
+    Command, JobCommit, JobEnding, NewSlice, NewTable, TableCommit, TableContents,
+};
 use stevedore_state::jobs::{self, Job, JobKind, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
-use super::unload;
-use crate::committer::{Append, Committer};
+use super::{columns, unload};
+use crate::committer::{Append, Committer, Evolution};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
 use crate::planner::copy;
@@ -23,11 +26,14 @@ use crate::planner::plan::{JobPlan, NewTablePlan};
 use crate::planner::spec::SpecContext;
 use crate::replica::Replica;
 use crate::stores::Stores;
+use crate::worker_directory::WorkerDirectory;
 
 /// Data files read from the state at a time.
 const PAGE: usize = 1_000;
 /// Files deleted between two records of it.
 const PURGE_CHUNK: usize = 100;
+/// Files deleted at a time.
+const PURGED_AT_ONCE: usize = 16;
 
 /// What the phases need.
 #[derive(Clone)]
@@ -36,6 +42,8 @@ pub struct Context {
     pub replica: Replica,
     /// Stages and the warehouse.
     pub stores: Arc<Stores>,
+    /// Who looks into files.
+    pub directory: Arc<WorkerDirectory>,
     /// Tables.
     pub committer: Committer,
     /// Sizes and times.
@@ -66,8 +74,12 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
     let spec = context.spec(job)?;
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
-            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
-                .await
+            let source = context.stores.resolve(&*context.replica.local(), &plan.source)?;
+            let claimed = copy::list_and_claim(&context.replica, &source, job, &plan).await?;
+            if let Some(evolution) = plan.evolution.filter(|_| !claimed.is_empty()) {
+                columns::reserve(context, job, &source, &plan, &evolution).await?;
+            }
+            copy::plan_and_seal(&context.replica, &context.scheduling, slots, job, claimed).await
         }
         plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_)) => {
             let parts = match &plan {
@@ -103,7 +115,11 @@ pub(super) fn data_files(view: &dyn ReadView, job: &Job) -> Result<Vec<String>> 
 /// Conflict where the rows no longer fit the table; storage; refusals.
 pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     let id = job.id;
-    if job.phase == JobPhase::Running {
+    if job.reopening.is_some() {
+        return columns::reopen(context, id).await;
+    }
+    let brought = jobs::job_columns(&*context.replica.local(), id)?;
+    if job.phase == JobPhase::Running && brought.is_none() {
         context.replica.propose(Command::BeginCommit { job: id }).await?;
     }
     let spec = context.spec(id)?;
@@ -116,13 +132,13 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     let (removed, added) = split(data_files(&*context.replica.local(), job)?);
     let append = Append {
         data_files: added,
-        schema_id: spec.schema_id,
+        schema_id: brought.as_ref().map_or(spec.schema_id, |brought| brought.schema_id),
         spec_id: spec.spec_id,
         job_id: id.to_string(),
         commit_id: Uuid::new_v4().to_string(),
         now_ms: context.replica.now_ms(),
         summary: BTreeMap::new(),
-        evolution: None,
+        evolution: brought.map(|brought| Evolution { columns: brought.reserved() }),
     };
     match job.table {
         Some(table) => {
@@ -196,18 +212,23 @@ async fn commit_to_table(
     let mut location = record.metadata_location;
     loop {
         let prepared = match &how {
-            Added::Appended => context.committer.append(&location, &append).await?,
-            Added::InPlaceOfAll => context.committer.overwrite(&location, &append).await?,
+            Added::Appended => context.committer.append(&location, &append).await,
+            Added::InPlaceOfAll => context.committer.overwrite(&location, &append).await,
             Added::InPlaceOf(removed, base) => {
-                match context.committer.rewrite(&location, &append, removed, *base).await {
-                    // Another try would find the same; the statement has to look at the rows again.
-                    Err(error) if error.kind() == ErrorKind::Conflict => {
-                        let end = JobEnding::Aborted(error.retryable(true));
-                        return context.replica.propose(Command::EndJob { job, end }).await.map(|_| ());
-                    }
-                    prepared => prepared?,
-                }
+                context.committer.rewrite(&location, &append, removed, *base).await
             }
+        };
+        let prepared = match prepared {
+            // The table's columns are others than those that the slices wrote: they run again.
+            Err(error) if append.evolution.is_some() && error.kind() == ErrorKind::Conflict => {
+                return columns::reserve_again(context, job, error).await;
+            }
+            // Another try would find the same: the statement has to look at the rows again.
+            Err(error) if matches!(how, Added::InPlaceOf(..)) && error.kind() == ErrorKind::Conflict => {
+                let end = JobEnding::Aborted(error.retryable(true));
+                return context.replica.propose(Command::EndJob { job, end }).await.map(|_| ());
+            }
+            prepared => prepared?,
         };
         let commit = TableCommit {
             table,
@@ -215,9 +236,9 @@ async fn commit_to_table(
             epoch: spec.epoch,
             expected_location: location.clone(),
             new_location: prepared.metadata_location.clone(),
-            schema_id: prepared.schema_id,
+            schema_id: prepared.base_schema_id,
             spec_id: prepared.spec_id,
-            new_schema_id: None,
+            new_schema_id: (prepared.schema_id != prepared.base_schema_id).then_some(prepared.schema_id),
             overwrite,
             contents: contents_of(&prepared),
         };
@@ -300,16 +321,18 @@ pub async fn purge(context: &Context, job: &Job) -> Result<()> {
     let mut after = None;
     loop {
         let (page, next) = jobs::purgeable_files(&*context.replica.local(), job, after, PURGE_CHUNK)?;
-        let mut purged = Vec::with_capacity(page.len());
-        for file in &page {
-            let outcome = if source.store.delete_if_unchanged(&file.path, &file.version).await? {
-                PurgeOutcome::Deleted
-            } else {
+        let store = &source.store;
+        let purged: Vec<_> = futures::stream::iter(page)
+            .map(|file| async move {
+                if store.delete_if_unchanged(&file.path, &file.version).await? {
+                    return Ok::<_, Error>((file.file, PurgeOutcome::Deleted));
+                }
                 tracing::warn!(job = %job.id, file = file.name, "not purged: the file changed after it was loaded");
-                PurgeOutcome::Changed
-            };
-            purged.push((file.file, outcome));
-        }
+                Ok((file.file, PurgeOutcome::Changed))
+            })
+            .buffered(PURGED_AT_ONCE)
+            .try_collect()
+            .await?;
         if !purged.is_empty() {
             context.replica.propose(Command::RecordPurged { job: job.id, files: purged }).await?;
         }

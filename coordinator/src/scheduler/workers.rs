@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 use stevedore_common::clock::UnixMillis;
-use stevedore_common::ids::{AttemptKey, JobId, WorkerId};
+use stevedore_common::ids::{AttemptKey, JobId, SliceKey, WorkerId};
 use stevedore_proto::v1;
 use tokio::sync::mpsc;
 
@@ -42,6 +42,8 @@ struct Worker {
     session: u64,
     outbox: mpsc::Sender<v1::CoordinatorMessage>,
     running: BTreeMap<AttemptKey, UnixMillis>,
+    /// Slices that are being leased for it: its slots are taken before the state has agreed.
+    promised: BTreeSet<SliceKey>,
     last_heard_ms: UnixMillis,
     memory_used: u64,
 }
@@ -76,7 +78,9 @@ impl Workers {
         let held = old.map(|old| old.running).unwrap_or_default();
         let (running, lost) =
             if same_process { (held, Vec::new()) } else { (BTreeMap::new(), held.into_keys().collect()) };
-        let worker = Worker { session, outbox, running, last_heard_ms: now_ms, memory_used: 0, info };
+        let promised = BTreeSet::new();
+        let worker =
+            Worker { session, outbox, running, promised, last_heard_ms: now_ms, memory_used: 0, info };
         inner.workers.insert(worker.info.id.clone(), worker);
         (session, lost)
     }
@@ -124,9 +128,25 @@ impl Workers {
         lost
     }
 
+    /// Takes a slot for a slice that is about to be leased, until it is assigned or [`Workers::withdraw`]n:
+    /// whoever decides meanwhile sees it taken.
+    pub fn promise(&self, id: &WorkerId, slice: SliceKey) {
+        if let Some(worker) = self.inner.lock().workers.get_mut(id) {
+            worker.promised.insert(slice);
+        }
+    }
+
+    /// Gives back the slot of a slice that was not leased after all.
+    pub fn withdraw(&self, id: &WorkerId, slice: SliceKey) {
+        if let Some(worker) = self.inner.lock().workers.get_mut(id) {
+            worker.promised.remove(&slice);
+        }
+    }
+
     /// Notes an assignment.
     pub fn assigned(&self, id: &WorkerId, attempt: AttemptKey, now_ms: UnixMillis) {
         if let Some(worker) = self.inner.lock().workers.get_mut(id) {
+            worker.promised.remove(&attempt.slice);
             worker.running.insert(attempt, now_ms);
         }
     }
@@ -206,7 +226,7 @@ impl Workers {
             .map(|worker| WorkerView {
                 id: worker.info.id.clone(),
                 slots: worker.info.slots,
-                running: worker.running.len() as u32,
+                running: (worker.running.len() + worker.promised.len()) as u32,
             })
             .collect()
     }
@@ -233,7 +253,7 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use stevedore_common::ids::{Attempt, SliceIndex, SliceKey};
+    use stevedore_common::ids::{Attempt, SliceIndex};
 
     use super::*;
 
@@ -277,6 +297,24 @@ mod tests {
         let (_, lost) = workers.register(info("a", "y"), outbox, 2);
         assert_eq!(lost, [attempt(0)]);
         assert!(!workers.holds(attempt(0)));
+    }
+
+    #[test]
+    fn a_slot_is_taken_from_the_decision_to_the_end_of_the_slice() {
+        let workers = Workers::default();
+        let (outbox, _inbox) = mpsc::channel(1);
+        let (id, running) = (WorkerId("a".into()), || workers.views()[0].running);
+        workers.register(info("a", "x"), outbox, 0);
+        workers.promise(&id, attempt(0).slice);
+        workers.promise(&id, attempt(1).slice);
+        assert_eq!(running(), 2);
+        workers.assigned(&id, attempt(0), 0);
+        assert_eq!(running(), 2);
+        workers.withdraw(&id, attempt(0).slice);
+        workers.withdraw(&id, attempt(1).slice);
+        assert_eq!(running(), 1);
+        workers.ended(attempt(0));
+        assert_eq!(running(), 0);
     }
 
     #[test]

@@ -163,7 +163,8 @@ impl SliceRunner {
         let mut changes = Changes { files, marks: BTreeMap::new(), done: Mutated::default() };
 
         let planned = self.engine.plan(query).await?;
-        let new_rows = Schema::new(planned.schema().fields().iter().skip(LEADING).cloned().collect::<Vec<_>>());
+        let new_rows =
+            Schema::new(planned.schema().fields().iter().skip(LEADING).cloned().collect::<Vec<_>>());
         let insert = match new_rows.fields().is_empty() {
             true => None,
             false => {
@@ -253,7 +254,8 @@ impl SliceRunner {
             self.take(staying, sink, counters).await?;
         }
         drop(rows);
-        Arc::into_inner(changes).ok_or_else(|| Error::internal("the changes of a slice are still in use").into())
+        Arc::into_inner(changes)
+            .ok_or_else(|| Error::internal("the changes of a slice are still in use").into())
     }
 }
 
@@ -265,7 +267,8 @@ mod tests {
     use super::*;
 
     fn changes(rows: &[u64]) -> Changes {
-        let facts = |rows: &u64| DataFileFacts { location: format!("f{rows}"), rows: *rows, has_deletes: false };
+        let facts =
+            |rows: &u64| DataFileFacts { location: format!("f{rows}"), rows: *rows, has_deletes: false };
         Changes { files: rows.iter().map(facts).collect(), marks: BTreeMap::new(), done: Mutated::default() }
     }
 
@@ -295,7 +298,9 @@ mod tests {
     #[test]
     fn a_row_that_changes_twice_fails_and_one_that_nothing_happens_to_may_match_often() {
         let mut changes = changes(&[5]);
-        changes.note(&batch(&[(Some(0), Some(3), 0), (Some(0), Some(3), 0), (Some(0), Some(3), 1)]), "t").unwrap();
+        changes
+            .note(&batch(&[(Some(0), Some(3), 0), (Some(0), Some(3), 0), (Some(0), Some(3), 1)]), "t")
+            .unwrap();
         let error = changes.note(&batch(&[(Some(0), Some(3), 2)]), "d.t").unwrap_err();
         assert!(error.to_string().contains("'d.t' matches more than one row"), "{error}");
         assert!(changes.note(&batch(&[(Some(1), Some(0), 2)]), "t").is_err());

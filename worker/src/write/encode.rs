@@ -1,8 +1,11 @@
 //! The columns of one row group, encoded in parallel.
 //!
 //! A chunk of batches is given to as many blocking threads as the process lets encode at a time; each
-//! takes the next column that nobody has, so that one expensive column does not hold up the others.
+//! takes the next column that nobody has, so that one expensive column does not hold up the others. Nor does it
+//! hold up the next chunk: that one waits column by column, and no thread is idle at a chunk's end.
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +15,7 @@ use parking_lot::Mutex;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::Facts;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::memory::WriteMemory;
@@ -64,9 +67,6 @@ pub(super) struct ColumnEncoder {
     /// Of a column for which [`gathers_statistics`].
     facts: Option<Facts>,
     nans: NanCounts,
-    /// Bytes as encoded, about, and those of the memory that it takes.
-    bytes: usize,
-    held: usize,
 }
 
 /// Whether the statistics of a column are gathered here, in a fraction of the time that the Parquet library
@@ -78,7 +78,7 @@ pub(super) fn gathers_statistics(field: &Field) -> bool {
 impl ColumnEncoder {
     pub(super) fn new(field: FieldRef, leaves: Vec<ArrowColumnWriter>) -> Self {
         let facts = gathers_statistics(&field).then(Facts::default);
-        Self { field, leaves, facts, nans: NanCounts::default(), bytes: 0, held: 0 }
+        Self { field, leaves, facts, nans: NanCounts::default() }
     }
 
     pub(super) fn encode(&mut self, array: &ArrayRef) -> Result<()> {
@@ -101,9 +101,15 @@ impl ColumnEncoder {
         Ok(())
     }
 
+    /// Bytes as encoded, about, and those of the memory that it takes.
+    fn sizes(&self) -> (usize, usize) {
+        let bytes = self.leaves.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum();
+        (bytes, self.leaves.iter().map(ArrowColumnWriter::memory_size).sum())
+    }
+
     /// Ends the column; its chunks come in the order of the leaves.
     pub(super) fn finish(self) -> Result<(Vec<ArrowColumnChunk>, NanCounts)> {
-        let Self { field, leaves, facts, mut nans, .. } = self;
+        let Self { field, leaves, facts, mut nans } = self;
         let close = |leaf: ArrowColumnWriter| leaf.close().map_err(|e| encoding_failed(&field, &e));
         let mut chunks: Vec<ArrowColumnChunk> = leaves.into_iter().map(close).collect::<Result<_>>()?;
         if let (Some(facts), Some(chunk)) = (facts, chunks.first_mut()) {
@@ -124,20 +130,74 @@ fn encoding_failed(field: &FieldRef, error: &parquet::errors::ParquetError) -> E
 
 /// A row group that is being encoded.
 pub(super) struct RowGroup {
-    columns: Arc<Vec<Mutex<Option<ColumnEncoder>>>>,
+    columns: Arc<Vec<Mutex<Column>>>,
     pub(super) rows: usize,
 }
 
-/// A chunk on its way through the encoders.
-pub(super) struct Encoding(JoinSet<Result<()>>);
+/// A column of it, with the chunks that were not encoded yet.
+struct Column {
+    /// `None` while a thread encodes it, and for good once that failed.
+    encoder: Option<Box<ColumnEncoder>>,
+    waiting: VecDeque<Arc<Chunk>>,
+    bytes: usize,
+    held: usize,
+}
+
+impl Column {
+    /// The next chunk to encode, unless there is none or another thread encodes.
+    fn begin(&mut self) -> Option<(Box<ColumnEncoder>, Arc<Chunk>)> {
+        let encoder = self.encoder.take()?;
+        match self.waiting.pop_front() {
+            Some(chunk) => Some((encoder, chunk)),
+            None => {
+                self.encoder = Some(encoder);
+                None
+            }
+        }
+    }
+
+    /// The same after a chunk.
+    fn go_on(&mut self, encoder: Box<ColumnEncoder>) -> Option<(Box<ColumnEncoder>, Arc<Chunk>)> {
+        (self.bytes, self.held) = encoder.sizes();
+        self.encoder = Some(encoder);
+        self.begin()
+    }
+}
+
+/// Rows for all columns.
+struct Chunk {
+    batches: Vec<RecordBatch>,
+    /// Columns that are not done with it.
+    left: AtomicUsize,
+    /// Taken by the last column that is done, or by the first that fails.
+    answer: Mutex<Option<oneshot::Sender<Result<()>>>>,
+}
+
+impl Chunk {
+    fn column_done(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.answer(Ok(()));
+        }
+    }
+
+    fn answer(&self, result: Result<()>) {
+        if let Some(answer) = self.answer.lock().take() {
+            // Nobody waits for a file that was given up.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+/// A chunk on its way through the encoders. Dropping it gives up what no thread has begun.
+pub(super) struct Encoding {
+    _tasks: JoinSet<()>,
+    done: oneshot::Receiver<Result<()>>,
+}
 
 impl Encoding {
     /// Waits for the chunk.
-    pub(super) async fn done(mut self) -> Result<()> {
-        while let Some(result) = self.0.join_next().await {
-            result.map_err(|e| Error::internal(format!("encoding rows failed: {e}")))??;
-        }
-        Ok(())
+    pub(super) async fn done(self) -> Result<()> {
+        self.done.await.map_err(|_| Error::internal("encoding rows ended early"))?
     }
 }
 
@@ -155,51 +215,59 @@ impl RowGroup {
             .zip(leaves_per_column)
             .map(|(field, leaves)| {
                 let leaves = writers.by_ref().take(*leaves).collect();
-                Mutex::new(Some(ColumnEncoder::new(field.clone(), leaves)))
+                let encoder = Some(Box::new(ColumnEncoder::new(field.clone(), leaves)));
+                Mutex::new(Column { encoder, waiting: VecDeque::new(), bytes: 0, held: 0 })
             })
             .collect();
         Self { columns: Arc::new(columns), rows: 0 }
     }
 
-    /// Starts encoding a chunk. The next one may start when this one is done.
+    /// Starts encoding a chunk, which need not wait for the one before: each column takes its chunks in turn.
     pub(super) fn encode(&mut self, batches: Vec<RecordBatch>, encoders: &Encoders) -> Encoding {
         self.rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-        let batches = Arc::new(batches);
+        let (answer, done) = oneshot::channel();
+        let left = AtomicUsize::new(self.columns.len());
+        let chunk = Arc::new(Chunk { batches, left, answer: Mutex::new(Some(answer)) });
+        for column in self.columns.iter() {
+            column.lock().waiting.push_back(chunk.clone());
+        }
+        drop(chunk);
         let next = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         for _ in 0..encoders.threads.min(self.columns.len()) {
-            let (columns, batches, next) = (self.columns.clone(), batches.clone(), next.clone());
-            let encoders = encoders.clone();
+            let (columns, next, encoders) = (self.columns.clone(), next.clone(), encoders.clone());
             tasks.spawn(async move {
-                encoders
-                    .run(move || {
-                        loop {
-                            let index = next.fetch_add(1, Ordering::Relaxed);
-                            let Some(column) = columns.get(index) else {
-                                return Ok(());
-                            };
-                            encode_column(column, index, &batches)?;
-                        }
-                    })
-                    .await
+                let work = move || {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(column) = columns.get(index) else {
+                            return Ok(());
+                        };
+                        encode_waiting(column, index);
+                    }
+                };
+                // A chunk answers for itself.
+                let _ = encoders.run(work).await;
             });
         }
-        Encoding(tasks)
+        Encoding { _tasks: tasks, done }
     }
 
     /// Bytes of the row group as encoded so far, and those of the memory that it takes.
     pub(super) fn bytes(&self) -> (usize, usize) {
-        let of = |column: &Mutex<Option<ColumnEncoder>>| {
-            column.lock().as_ref().map_or((0, 0), |c| (c.bytes, c.held))
-        };
-        self.columns.iter().map(of).fold((0, 0), |sum, column| (sum.0 + column.0, sum.1 + column.1))
+        self.columns.iter().fold((0, 0), |(bytes, held), column| {
+            let column = column.lock();
+            (bytes + column.bytes, held + column.held)
+        })
     }
 
-    /// Ends all columns; their chunks come in the order of the leaves.
+    /// Ends all columns, whose chunks are all encoded; theirs come in the order of the leaves.
     pub(super) async fn close(self, encoders: &Encoders) -> Result<(Vec<ArrowColumnChunk>, NanCounts)> {
         let mut tasks = Vec::with_capacity(self.columns.len());
         for column in self.columns.iter() {
-            let encoder = column.lock().take().ok_or_else(|| Error::internal("a column was closed twice"))?;
+            let encoder = column.lock().encoder.take();
+            let encoder =
+                encoder.ok_or_else(|| Error::internal("a column was closed before its last rows"))?;
             let encoders = encoders.clone();
             tasks.push(async move { encoders.run(move || encoder.finish()).await });
         }
@@ -213,15 +281,29 @@ impl RowGroup {
     }
 }
 
-fn encode_column(column: &Mutex<Option<ColumnEncoder>>, index: usize, batches: &[RecordBatch]) -> Result<()> {
-    let mut guard = column.lock();
-    let Some(encoder) = guard.as_mut() else {
-        return Err(Error::internal("a column was closed before its last rows"));
+/// Encodes what waits for a column, unless another thread does: that one takes what came meanwhile too.
+fn encode_waiting(column: &Mutex<Column>, index: usize) {
+    let Some((mut encoder, mut chunk)) = column.lock().begin() else {
+        return;
     };
-    for batch in batches {
-        encoder.encode(batch.column(index))?;
+    loop {
+        // A panic must not leave those waiting who wait for the chunk.
+        let encoded = catch_unwind(AssertUnwindSafe(|| {
+            chunk.batches.iter().try_for_each(|batch| encoder.encode(batch.column(index)))
+        }))
+        .unwrap_or_else(|_| Err(Error::internal("encoding a column panicked")));
+        if let Err(error) = encoded {
+            // The chunks behind it will not be encoded either; whoever waits for one learns of this one first.
+            column.lock().waiting.clear();
+            chunk.answer(Err(error));
+            return;
+        }
+        let next = column.lock().go_on(encoder);
+        // Only now: the row group may end when its last chunk is done, and then the column must be there.
+        chunk.column_done();
+        match next {
+            Some(next) => (encoder, chunk) = next,
+            None => return,
+        }
     }
-    encoder.bytes = encoder.leaves.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum();
-    encoder.held = encoder.leaves.iter().map(ArrowColumnWriter::memory_size).sum();
-    Ok(())
 }

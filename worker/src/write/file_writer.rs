@@ -1,5 +1,9 @@
 //! One Parquet file: chunks of batches in, a durable file with statistics out.
+//!
+//! Nothing waits for what can be done beside it: a chunk is gathered while those before are encoded, and a row group
+//! is encoded while the one before is written.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -12,12 +16,13 @@ use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriterOption
 use parquet::basic::{Compression, Encoding as ParquetEncoding, Type as PhysicalType, ZstdLevel};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnDescPtr;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{StoredChunk, StoredColumn, StoredGroup};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::WrittenFile;
 use super::encode::{Encoders, Encoding, RowGroup, gathers_statistics};
@@ -45,42 +50,50 @@ pub(super) struct FileWriter {
     chunk_bytes: usize,
     open: Option<OpenFile>,
     rows: u64,
-    held: Held,
-}
-
-/// What a file holds beside the rows that it gathers.
-struct Held {
     account: Account,
-    /// The chunk that is being encoded.
-    chunk: usize,
-    /// The row group under way, before that chunk.
-    group: usize,
-    /// Parts of the upload.
-    parts: usize,
-}
-
-impl Held {
-    /// Counts what the file holds, `gathered` bytes of rows among it.
-    fn count(&mut self, gathered: usize) {
-        self.account.set(gathered + self.chunk + self.group + self.parts);
-    }
 }
 
 /// What exists from the first chunk on.
 struct OpenFile {
-    parquet: SerializedFileWriter<PartSink>,
+    writer: Writer,
     row_groups: ArrowRowGroupWriterFactory,
     upload: Upload,
+    /// The row group under way, and its chunks that are being encoded, each with the memory that its rows take.
     group: Option<RowGroup>,
-    encoding: Option<Encoding>,
+    encoding: VecDeque<(Encoding, usize)>,
+    /// Row groups that were written or are on their way.
+    ended_groups: usize,
+    /// Bytes of those that were written, and of the one on its way; the memory that this one takes.
+    written_bytes: usize,
+    leaving_bytes: usize,
+    leaving_held: usize,
     nans: NanCounts,
+}
+
+/// Boxed: it is large and moves between tasks.
+type ParquetFile = Box<SerializedFileWriter<PartSink>>;
+
+/// The row groups of a file leave it one after the other, while the next one is encoded.
+enum Writer {
+    Idle(ParquetFile),
+    Writing(AbortOnDropHandle<Result<(ParquetFile, NanCounts), NotWritten>>),
+    /// Writing failed.
+    Gone,
+}
+
+/// Why a row group did not leave.
+enum NotWritten {
+    /// Its rows could not be encoded.
+    Rows(Error),
+    /// The upload knows better why.
+    File(Error),
 }
 
 impl FileWriter {
     pub(super) fn new(context: Arc<WriteContext>, name: &str, partition: Struct) -> Self {
         let location = format!("{}/{name}", context.data_location);
         let path = context.folder.clone().join(name);
-        let held = Held { account: context.encoders.memory().account(), chunk: 0, group: 0, parts: 0 };
+        let account = context.encoders.memory().account();
         Self {
             context,
             location,
@@ -91,13 +104,13 @@ impl FileWriter {
             chunk_bytes: 0,
             open: None,
             rows: 0,
-            held,
+            account,
         }
     }
 
     /// The memory that the file takes.
     pub(super) fn held(&self) -> u64 {
-        self.held.account.held()
+        self.account.held()
     }
 
     /// Takes rows. Says whether the file has reached its target size and should be finished.
@@ -106,7 +119,7 @@ impl FileWriter {
         self.chunk_rows += batch.num_rows();
         self.chunk_bytes += batch.get_array_memory_size();
         self.chunk.push(batch);
-        self.held.count(self.chunk_bytes);
+        self.count_held();
         let WriteContext { chunk_rows, chunk_bytes, .. } = *self.context;
         if self.chunk_rows < chunk_rows && self.chunk_bytes < chunk_bytes {
             return Ok(false);
@@ -114,8 +127,14 @@ impl FileWriter {
         self.encode_chunk().await
     }
 
-    /// Hands the chunk to the encoders, after they are done with the one before. A full file still
-    /// takes it: that beats a last row group of one chunk.
+    /// Counts the memory that the file takes.
+    fn count_held(&mut self) {
+        let buffers = self.context.part_buffers.buffer_bytes();
+        self.account.set(self.chunk_bytes + self.open.as_ref().map_or(0, |open| open.held(buffers)));
+    }
+
+    /// Hands the chunk to the encoders, which may still be at the one before. A full file still takes it: that
+    /// beats a last row group of one chunk.
     async fn encode_chunk(&mut self) -> Result<bool> {
         let chunk = std::mem::take(&mut self.chunk);
         if chunk.is_empty() {
@@ -128,35 +147,24 @@ impl FileWriter {
         if self.open.is_none() {
             self.open = Some(self.start(&chunk).await?);
         }
-        let Some(open) = self.open.as_mut() else {
-            return Err(Error::internal("a data file was not opened"));
-        };
-        open.encoded().await?;
+        let open = self.open.as_mut().ok_or_else(closed)?;
+        open.encoded(context.chunks_encoded - 1).await?;
         let rows = open.group.as_ref().map_or(0, |group| group.rows);
-        let (encoded, held) = open.group.as_ref().map_or((0, 0), RowGroup::bytes);
-        let file_full = open.parquet.bytes_written() + encoded >= context.target_file_bytes;
-        // The chunk before is encoded, and this one is not gathered any more.
-        (self.held.chunk, self.held.group) = (chunk_bytes, held);
-        self.held.count(0);
+        let (encoded, _) = open.group.as_ref().map_or((0, 0), RowGroup::bytes);
+        let file_full = open.bytes() + encoded >= context.target_file_bytes;
         let too_much =
             context.encoders.memory().is_exceeded() && encoded >= context.row_group_bytes / LEAST_PART;
         if !file_full && (rows >= context.row_group_rows || encoded >= context.row_group_bytes || too_much) {
-            self.open = Some(self.open.take().ok_or_else(closed)?.end_row_group(&context).await?);
-            self.held.group = 0;
+            open.end_row_group(&context).await?;
         }
-        let open = self.open.as_mut().ok_or_else(closed)?;
-        self.held.parts = upload::held_by(open.parquet.bytes_written(), context.part_buffers.buffer_bytes());
-        self.held.count(0);
-        let group = match open.group.take() {
-            Some(group) => group,
-            None => {
-                let index = open.parquet.flushed_row_groups().len();
-                let writers = open.row_groups.create_column_writers(index).map_err(|e| parquet_failed(&e))?;
-                RowGroup::new(&context.storage_schema, writers, &context.leaves_per_column)
-            }
-        };
-        let group = open.group.insert(group);
-        open.encoding = Some(group.encode(chunk, &context.encoders));
+        if open.group.is_none() {
+            let writers =
+                open.row_groups.create_column_writers(open.ended_groups).map_err(|e| parquet_failed(&e))?;
+            open.group = Some(RowGroup::new(&context.storage_schema, writers, &context.leaves_per_column));
+        }
+        let group = open.group.as_mut().ok_or_else(closed)?;
+        open.encoding.push_back((group.encode(chunk, &context.encoders), chunk_bytes));
+        self.count_held();
         Ok(file_full)
     }
 
@@ -166,27 +174,15 @@ impl FileWriter {
         self.encode_chunk().await?;
         self.rows += group.rows;
         let context = self.context.clone();
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.start(&[]).await?,
-        };
-        open.encoded().await?;
-        let mut open = open.end_row_group(&context).await?;
-        for column in &group.columns {
-            match column {
-                StoredColumn::Copied(chunks) => {
-                    chunks
-                        .iter()
-                        .for_each(|chunk| open.nans.add_chunk(chunk.metadata.column_descr(), chunk.nans));
-                }
-                StoredColumn::Encoded(column) => open.nans.add_counts(&column.nans),
-            }
+        if self.open.is_none() {
+            self.open = Some(self.start(&[]).await?);
         }
-        let open = self.open.insert(open.append(group).await?);
-        (self.held.chunk, self.held.group) = (0, 0);
-        self.held.parts = upload::held_by(open.parquet.bytes_written(), context.part_buffers.buffer_bytes());
-        self.held.count(0);
-        Ok(open.parquet.bytes_written() >= context.target_file_bytes)
+        let open = self.open.as_mut().ok_or_else(closed)?;
+        open.end_row_group(&context).await?;
+        open.append(group).await?;
+        let full = open.bytes() >= context.target_file_bytes;
+        self.count_held();
+        Ok(full)
     }
 
     /// Opens the file; without a sample of its rows dictionaries are tried for every column.
@@ -210,7 +206,18 @@ impl FileWriter {
         let writer = ArrowWriter::try_new_with_options(sink, self.context.storage_schema.clone(), options)
             .map_err(|e| parquet_failed(&e))?;
         let (parquet, row_groups) = writer.into_serialized_writer().map_err(|e| parquet_failed(&e))?;
-        Ok(OpenFile { parquet, row_groups, upload, group: None, encoding: None, nans: NanCounts::default() })
+        Ok(OpenFile {
+            writer: Writer::Idle(Box::new(parquet)),
+            row_groups,
+            upload,
+            group: None,
+            encoding: VecDeque::new(),
+            ended_groups: 0,
+            written_bytes: 0,
+            leaving_bytes: 0,
+            leaving_held: 0,
+            nans: NanCounts::default(),
+        })
     }
 
     /// Ends the file and waits until it is durable. `None`: it had no rows, and there is no file.
@@ -220,8 +227,9 @@ impl FileWriter {
             return Ok(None);
         };
         let context = self.context.clone();
-        open.encoded().await?;
-        let OpenFile { parquet, upload, nans, .. } = open.end_row_group(&context).await?;
+        open.end_row_group(&context).await?;
+        let parquet = open.idle_writer().await?;
+        let OpenFile { upload, nans, .. } = open;
         // Not one of the encoders' threads: it waits for the upload.
         let finished = tokio::task::spawn_blocking(move || finish_parquet(parquet))
             .await
@@ -257,75 +265,147 @@ async fn coalesced(chunk: Vec<RecordBatch>, encoders: &Encoders) -> Result<Vec<R
 }
 
 impl OpenFile {
-    async fn encoded(&mut self) -> Result<()> {
-        match self.encoding.take() {
-            Some(encoding) => encoding.done().await,
-            None => Ok(()),
+    /// Bytes of the file, without the row group under way.
+    fn bytes(&self) -> usize {
+        self.written_bytes + self.leaving_bytes
+    }
+
+    /// The memory that rows, row groups and the upload take, whose parts have `part_bytes`.
+    fn held(&self, part_bytes: usize) -> usize {
+        let chunks: usize = self.encoding.iter().map(|(_, bytes)| bytes).sum();
+        let group = self.group.as_ref().map_or(0, |group| group.bytes().1);
+        chunks + group + self.leaving_held + upload::held_by(self.bytes(), part_bytes)
+    }
+
+    /// Waits until no more than `rest` chunks are being encoded.
+    async fn encoded(&mut self, rest: usize) -> Result<()> {
+        while self.encoding.len() > rest {
+            let Some((encoding, _)) = self.encoding.pop_front() else { break };
+            encoding.done().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the row group before has left.
+    async fn idle_writer(&mut self) -> Result<ParquetFile> {
+        let left = match std::mem::replace(&mut self.writer, Writer::Gone) {
+            Writer::Idle(writer) => return Ok(writer),
+            Writer::Writing(task) => {
+                task.await.map_err(|e| Error::internal(format!("writing a row group failed: {e}")))?
+            }
+            Writer::Gone => return Err(closed()),
+        };
+        match left {
+            Ok((writer, nans)) => {
+                self.nans.add(&nans);
+                self.written_bytes = writer.bytes_written();
+                (self.leaving_bytes, self.leaving_held) = (0, 0);
+                Ok(writer)
+            }
+            Err(NotWritten::Rows(error)) => Err(error),
+            Err(NotWritten::File(error)) => Err(self.upload.failure().await.unwrap_or(error)),
         }
     }
 
-    /// Writes the row group out. Off the core threads: writing waits for the upload.
-    async fn end_row_group(mut self, context: &WriteContext) -> Result<Self> {
+    /// Lets the row group under way leave, once the one before it has.
+    async fn end_row_group(&mut self, context: &WriteContext) -> Result<()> {
         let Some(group) = self.group.take() else {
-            return Ok(self);
+            return Ok(());
         };
-        let (chunks, nans) = group.close(&context.encoders).await?;
-        self.nans.add(&nans);
-        self.write_row_group(move |group| {
-            chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
-        })
-        .await
-    }
-
-    /// Appends a row group whose columns are ready.
-    async fn append(self, stored: StoredGroup) -> Result<Self> {
-        self.write_row_group(move |group| {
-            stored.columns.into_iter().try_for_each(|column| match column {
-                StoredColumn::Copied(chunks) => {
-                    chunks.into_iter().try_for_each(|chunk| copy_chunk(group, &chunk, stored.rows))
+        let writer = self.idle_writer().await?;
+        let chunks = std::mem::take(&mut self.encoding);
+        self.ended_groups += 1;
+        (self.leaving_bytes, self.leaving_held) = group.bytes();
+        let encoders = context.encoders.clone();
+        let task = async move {
+            let closed = async {
+                for (chunk, _) in chunks {
+                    chunk.done().await?;
                 }
-                StoredColumn::Encoded(column) => {
-                    column.chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
-                }
-            })
-        })
-        .await
-    }
-
-    async fn write_row_group(
-        self,
-        columns: impl FnOnce(&mut SerializedRowGroupWriter<'_, PartSink>) -> Result<(), ParquetError>
-        + Send
-        + 'static,
-    ) -> Result<Self> {
-        let Self { mut parquet, upload, row_groups, encoding, nans, .. } = self;
-        // Not one of the encoders' threads: it mostly waits.
-        let written = tokio::task::spawn_blocking(move || {
-            let write = || {
-                let mut group = parquet.next_row_group()?;
-                columns(&mut group)?;
-                group.close()
+                group.close(&encoders).await
             };
-            let result = write().map(|_| ());
-            (parquet, result)
-        })
-        .await
-        .map_err(|e| Error::internal(format!("writing a row group failed: {e}")))?;
-        match written {
-            (parquet, Ok(())) => Ok(Self { parquet, upload, row_groups, group: None, encoding, nans }),
-            (parquet, Err(error)) => {
-                drop(parquet);
-                Err(upload.finished().await.err().unwrap_or_else(|| parquet_failed(&error)))
+            let (chunks, nans) = closed.await.map_err(NotWritten::Rows)?;
+            let append = |group: &mut SerializedRowGroupWriter<'_, PartSink>| {
+                chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
+            };
+            Ok((write_row_group(writer, append).await?, nans))
+        };
+        self.writer = Writer::Writing(AbortOnDropHandle::new(tokio::spawn(task)));
+        Ok(())
+    }
+
+    /// Lets a row group whose columns are ready leave, once the one before it has.
+    async fn append(&mut self, stored: StoredGroup) -> Result<()> {
+        let writer = self.idle_writer().await?;
+        let mut nans = NanCounts::default();
+        for column in &stored.columns {
+            match column {
+                StoredColumn::Copied(chunks) => {
+                    chunks.iter().for_each(|chunk| nans.add_chunk(chunk.metadata.column_descr(), chunk.nans));
+                }
+                StoredColumn::Encoded(column) => nans.add_counts(&column.nans),
             }
         }
+        self.ended_groups += 1;
+        // Its memory is the reader's until it is dropped.
+        self.leaving_bytes = stored_bytes(&stored);
+        let task = async move {
+            let rows = stored.rows;
+            let append = move |group: &mut SerializedRowGroupWriter<'_, PartSink>| {
+                stored.columns.into_iter().try_for_each(|column| match column {
+                    StoredColumn::Copied(chunks) => {
+                        chunks.into_iter().try_for_each(|chunk| copy_chunk(group, &chunk, rows))
+                    }
+                    StoredColumn::Encoded(column) => {
+                        column.chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))
+                    }
+                })
+            };
+            Ok((write_row_group(writer, append).await?, nans))
+        };
+        self.writer = Writer::Writing(AbortOnDropHandle::new(tokio::spawn(task)));
+        Ok(())
     }
 }
 
-fn finish_parquet(mut parquet: SerializedFileWriter<PartSink>) -> Result<(ParquetMetaData, u64)> {
+/// Writes one row group out. Not on one of the encoders' threads: it mostly waits for the upload.
+async fn write_row_group(
+    mut writer: ParquetFile,
+    columns: impl FnOnce(&mut SerializedRowGroupWriter<'_, PartSink>) -> Result<(), ParquetError> + Send + 'static,
+) -> Result<ParquetFile, NotWritten> {
+    tokio::task::spawn_blocking(move || {
+        let write = || {
+            let mut group = writer.next_row_group()?;
+            columns(&mut group)?;
+            group.close()
+        };
+        let written = write().map(|_| ());
+        written.map(|()| writer)
+    })
+    .await
+    .map_err(|e| NotWritten::File(Error::internal(format!("writing a row group failed: {e}"))))?
+    .map_err(|e| NotWritten::File(parquet_failed(&e)))
+}
+
+fn finish_parquet(mut parquet: ParquetFile) -> Result<(ParquetMetaData, u64)> {
     let metadata = parquet.finish().map_err(|e| parquet_failed(&e))?;
     let bytes = parquet.bytes_written() as u64;
     parquet.inner_mut().complete()?;
     Ok((metadata, bytes))
+}
+
+/// The bytes of a row group whose columns are ready.
+fn stored_bytes(group: &StoredGroup) -> usize {
+    let of = |metadata: &ColumnChunkMetaData| usize::try_from(metadata.compressed_size()).unwrap_or_default();
+    let columns = group.columns.iter();
+    columns
+        .map(|column| match column {
+            StoredColumn::Copied(chunks) => chunks.iter().map(|chunk| of(&chunk.metadata)).sum::<usize>(),
+            StoredColumn::Encoded(column) => {
+                column.chunks.iter().map(|chunk| of(&chunk.close().metadata)).sum()
+            }
+        })
+        .sum()
 }
 
 /// Copies a chunk as it is stored.

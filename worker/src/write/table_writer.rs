@@ -15,6 +15,7 @@ use stevedore_common::buffers::BufferPool;
 use stevedore_common::ids::AttemptKey;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::{StoredGroup, StoredLayout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::file_writer::FileWriter;
 use super::partition::PartitionedFiles;
@@ -77,6 +78,8 @@ pub(super) struct WriteContext {
     pub(super) row_group_bytes: usize,
     pub(super) chunk_rows: usize,
     pub(super) chunk_bytes: usize,
+    /// Chunks of a file that are encoded at a time.
+    pub(super) chunks_encoded: usize,
 }
 
 impl WriteContext {
@@ -126,6 +129,7 @@ impl WriteContext {
             row_group_bytes: (ROW_GROUP_BYTES / divided_by).min(target_file_bytes),
             chunk_rows: CHUNK_ROWS / divided_by,
             chunk_bytes: CHUNK_BYTES / divided_by,
+            chunks_encoded: if partitions { 1 } else { 2 },
         })
     }
 }
@@ -139,8 +143,43 @@ pub struct TableWriter {
 }
 
 enum Files {
-    One(Option<Box<FileWriter>>),
+    One(OneFile),
     Partitioned(PartitionedFiles),
+}
+
+/// One file at a time; a full one becomes durable while the next one is filled.
+#[derive(Default)]
+struct OneFile {
+    open: Option<Box<FileWriter>>,
+    finishing: Option<AbortOnDropHandle<Result<Option<WrittenFile>>>>,
+}
+
+impl OneFile {
+    /// The file under way, begun if there is none.
+    fn open(&mut self, context: &Arc<WriteContext>, names: &mut FileNames) -> &mut FileWriter {
+        self.open.get_or_insert_with(|| {
+            Box::new(FileWriter::new(context.clone(), &names.next_name(), Struct::empty()))
+        })
+    }
+
+    /// Begins to finish the file under way, once the one before is finished.
+    async fn finish_open(&mut self, written: &mut Vec<WrittenFile>) -> Result<()> {
+        self.finished(written).await?;
+        if let Some(file) = self.open.take() {
+            self.finishing = Some(AbortOnDropHandle::new(tokio::spawn(file.finish())));
+        }
+        Ok(())
+    }
+
+    /// Waits for the file that is being finished.
+    async fn finished(&mut self, written: &mut Vec<WrittenFile>) -> Result<()> {
+        if let Some(finishing) = self.finishing.take() {
+            let file =
+                finishing.await.map_err(|e| Error::internal(format!("finishing a file failed: {e}")))?;
+            written.extend(file?);
+        }
+        Ok(())
+    }
 }
 
 impl TableWriter {
@@ -151,23 +190,12 @@ impl TableWriter {
     pub fn new(target: WriteTarget, attempt: AttemptKey, encoders: Encoders) -> Result<Self> {
         let context = Arc::new(WriteContext::new(target, encoders)?);
         let files = if context.spec.is_unpartitioned() {
-            Files::One(None)
+            Files::One(OneFile::default())
         } else {
             Files::Partitioned(PartitionedFiles::new(context.clone())?)
         };
         Ok(Self { context, names: FileNames::new(attempt), files, written: Vec::new() })
     }
-}
-
-/// The file under way, begun if there is none.
-fn open_file<'a>(
-    file: &'a mut Option<Box<FileWriter>>,
-    context: &Arc<WriteContext>,
-    names: &mut FileNames,
-) -> &'a mut FileWriter {
-    file.get_or_insert_with(|| {
-        Box::new(FileWriter::new(context.clone(), &names.next_name(), Struct::empty()))
-    })
 }
 
 #[async_trait]
@@ -185,11 +213,8 @@ impl BatchSink for TableWriter {
         }
         match &mut self.files {
             Files::One(file) => {
-                let open = open_file(file, &self.context, &mut self.names);
-                if open.write(batch).await?
-                    && let Some(full) = file.take()
-                {
-                    self.written.extend(full.finish().await?);
+                if file.open(&self.context, &mut self.names).write(batch).await? {
+                    file.finish_open(&mut self.written).await?;
                 }
                 Ok(())
             }
@@ -204,11 +229,8 @@ impl BatchSink for TableWriter {
     async fn write_stored(&mut self, group: StoredGroup) -> Result<()> {
         match &mut self.files {
             Files::One(file) => {
-                let open = open_file(file, &self.context, &mut self.names);
-                if open.write_stored(group).await?
-                    && let Some(full) = file.take()
-                {
-                    self.written.extend(full.finish().await?);
+                if file.open(&self.context, &mut self.names).write_stored(group).await? {
+                    file.finish_open(&mut self.written).await?;
                 }
                 Ok(())
             }
@@ -219,9 +241,8 @@ impl BatchSink for TableWriter {
     async fn finish(&mut self) -> Result<Vec<WrittenFile>> {
         match &mut self.files {
             Files::One(file) => {
-                if let Some(file) = file.take() {
-                    self.written.extend(file.finish().await?);
-                }
+                file.finish_open(&mut self.written).await?;
+                file.finished(&mut self.written).await?;
             }
             Files::Partitioned(files) => files.finish(&mut self.written).await?,
         }
@@ -230,8 +251,13 @@ impl BatchSink for TableWriter {
 
     async fn abort(&mut self) {
         match &mut self.files {
-            // Dropping an unfinished file aborts its upload.
-            Files::One(file) => drop(file.take()),
+            Files::One(file) => {
+                // Dropping an unfinished file aborts its upload.
+                drop(file.open.take());
+                if let Err(error) = file.finished(&mut self.written).await {
+                    tracing::debug!(%error, "a data file of an ended attempt was not finished");
+                }
+            }
             Files::Partitioned(files) => files.abandon(),
         }
         for file in std::mem::take(&mut self.written) {

@@ -464,7 +464,8 @@ async fn an_aborted_writer_leaves_no_files() {
     )
     .unwrap();
     let mut writer = table.writer(1);
-    for _ in 0..5 {
+    // The first file is durable once the second is full.
+    for _ in 0..8 {
         writer.write(batch.clone()).await.unwrap();
     }
     let written: Vec<_> = table.store.list(None).try_collect().await.unwrap();

@@ -75,8 +75,17 @@ pub(super) struct Upload(JoinHandle<Result<()>>);
 
 impl Upload {
     /// Waits until the file is durable, or says why it is not.
-    pub(super) async fn finished(self) -> Result<()> {
-        self.0.await.map_err(|e| Error::internal(format!("an upload failed: {e}")))?
+    pub(super) async fn finished(mut self) -> Result<()> {
+        self.ended().await
+    }
+
+    /// Why an upload whose sink is gone ended.
+    pub(super) async fn failure(&mut self) -> Option<Error> {
+        self.ended().await.err()
+    }
+
+    async fn ended(&mut self) -> Result<()> {
+        (&mut self.0).await.map_err(|e| Error::internal(format!("an upload failed: {e}")))?
     }
 }
 

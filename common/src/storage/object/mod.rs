@@ -306,8 +306,16 @@ impl ObjectFile {
             }
             other => self.backend.label.ok(other, &self.name)?,
         };
-        // Without a validator the size is all there is to compare.
-        if got.meta.size != self.version.size {
+        // Not every store that speaks the protocol heeds If-Match: its own word for what it sends must agree
+        // too. Without a validator the size is all there is to compare.
+        let sent = self.backend.version(&got.meta);
+        let other = |told: &Option<String>, listed: &Option<String>| {
+            told.is_some() && listed.is_some() && told != listed
+        };
+        if sent.size != self.version.size
+            || other(&sent.etag, &self.version.etag)
+            || other(&sent.version, &self.version.version)
+        {
             return Err(changed(&self.name));
         }
         Ok(got)

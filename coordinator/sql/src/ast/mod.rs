@@ -13,7 +13,7 @@ mod stage;
 mod table;
 mod unload;
 
-pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
+pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, SchemaSample, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use mutation::{Assignment, Change, MergeAction, MergeClause, Mutation};
 pub use query::{

@@ -98,7 +98,8 @@ impl<'a> Parser<'a> {
         while let Some(token) = self.peek() {
             let before = self.pos.checked_sub(1).and_then(|before| self.tokens.get(before));
             let qualified = before.is_some_and(|before| before.is_sym("."));
-            let is_distinct = token.is_word("FROM") && before.is_some_and(|before| before.is_word("DISTINCT"));
+            let is_distinct =
+                token.is_word("FROM") && before.is_some_and(|before| before.is_word("DISTINCT"));
             match &token.tok {
                 Tok::Sym("(" | "[" | "{") => depth += 1,
                 Tok::Sym(")" | "]" | "}") if depth == 0 => break,
@@ -355,8 +356,7 @@ impl<'a> Parser<'a> {
             let token = self.peek();
             self.expect_sym(")")?;
             if let Some(columns) = columns.as_ref().filter(|columns| columns.len() != values.len()) {
-                let error =
-                    Error::invalid(format!("{} values for {} columns", values.len(), columns.len()));
+                let error = Error::invalid(format!("{} values for {} columns", values.len(), columns.len()));
                 return Err(self.at_token(error, token));
             }
             return Ok(Action::Insert(columns, values));

@@ -54,7 +54,10 @@ pub(crate) fn analyze_mutation(
     let SetExpr::Select(select) = query.body.as_ref() else { return Err(lost()) };
     let items = select.projection.iter().map(|item| match item {
         SelectItem::UnnamedExpr(expr) => Ok(expr.to_string()),
-        _ => Err(at_start(Error::invalid(format!("{statement} takes an expression, not '*' or an alias")), tokens)),
+        _ => Err(at_start(
+            Error::invalid(format!("{statement} takes an expression, not '*' or an alias")),
+            tokens,
+        )),
     });
     let join = select.from.first().and_then(|from| from.joins.first()).and_then(|join| {
         let (JoinOperator::Join(JoinConstraint::On(on)) | JoinOperator::Inner(JoinConstraint::On(on))) =
