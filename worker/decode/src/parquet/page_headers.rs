@@ -146,7 +146,7 @@ impl PageHeader {
             match (of, id) {
                 (5 | 7 | 8, 1) => self.values = size(walk)?,
                 (5 | 7, 2) | (8, 4) => self.encoding = walk.zigzag().ok()?,
-                (8, 5 | 6) => self.levels = self.levels + size(walk)?,
+                (8, 5 | 6) => self.levels += size(walk)?,
                 // The value is the type.
                 (8, 7) => self.is_compressed = kind == 1,
                 _ => walk.skip_field(kind).ok()?,
