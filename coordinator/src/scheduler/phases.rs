@@ -21,7 +21,7 @@ use super::{columns, unload};
 use crate::committer::{Append, Committer, Evolution};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
-use crate::planner::copy;
+use crate::planner::copy::{self, Fleet};
 use crate::planner::plan::{JobPlan, NewTablePlan};
 use crate::planner::spec::SpecContext;
 use crate::replica::Replica;
@@ -70,7 +70,7 @@ impl Context {
 ///
 /// # Errors
 /// What listing says; refusals.
-pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
+pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
     let spec = context.spec(job)?;
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
@@ -79,9 +79,9 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
             if let Some(evolution) = plan.evolution.filter(|_| !claimed.is_empty()) {
                 columns::reserve(context, job, &source, &plan, &evolution).await?;
             }
-            copy::plan_and_seal(&context.replica, &context.scheduling, slots, job, claimed).await
+            copy::plan_and_seal(&context.replica, &context.scheduling, fleet, job, claimed).await
         }
-        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_)) => {
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) | JobPlan::Ingest(_)) => {
             let parts = match &plan {
                 JobPlan::Unload(unload) => unload.parts,
                 JobPlan::Mutation(mutation) => mutation.parts,
@@ -152,14 +152,9 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
             };
             commit_to_table(context, id, &spec, table, append, how).await
         }
-        None => match context.plan(&spec).await? {
-            JobPlan::Query(plan) => match plan.new_table {
-                Some(new) => commit_new_table(context, id, &spec, new, append).await,
-                None => Err(Error::internal("a job without a table creates none")),
-            },
-            JobPlan::Copy(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) => {
-                Err(Error::internal("a COPY without a table"))
-            }
+        None => match context.plan(&spec).await?.new_table() {
+            Some(new) => commit_new_table(context, id, &spec, new.clone(), append).await,
+            None => Err(Error::internal("a job without a table creates none")),
         },
     }
 }

@@ -167,9 +167,14 @@ impl SliceRunner {
             Schema::new(planned.schema().fields().iter().skip(LEADING).cloned().collect::<Vec<_>>());
         let insert = match new_rows.fields().is_empty() {
             true => None,
-            false => {
-                Some(Arc::new(Insert::compile(&self.engine, query, target, table, &Arc::new(new_rows))?))
-            }
+            false => Some(Arc::new(Insert::compile(
+                &self.engine,
+                &query.settings,
+                target,
+                table,
+                &Arc::new(new_rows),
+                "the query",
+            )?)),
         };
         let mut rows = self.engine.execute(planned).await?;
         let mut seen = 0;
@@ -234,7 +239,14 @@ impl SliceRunner {
         // The numbers of the rows stand last.
         let width = planned.schema().fields().len().saturating_sub(NUMBERS);
         let kept: Vec<_> = planned.schema().fields().iter().take(width).cloned().collect();
-        let all = Insert::compile(&self.engine, &copy, target, table, &Arc::new(Schema::new(kept)))?;
+        let all = Insert::compile(
+            &self.engine,
+            &copy.settings,
+            target,
+            table,
+            &Arc::new(Schema::new(kept)),
+            "the table",
+        )?;
         let (all, changes) = (Arc::new(all), Arc::new(changes));
         let mut rows = self.engine.execute(planned).await?;
         let mut seen = 0;
