@@ -57,6 +57,12 @@ pub enum JobKind {
     CreateTableAs,
     /// COPY INTO a location.
     Unload,
+    /// DELETE.
+    Delete,
+    /// UPDATE.
+    Update,
+    /// MERGE INTO.
+    Merge,
 }
 
 impl JobKind {
@@ -67,6 +73,9 @@ impl JobKind {
             Self::Insert => "insert",
             Self::CreateTableAs => "create_table_as",
             Self::Unload => "unload",
+            Self::Delete => "delete",
+            Self::Update => "update",
+            Self::Merge => "merge",
         }
     }
 }
@@ -276,8 +285,14 @@ pub struct Job {
     pub accepted_parts: u32,
     /// Input bytes of accepted slices.
     pub accepted_bytes: u64,
-    /// Rows of accepted slices.
+    /// Rows of accepted slices: loaded, inserted or unloaded.
     pub rows: u64,
+    /// Rows that accepted slices update.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_updated: u64,
+    /// Rows that accepted slices delete.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_deleted: u64,
     /// Errors of accepted slices.
     pub errors: u64,
     /// Data files of accepted slices.
@@ -449,6 +464,12 @@ pub struct SliceTotals {
     pub output_bytes: u64,
     /// Rejected rows.
     pub errors: u64,
+    /// Rows that were in the table and have other values now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_updated: u64,
+    /// Rows that were in the table.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_deleted: u64,
 }
 
 /// What became of a file, or of a part of one.
