@@ -457,7 +457,7 @@ async fn rows_are_ingested_in_one_commit() {
 
 /// The jobs of bulk ingestions, newest first.
 async fn ingestions(instance: &TestInstance) -> Vec<v1::Job> {
-    let mut client = instance.client().await;
+    let client = instance.client().await;
     let list = v1::ListJobsRequest::default();
     let mut jobs = client.jobs().list_jobs(list).await.unwrap().into_inner().jobs;
     jobs.retain(|job| job.statement.starts_with("bulk ingestion"));

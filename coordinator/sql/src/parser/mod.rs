@@ -5,6 +5,7 @@
 //! everything that needs no catalog is checked. Fails at a token, saying what was expected there.
 
 mod copy;
+mod mutation;
 mod options;
 mod show;
 mod stage;
@@ -342,6 +343,9 @@ impl<'a> Parser<'a> {
             }
             "RENAME" if self.is_kw_at(1, "TABLE") => self.rename_table(),
             "INSERT" | "REPLACE" => self.insert(),
+            "DELETE" => self.delete(),
+            "UPDATE" => self.update(),
+            "MERGE" => self.merge(),
             "COPY" => self.copy(),
             "LIST" | "LS" => {
                 self.pos += 1;
