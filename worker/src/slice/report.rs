@@ -5,7 +5,7 @@ use stevedore_proto::v1::{FileReport, ReportChunk, SliceRef, SliceTotals};
 /// Bytes of a chunk as the replicated command has it, JSON, which must stay under 64 KiB.
 const CHUNK_BYTES: usize = 44 << 10;
 /// The same of a file's report, beside the text of its first error: names and numbers.
-const FILE_BYTES: usize = 200;
+const FILE_BYTES: usize = 256;
 /// Characters of an error's text.
 const ERROR_LENGTH: usize = 2000;
 
