@@ -179,6 +179,18 @@ impl WorkerSessions {
         {
             self.workers.ended(attempt);
             self.progress.forget(attempt);
+            // A stale report is a conflict. One that the state cannot take is a failure like any other: it counts,
+            // so that the slice is not tried for ever, and is cut into its files before its job is given up.
+            if let Err(error) = &result
+                && !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound)
+            {
+                tracing::warn!(%attempt, %error, "the report of a slice cannot be recorded");
+                let command =
+                    Command::FailSlice { attempt, error: error.clone(), permanent: false, file: None };
+                if let Err(error) = self.replica.propose(command).await {
+                    tracing::debug!(%attempt, %error, "a failure was not recorded");
+                }
+            }
             self.driver.wake();
         }
         let answer = v1::ReportAnswer {
