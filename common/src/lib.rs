@@ -12,6 +12,7 @@ pub mod file_format;
 pub mod file_identity;
 pub mod ids;
 pub mod location;
+pub mod merged_type;
 pub mod schema;
 pub mod secret;
 pub mod storage;

@@ -115,8 +115,11 @@ impl TableSchema {
             .fields()
             .iter()
             .map(|field| {
-                let ty = match properties.get(&type_property(field.id)) {
-                    Some(text) => SqlType::parse(text),
+                let exact = properties.get(&type_property(field.id)).map(|text| SqlType::parse(text));
+                let ty = match exact {
+                    // Older schemas, and those that another engine made, can have narrower or wider columns.
+                    Some(Ok(ty)) if !is_stored_as(&ty, &field.field_type) => sql_type_of(&field.field_type),
+                    Some(exact) => exact,
                     None => sql_type_of(&field.field_type),
                 }
                 .map_err(|e| e.context(format!("column '{}'", field.name)))?;
@@ -190,6 +193,15 @@ pub fn widened_field(field: &NestedField, ty: &SqlType) -> NestedField {
     // A type that widens has no fields of its own, so that no id is handed out.
     let field_type = Box::new(storage_type_of(ty, &mut 0));
     NestedField { field_type, ..field.clone() }
+}
+
+/// Whether the table stores values of a type so; of nested types only their kind is compared.
+fn is_stored_as(ty: &SqlType, stored: &Type) -> bool {
+    match (storage_type_of(ty, &mut 0), stored) {
+        (Type::Primitive(ours), Type::Primitive(stored)) => ours == *stored,
+        (Type::Primitive(_), _) | (_, Type::Primitive(_)) => false,
+        _ => true,
+    }
 }
 
 fn storage_type_of(ty: &SqlType, last_id: &mut i32) -> Type {

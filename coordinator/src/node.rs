@@ -167,11 +167,17 @@ impl Coordinator {
         let directory = WorkerDirectory::new(replica.clone(), peers.clone(), workers.clone());
         let live = LiveProgress::new(progress.clone(), replica.clone());
         let scheduling = config.scheduling.clone();
-        let engine =
-            Engine::new(replica.clone(), stores.clone(), committer.clone(), directory, live, scheduling);
+        let engine = Engine::new(
+            replica.clone(),
+            stores.clone(),
+            committer.clone(),
+            directory.clone(),
+            live,
+            scheduling,
+        );
         let engine = Arc::new(engine);
-        let context =
-            Context { replica: replica.clone(), stores, committer, scheduling: config.scheduling.clone() };
+        let scheduling = config.scheduling.clone();
+        let context = Context { replica: replica.clone(), stores, directory, committer, scheduling };
         let driver = Driver::new(context, workers.clone());
 
         let mut tasks = JoinSet::new();

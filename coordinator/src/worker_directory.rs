@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::peers::Peers;
 use crate::replica::Replica;
-use crate::scheduler::workers::{WorkerInfo, Workers};
+use crate::scheduler::workers::Workers;
 use stevedore_status::error_of_status;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,20 +35,13 @@ const FRESH_FOR: Duration = Duration::from_millis(500);
 const WAIT_FOR_WORKERS: Duration = Duration::from_secs(10);
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// A worker as the leader lists it.
-#[derive(Debug, Clone)]
-struct Listed {
-    address: String,
-    slots: u32,
-}
-
 /// The directory.
 pub struct WorkerDirectory {
     replica: Replica,
     peers: Arc<Peers>,
     sessions: Arc<Workers>,
     next: AtomicUsize,
-    known: Mutex<Option<(Instant, Vec<Listed>)>>,
+    known: Mutex<Option<(Instant, Vec<v1::WorkerStatus>)>>,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
@@ -74,11 +67,13 @@ impl WorkerDirectory {
         Ok((listed.len(), listed.iter().map(|worker| worker.slots).sum()))
     }
 
-    async fn listed(&self) -> Result<Vec<Listed>> {
+    /// The workers as the leader lists them.
+    ///
+    /// # Errors
+    /// Unavailable, when the leader cannot be asked.
+    pub async fn listed(&self) -> Result<Vec<v1::WorkerStatus>> {
         if self.replica.is_leader() {
-            let listed =
-                |(info, ..): (WorkerInfo, _, _)| Listed { address: info.flight_address, slots: info.slots };
-            return Ok(self.sessions.infos().into_iter().map(listed).collect());
+            return Ok(self.sessions.statuses());
         }
         if let Some((at, known)) = &*self.known.lock()
             && at.elapsed() < FRESH_FOR
@@ -95,13 +90,8 @@ impl WorkerDirectory {
             .await
             .map_err(|status| error_of_status(&status).context("asking the leader for its workers"))?
             .into_inner();
-        let listed: Vec<Listed> = status
-            .workers
-            .into_iter()
-            .map(|worker| Listed { address: worker.flight_address, slots: worker.slots })
-            .collect();
-        *self.known.lock() = Some((Instant::now(), listed.clone()));
-        Ok(listed)
+        *self.known.lock() = Some((Instant::now(), status.workers.clone()));
+        Ok(status.workers)
     }
 
     fn channel(&self, address: &str) -> Result<Channel> {
@@ -141,7 +131,7 @@ impl WorkerDirectory {
                 Ok(_) => Error::unavailable("no worker is connected").hint("start one: stevedore worker"),
             };
             let addresses: Vec<String> =
-                listed.unwrap_or_default().into_iter().map(|worker| worker.address).collect();
+                listed.unwrap_or_default().into_iter().map(|worker| worker.flight_address).collect();
             let first = self.next.fetch_add(1, Ordering::Relaxed);
             for turn in 0..addresses.len() {
                 let Some(address) = addresses.get((first + turn) % addresses.len()) else { continue };

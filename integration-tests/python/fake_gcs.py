@@ -1,6 +1,6 @@
 """A server of Google Cloud Storage's XML API on loopback, with one bucket in memory.
 
-It checks the tokens: JWTs that the service account of `credential()` signed with its key. Listings come two
+It checks the tokens, JWTs that the service account of `credential()` signed with its key, and URLs that it signed. Listings come two
 objects a page.
 """
 
@@ -61,6 +61,22 @@ class FakeGcs:
             return False
         return json.loads(decoded(claims))["iss"] == EMAIL
 
+    def signed(self, method, host, url):
+        """Whether the account signed this request: V4 signatures in the query."""
+        query, _, signature = url.query.rpartition("&X-Goog-Signature=")
+        fields = dict(urllib.parse.parse_qsl(query))
+        request = "\n".join([method, url.path, query, f"host:{host}\n", "host", "UNSIGNED-PAYLOAD"])
+        email, _, scope = fields["X-Goog-Credential"].partition("/")
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        text = "\n".join([fields["X-Goog-Algorithm"], fields["X-Goog-Date"], scope, digest])
+        try:
+            self.key.public_key().verify(
+                bytes.fromhex(signature), text.encode(), padding.PKCS1v15(), hashes.SHA256()
+            )
+        except (ValueError, InvalidSignature):
+            return False
+        return email == EMAIL
+
     def __enter__(self):
         store = self
 
@@ -88,7 +104,8 @@ class FakeGcs:
                 query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
                 bucket, _, name = urllib.parse.unquote(url.path.lstrip("/")).partition("/")
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if not store.trusts(self.headers.get("Authorization", "")):
+                signed = "X-Goog-Signature" in query and store.signed(self.command, self.headers["Host"], url)
+                if not signed and not store.trusts(self.headers.get("Authorization", "")):
                     return self.error(401, "AuthenticationRequired")
                 if bucket != store.bucket:
                     return self.error(404, "NoSuchBucket")

@@ -38,7 +38,9 @@ def test_catalogs_schemas_tables_and_columns_are_listed(connection, database):
     }
     every = databases_of(connection.adbc_get_objects(depth="all", db_schema_filter=database))
     assert every[database]["orders"] == ["id", "amount"]
-    assert connection.adbc_get_table_types() == ["TABLE"]
+    assert connection.adbc_get_table_types() == ["SYSTEM VIEW", "TABLE"]
+    virtual = databases_of(connection.adbc_get_objects(depth="all", db_schema_filter="system"))
+    assert virtual["system"]["databases"] == ["name", "database_id", "created_on", "comment"]
 
 
 def test_the_schema_of_a_table_is_in_natural_arrow_types(connection, database):

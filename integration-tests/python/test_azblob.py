@@ -12,7 +12,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 import sample_rows
-from stevedore_server import error_of, free_port, run
+from stevedore_server import error_of, free_port, run, send_presigned
 
 CONTAINER = "road-tests"
 ACCOUNT = "stevedore"
@@ -143,3 +143,20 @@ def test_wrong_keys_are_named_as_such_and_not_shown(connection, database, store,
 def test_secrets_are_never_shown(connection, store, stage):
     for statement in ("SHOW CONNECTIONS", f"DESC CONNECTION {stage}", "SHOW STAGES", f"DESC STAGE {stage}"):
         assert KEY not in repr(run(connection, statement)), statement
+
+
+def test_presigned_urls_upload_and_download_without_the_cluster(connection, store, prefix, stage):
+    put = run(connection, f"PRESIGN UPLOAD @{stage}/new/a.csv EXPIRE = 60 CONTENT_TYPE = 'text/csv'")[0]
+    send_presigned(put, b"1\n2\n")
+    assert [row["name"] for row in run(connection, f"LIST @{stage}")] == ["new/a.csv"]
+    get = run(connection, f"PRESIGN @{stage}/new/a.csv EXPIRE = 60")[0]
+    assert send_presigned(get) == b"1\n2\n"
+    run(connection, "CREATE TABLE t (id INT)")
+    report = run(connection, f"COPY INTO t FROM @{stage} FILE_FORMAT = (TYPE = CSV)")
+    assert [(row["File"], row["Rows_loaded"]) for row in report] == [("new/a.csv", 2)]
+    # A URL is for one thing with one file.
+    for url in (put["url"].replace("a.csv", "b.csv"), get["url"].replace("a.csv", "b.csv")):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            send_presigned(dict(put, url=url), b"3\n")
+        assert refused.value.code == 403
+    assert [row["name"] for row in run(connection, f"LIST @{stage}")] == ["new/a.csv"]

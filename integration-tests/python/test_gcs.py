@@ -1,11 +1,14 @@
 """Stages on Google Cloud Storage: its XML API, and tokens that a service account signs."""
 
+import json
+import urllib.error
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import sample_rows
 from fake_gcs import FakeGcs
-from stevedore_server import error_of, run
+from stevedore_server import error_of, run, send_presigned
 
 BUCKET = "road-tests"
 
@@ -71,3 +74,31 @@ def test_what_does_not_exist_is_named(connection, store, stage):
 def test_secrets_are_never_shown(connection, store, stage):
     for statement in ("SHOW CONNECTIONS", f"DESC CONNECTION {stage}", "SHOW STAGES", f"DESC STAGE {stage}"):
         assert store.credential()[:40] not in repr(run(connection, statement)), statement
+
+
+def test_presigned_urls_upload_and_download_without_the_cluster(connection, database, store, stage):
+    error = error_of(connection, f"PRESIGN @{stage}/a.csv")
+    assert "not supported: PRESIGN" in error and "signed for storage.googleapis.com" in error, error
+    # Signed for Google's own host, so it is sent here under that host's name.
+    google = f"google_{database}"
+    run(connection, f"CREATE CONNECTION {google} STORAGE_TYPE = 'gcs' CREDENTIAL = '{store.credential()}'")
+    run(connection, f"CREATE STAGE {google} URL = 'gcs://{BUCKET}/in/' CONNECTION = (CONNECTION_NAME = '{google}')")
+    host = "storage.googleapis.com"
+
+    def send(row, name="a.csv", body=None):
+        assert row["url"].startswith(f"https://{host}/{BUCKET}/in/a.csv?"), row
+        url = row["url"].replace(f"https://{host}", store.endpoint).replace("a.csv", name)
+        headers = json.dumps({"Host": host, **json.loads(row["headers"])})
+        return send_presigned(dict(row, url=url, headers=headers), body)
+
+    put = run(connection, f"PRESIGN UPLOAD @{google}/a.csv EXPIRE = 60 CONTENT_TYPE = 'text/csv'")[0]
+    send(put, body=b"1\n2\n")
+    assert store.objects["in/a.csv"][0] == b"1\n2\n"
+    get = run(connection, f"PRESIGN @{google}/a.csv EXPIRE = 60")[0]
+    assert send(get) == b"1\n2\n"
+    # A URL is for one thing with one file.
+    for row, name in ((put, "b.csv"), (dict(get, method="PUT"), "a.csv")):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            send(row, name, b"3\n")
+        assert refused.value.code == 401
+    assert list(store.objects) == ["in/a.csv"]

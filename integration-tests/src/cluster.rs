@@ -58,6 +58,7 @@ pub struct Cluster {
     coordinators: Vec<Node>,
     workers: Vec<Node>,
     files: PathBuf,
+    warehouse: PathBuf,
     environment: Vec<(&'static str, String)>,
     _root: TempDir,
 }
@@ -84,9 +85,9 @@ impl Cluster {
         let (client, rest) = ports.split_at(config.coordinators);
         let (cluster, flight) = rest.split_at(config.coordinators);
         let sealing_key = SealingKey::generate_text();
-        let (warehouse, options) = config
-            .warehouse
-            .unwrap_or_else(|| (base.join("warehouse").to_str().unwrap().to_owned(), Vec::new()));
+        let local = base.join("warehouse");
+        let (warehouse, options) =
+            config.warehouse.unwrap_or_else(|| (local.to_str().unwrap().to_owned(), Vec::new()));
         let options: Vec<String> = options.iter().map(|(key, value)| format!("{key} = '{value}'")).collect();
         let mut coordinators = Vec::new();
         for i in 0..config.coordinators {
@@ -131,7 +132,8 @@ impl Cluster {
                 Node::new(&base, &format!("worker-{}", i + 1), &text, flight[i])
             })
             .collect();
-        let mut cluster = Self { coordinators, workers, files, environment: config.environment, _root: root };
+        let environment = config.environment;
+        let mut cluster = Self { coordinators, workers, files, warehouse: local, environment, _root: root };
         for i in 0..cluster.coordinators.len() {
             cluster.start_coordinator(i, true);
         }
@@ -199,6 +201,16 @@ impl Cluster {
         }
     }
 
+    /// How many coordinators it has, running or not.
+    pub fn coordinators(&self) -> usize {
+        self.coordinators.len()
+    }
+
+    /// How many workers it has, running or not.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// A worker's process.
     pub fn worker(&self, i: usize) -> &Process {
         self.workers[i].process.as_ref().unwrap()
@@ -207,6 +219,11 @@ impl Cluster {
     /// The folder that stages may name.
     pub fn files(&self) -> &Path {
         &self.files
+    }
+
+    /// The folder of the warehouse, where it is not in a bucket.
+    pub fn warehouse(&self) -> &Path {
+        &self.warehouse
     }
 
     /// The client port of a coordinator.
@@ -258,7 +275,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until some worker of `among` runs a slice; its number.
+    /// Waits until some worker runs a slice; its number.
     pub async fn busy_worker(&self) -> usize {
         let start = Instant::now();
         loop {

@@ -7,11 +7,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod cluster;
+pub mod cluster_jobs;
 pub mod collector;
 pub mod files;
 pub mod hub;
 pub mod instance;
 pub mod ipfs;
+pub mod large_bucket;
 pub mod objectstore;
 pub mod oracle;
 pub mod script;

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::to_bytes;
 use axum::error_handling::HandleError;
 use axum::extract::Request;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
@@ -66,12 +66,71 @@ pub struct S3Server {
     task: JoinHandle<()>,
 }
 
-/// Holds some requests, so that a test can act in the very middle of something.
+/// Holds some requests, so that a test can act in the very middle of something, and refuses some.
 #[derive(Debug, Default)]
 struct Gate {
     hold: Option<Hold>,
     /// Requests that are held now.
     held: usize,
+    refusals: Vec<Refusing>,
+    /// Requests that were refused.
+    refused: usize,
+}
+
+/// What S3 answers instead of what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// `Code` of the error.
+    pub code: &'static str,
+    /// Retry-After, seconds.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    /// The session token is too old.
+    pub const EXPIRED: Self = Self { status: 403, code: "ExpiredToken", retry_after: None };
+    /// The bucket is busy, and asks to come back at once.
+    pub const BUSY: Self = Self { status: 503, code: "SlowDown", retry_after: Some(0) };
+
+    fn answer(self) -> Response {
+        let body = format!("<Error><Code>{0}</Code><Message>{0}</Message></Error>", self.code);
+        let mut response = Response::builder().status(self.status);
+        if let Some(seconds) = self.retry_after {
+            response = response.header(RETRY_AFTER, seconds);
+        }
+        response.body(body.into()).unwrap()
+    }
+}
+
+/// Requests that are refused.
+#[derive(Debug)]
+struct Refusing {
+    operation: Operation,
+    /// A part of the target of those that are meant.
+    part: String,
+    /// How many may still pass.
+    pass: usize,
+    /// How many are refused after them.
+    times: usize,
+    refusal: Refusal,
+}
+
+impl Gate {
+    fn refuse(&mut self, operation: Operation, target: &str) -> Option<Refusal> {
+        let meant = |refusing: &&mut Refusing| {
+            refusing.operation == operation && refusing.times > 0 && target.contains(&refusing.part)
+        };
+        let refusing = self.refusals.iter_mut().find(meant)?;
+        if refusing.pass > 0 {
+            refusing.pass -= 1;
+            return None;
+        }
+        refusing.times -= 1;
+        self.refused += 1;
+        Some(refusing.refusal)
+    }
 }
 
 #[derive(Debug)]
@@ -177,6 +236,11 @@ impl S3Server {
                 let Some(operation) = Operation::of(&request) else { return next.run(request).await };
                 let target = request.uri().to_string();
                 let bucket = buckets.join(request.uri().path().trim_matches('/'));
+                let mut refusal = None;
+                gate.send_modify(|gate| refusal = gate.refuse(operation, &target));
+                if let Some(refusal) = refusal {
+                    return refusal.answer();
+                }
                 pass(&gate, operation, &target, Moment::Before).await;
                 let response = next.run(request).await;
                 pass(&gate, operation, &target, Moment::Answer).await;
@@ -219,9 +283,26 @@ impl S3Server {
         held.expect("requests come to the gate").unwrap();
     }
 
-    /// Lets everything pass.
+    /// Lets everything pass that was held.
     pub fn release(&self) {
         self.gate.send_modify(|gate| gate.hold = None);
+    }
+
+    /// From now on, refuses requests of a kind whose target contains `part`: not the next `pass` of them, but the
+    /// `times` after these.
+    pub fn refuse(&self, operation: Operation, part: &str, pass: usize, times: usize, refusal: Refusal) {
+        let refusing = Refusing { operation, part: part.to_owned(), pass, times, refusal };
+        self.gate.send_modify(|gate| gate.refusals.push(refusing));
+    }
+
+    /// Refuses nothing any more; how many requests were refused until now.
+    pub fn forgive(&self) -> usize {
+        let mut refused = 0;
+        self.gate.send_modify(|gate| {
+            gate.refusals.clear();
+            refused = std::mem::take(&mut gate.refused);
+        });
+        refused
     }
 
     /// The connection keys of this server.

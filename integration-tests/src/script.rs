@@ -19,7 +19,12 @@
 //! a web server over that folder (see [`crate::web`]), `${HUB}` for a Hub whose repositories are that folder
 //! ([`crate::hub`]) and `${HUB_TOKEN}` for its token, `${IPFS}` for a gateway to it, whose CID is `${CID}`
 //! ([`crate::ipfs`]), `${CLOSED}` for an endpoint where nobody listens. `columns of <statement>` answers the names and Arrow types of
-//! the columns that a statement announces, without running it.
+//! the columns that a statement announces, without running it. `let x = <query>` keeps the first value of
+//! the query for the statements below, where `${x}` stands for it.
+//!
+//! Stages with `URL = 'fs://${FILES}/…'` may be run over S3 instead ([`run_folder_over_s3`]): they become stages over
+//! the same files in the bucket, and nothing else of the script changes. `#fs only` says of a script that it speaks
+//! of local files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,10 +49,25 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Session {
     client: Client,
+    /// What `let` kept.
+    kept: Vec<(String, String)>,
 }
 
 impl Session {
-    async fn execute(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+    async fn execute(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
+        let kept =
+            |sql: String, (name, value): &(String, String)| sql.replace(&format!("${{{name}}}"), value);
+        let sql = self.kept.iter().fold(sql.to_owned(), kept);
+        if let Some((name, query)) = sql.strip_prefix("let ").and_then(|rest| rest.split_once(" = ")) {
+            let statement = self.client.prepare(query).await?;
+            let batches: Vec<_> = self.client.run(&statement).await?.batches.try_collect().await?;
+            let value = show::rows(&batches).into_iter().flatten().next();
+            let value = value.unwrap_or_else(|| panic!("no value to keep: {query}"));
+            self.kept.retain(|(known, _)| known != name);
+            self.kept.push((name.to_owned(), value));
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        let sql = sql.as_str();
         if let Some(described) = sql.strip_prefix("columns of ") {
             let schema = self.client.prepare(described).await?.schema()?;
             let rows = show::columns(schema.fields().iter());
@@ -148,14 +168,41 @@ fn write_files(script: &str, folder: &Path) {
     }
 }
 
+/// Where the files lie that stages name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Medium {
+    Fs,
+    S3,
+}
+
+const FS_STAGE: &str = "URL = 'fs://${FILES}/";
+
+/// The script with its stages over local files as stages over the bucket.
+fn over_s3(script: &str) -> String {
+    let mut parts = script.split(FS_STAGE);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (path, rest) = part.split_once('\'').expect("the URL's quote is closed");
+        text.push_str(&format!(
+            "URL = 's3://bucket/{path}' CONNECTION = (ENDPOINT_URL = '${{S3}}' ACCESS_KEY_ID = '${{KEY}}' \
+             SECRET_ACCESS_KEY = '${{SECRET}}' REGION = 'us-east-1'){rest}"
+        ));
+    }
+    text
+}
+
 /// Runs one script from beginning to end, and answers what did not hold.
-pub async fn run_file(path: PathBuf) -> Vec<String> {
+async fn run_file(path: PathBuf, medium: Medium) -> Vec<String> {
     let instance = TestInstance::start().await;
     let s3 = S3Server::start(&[]).await;
     // The bucket is the very folder that the fs stages see.
     std::os::unix::fs::symlink(instance.files(), s3.root().join("bucket")).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     write_files(&text, instance.files());
+    let text = match medium {
+        Medium::Fs => text,
+        Medium::S3 => over_s3(&text),
+    };
     let web = WebServer::start(instance.files().to_owned()).await;
     let hub = HubServer::start(instance.files().to_owned()).await;
     let ipfs = IpfsGateway::start(instance.files()).await;
@@ -171,9 +218,11 @@ pub async fn run_file(path: PathBuf) -> Vec<String> {
         .replace("${IPFS}", &ipfs.url())
         .replace("${CID}", ipfs.root())
         .replace("${CLOSED}", &format!("http://{closed}"));
-    let name: Arc<str> = path.file_name().unwrap().to_string_lossy().into();
+    let medium = if medium == Medium::S3 { " over S3" } else { "" };
+    let name: Arc<str> = format!("{}{medium}", path.file_name().unwrap().to_string_lossy()).into();
     let records: Vec<Record<DefaultColumnType>> = sqllogictest::parse_with_name(&text, name.clone()).unwrap();
-    let mut runner = Runner::new(|| async { Ok(Session { client: instance.client().await }) });
+    let mut runner =
+        Runner::new(|| async { Ok(Session { client: instance.client().await, kept: Vec::new() }) });
     let mut failures = Vec::new();
     for record in records {
         // Later records may still say something: a whole run is one report.
@@ -190,6 +239,15 @@ pub async fn run_file(path: PathBuf) -> Vec<String> {
 /// Runs every script in a folder below `slt/`, two at a time, and fails with all that did not hold.
 /// `SLT=part-of-a-name` runs some of them.
 pub async fn run_folder(folder: &str) {
+    run_scripts(folder, Medium::Fs, |_| true).await;
+}
+
+/// The same over S3, for the scripts that have stages over local files.
+pub async fn run_folder_over_s3(folder: &str) {
+    run_scripts(folder, Medium::S3, |text| text.contains(FS_STAGE) && !text.contains("\n#fs only\n")).await;
+}
+
+async fn run_scripts(folder: &str, medium: Medium, is_meant: impl Fn(&str) -> bool) {
     use futures::StreamExt;
     let wanted = std::env::var("SLT").unwrap_or_default();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt").join(folder);
@@ -198,11 +256,12 @@ pub async fn run_folder(folder: &str) {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "slt"))
         .filter(|path| path.to_string_lossy().contains(&wanted))
+        .filter(|path| is_meant(&std::fs::read_to_string(path).unwrap()))
         .collect();
     scripts.sort();
     assert!(!scripts.is_empty() || !wanted.is_empty(), "no scripts in {}", folder.display());
     let failures: Vec<String> = futures::stream::iter(scripts)
-        .map(run_file)
+        .map(|script| run_file(script, medium))
         .buffer_unordered(2)
         .flat_map(futures::stream::iter)
         .collect()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use stevedore::client::Client;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
+use stevedore_integration_tests::cluster_jobs::has_ended;
 use stevedore_integration_tests::objectstore::{ACCESS_KEY, Operation, S3Server, SECRET_KEY};
 use stevedore_integration_tests::oracle::Oracle;
 use stevedore_integration_tests::{files, show};
@@ -76,43 +77,11 @@ async fn cluster_over(s3: &S3Server, config: ClusterConfig) -> Cluster {
 
 /// Submits a COPY through a coordinator and forgets about it.
 async fn submit(cluster: &Cluster, coordinator: usize, sql: &str) -> String {
-    let client = cluster.client(coordinator).await;
-    let request = v1::SubmitJobRequest { sql: sql.into(), idempotency_key: KEY.into(), ..Default::default() };
-    client.jobs().submit_job(request).await.unwrap().into_inner().job_id
-}
-
-/// The job by its idempotency key, from any coordinator that answers.
-async fn find(cluster: &Cluster) -> Option<v1::Job> {
-    for coordinator in 0..3 {
-        let ask = async {
-            let client = Client::connect(cluster.url(coordinator)).await.ok()?;
-            let request = v1::GetJobRequest { idempotency_key: KEY.into(), ..Default::default() };
-            Some(client.jobs().get_job(request).await.ok()?.into_inner())
-        };
-        if let Ok(Some(job)) = timeout(Duration::from_secs(3), ask).await {
-            return Some(job);
-        }
-    }
-    None
+    cluster.submit(coordinator, sql, KEY).await
 }
 
 async fn find_until(cluster: &Cluster, what: &str, reached: impl Fn(&v1::Job) -> bool) -> v1::Job {
-    let start = Instant::now();
-    let mut last = None;
-    loop {
-        if let Some(job) = find(cluster).await {
-            if reached(&job) {
-                return job;
-            }
-            last = Some(job);
-        }
-        assert!(start.elapsed() < PATIENCE, "the job is not {what}: {last:?}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn ended(job: &v1::Job) -> bool {
-    matches!(job.phase(), JobPhase::Committed | JobPhase::Aborted | JobPhase::Cancelled)
+    cluster.find_job_until(KEY, PATIENCE, what, reached).await
 }
 
 /// Starts the load through a coordinator, and returns in its middle: some files are done, both workers are
@@ -133,7 +102,7 @@ async fn load_halfway(cluster: &Cluster, s3: &S3Server, coordinator: usize) -> S
 /// The job is found by its key and committed with all rows of `files` files of `rows` rows, each in the table
 /// once.
 async fn assert_committed(cluster: &Cluster, s3: &S3Server, job_id: &str, files: usize, rows: usize) {
-    let job = find_until(cluster, "ended", ended).await;
+    let job = find_until(cluster, "ended", has_ended).await;
     assert_eq!(job.job_id, job_id);
     assert_eq!(job.phase(), JobPhase::Committed, "{job:?}");
     assert_eq!(job.rows_loaded, (files * rows) as u64);
@@ -260,7 +229,7 @@ async fn a_worker_that_was_frozen_past_its_lease_doubles_nothing() {
     cluster.worker(zombie).freeze();
     s3.release();
     // The other one finishes without it.
-    find_until(&cluster, "ended", ended).await;
+    find_until(&cluster, "ended", has_ended).await;
     cluster.worker(zombie).thaw();
     // It reports in again; whatever it still had to say was refused.
     cluster.ready().await;
@@ -304,6 +273,52 @@ async fn the_leader_is_killed_while_it_lists_and_claims_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_leader_and_a_worker_are_killed_while_a_load_brings_a_column() {
+    /// Files that are looked into for new columns.
+    const SAMPLED: usize = 64;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut cluster, s3) = cluster_with_files().await;
+    for file in 0..FILES {
+        let record = |row| format!("{{\"file\":{file},\"row\":{row},\"brought\":\"{file}-{row}\"}}\n");
+        let records: String = (0..ROWS).map(record).collect();
+        files::write(&s3.folder(&format!("bucket/nd/{file:04}.ndjson")), records);
+    }
+    let (leader, _) = cluster.leader().await;
+    let create = "CREATE TABLE e (file INT, row INT) ENABLE_SCHEMA_EVOLUTION = true";
+    run(&cluster.client(leader).await, create).await;
+
+    // While a worker looks into the files for the leader.
+    s3.hold(Operation::Read, "/bucket/nd/", SAMPLED / 2);
+    let copy = "COPY INTO e FROM @s/nd/ FILE_FORMAT = (TYPE = NDJSON)";
+    let job = submit(&cluster, (leader + 1) % 3, copy).await;
+    s3.wait_until_held(1).await;
+    find_until(&cluster, "claiming", |job| job.phase() == JobPhase::Claiming).await;
+    cluster.kill_coordinator(leader);
+    let (successor, _) = cluster.leader().await;
+    assert_ne!(successor, leader);
+
+    // While slices write the column.
+    s3.hold(Operation::Read, "/bucket/nd/", 2 * SAMPLED + FILES / 4);
+    find_until(&cluster, "running", |job| job.phase() == JobPhase::Running).await;
+    s3.wait_until_held(2).await;
+    let worker = cluster.busy_worker().await;
+    cluster.kill_worker(worker);
+    s3.release();
+
+    let found = find_until(&cluster, "ended", ended).await;
+    assert_eq!((found.phase(), found.job_id), (JobPhase::Committed, job));
+    let client = cluster.client(successor).await;
+    Oracle::with_buckets(cluster.url(successor), s3.root()).assert_exactly_once("e", FILES, ROWS).await;
+    let columns =
+        run(&client, "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'e'")
+            .await;
+    assert_eq!(columns, [["file", "INT"], ["row", "INT"], ["brought", "VARCHAR"]]);
+    let right = "SELECT count(*) FROM e WHERE brought = concat(file::STRING, '-', row::STRING)";
+    assert_eq!(run(&client, right).await, [[(FILES * ROWS).to_string()]]);
+    assert!(run(&client, copy).await.is_empty(), "a repeated COPY loads nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_leader_is_killed_while_it_purges_what_was_loaded() {
     const PURGE: &str = "COPY INTO t FROM @s/in/ PATTERN = '[0-9]+[.]csv' PURGE = TRUE";
     // Deletions are recorded by the hundred: at the hundred and thirtieth, thirty are done and not recorded.
@@ -317,7 +332,8 @@ async fn the_leader_is_killed_while_it_purges_what_was_loaded() {
     let (leader, _) = cluster.leader().await;
     s3.hold(Operation::Delete, "/bucket", DELETED);
     let job = submit(&cluster, (leader + 1) % 3, PURGE).await;
-    s3.wait_until_held(1).await;
+    // As many as are deleted at a time: none of those that passed is still on its way.
+    s3.wait_until_held(16).await;
     let found = find_until(&cluster, "purging", |job| job.phase() == JobPhase::Purging).await;
     assert_eq!(found.rows_loaded, (FILES * ROWS) as u64);
     let is_there = |file: usize| file_of(&s3, file).exists();

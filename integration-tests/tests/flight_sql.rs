@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -17,6 +17,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightDescriptor, FlightInfo,
+    IpcMessage,
 };
 use futures::TryStreamExt;
 use prost::Message;
@@ -74,7 +75,7 @@ async fn metadata_calls_describe_the_catalog() {
     let all = CommandGetDbSchemas { catalog: None, db_schema_filter_pattern: None };
     let info = client.get_db_schemas(all).await.unwrap();
     let schemas = show::rows(&fetch(&mut client, info).await);
-    for name in ["default", "roads"] {
+    for name in ["default", "roads", "system", "information_schema"] {
         assert!(schemas.contains(&vec!["stevedore".to_owned(), name.to_owned()]), "{schemas:?}");
     }
     let some = CommandGetDbSchemas { catalog: None, db_schema_filter_pattern: Some("ro%".into()) };
@@ -94,8 +95,30 @@ async fn metadata_calls_describe_the_catalog() {
     let batches = fetch(&mut client, info).await;
     assert_eq!((batches[0].num_rows(), batches[0].num_columns()), (1, 5));
 
+    // The tables that are made when they are read are listed too, with the columns that SELECT gives.
+    let request = CommandGetTables {
+        catalog: None,
+        db_schema_filter_pattern: Some("system".into()),
+        table_name_filter_pattern: Some("work%".into()),
+        table_types: vec!["SYSTEM VIEW".into()],
+        include_schema: true,
+    };
+    let info = client.get_tables(request.clone()).await.unwrap();
+    let batches = fetch(&mut client, info).await;
+    assert_eq!(
+        show::rows(&[batches[0].project(&[1, 2, 3]).unwrap()]),
+        [["system", "workers", "SYSTEM VIEW"]]
+    );
+    let listed = batches[0].column(4).as_binary::<i32>().value(0);
+    let listed = arrow::datatypes::Schema::try_from(IpcMessage(listed.to_vec().into())).unwrap();
+    let info = client.execute("SELECT * FROM system.workers".to_owned(), None).await.unwrap();
+    assert_eq!(listed.fields(), fetch(&mut client, info).await[0].schema().fields());
+    let none = CommandGetTables { table_types: vec!["TABLE".into()], ..request };
+    let info = client.get_tables(none).await.unwrap();
+    assert_eq!(fetch(&mut client, info).await.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
+
     let info = client.get_table_types().await.unwrap();
-    assert_eq!(show::rows(&fetch(&mut client, info).await), [["TABLE"]]);
+    assert_eq!(show::rows(&fetch(&mut client, info).await), [["SYSTEM VIEW"], ["TABLE"]]);
 
     // What is asked for; nothing asked means all.
     let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.unwrap();

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "jobs/evolution.rs"]
+mod evolution;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The dialect, statement by statement: the scripts in `slt/`.
 
-use stevedore_integration_tests::script::run_folder;
+use stevedore_integration_tests::script::{run_folder, run_folder_over_s3};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_tables_connections_and_formats() {
@@ -30,4 +30,24 @@ async fn insert_select_and_settings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_and_what_is_not_built() {
     run_folder("errors").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_into_tables_over_s3() {
+    run_folder_over_s3("copy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_and_their_files_over_s3() {
+    run_folder_over_s3("stages").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_into_locations_over_s3() {
+    run_folder_over_s3("unload").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_over_s3() {
+    run_folder_over_s3("errors").await;
 }

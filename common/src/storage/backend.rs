@@ -61,9 +61,18 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     }
 
     /// A URL that anyone may use for a while.
-    async fn presign(&self, _upload: bool, _path: &str, _expires: Duration) -> Result<Secret<String>> {
+    async fn presign(&self, _upload: bool, _path: &str, _expires: Duration) -> Result<Presigned> {
         Err(Error::not_supported("PRESIGN in locations of this kind"))
     }
+}
+
+/// A URL that anyone may use for a while, in one way.
+#[derive(Debug)]
+pub struct Presigned {
+    /// Whoever has it reaches the file.
+    pub url: Secret<String>,
+    /// Headers that the request must carry.
+    pub headers: Vec<(&'static str, &'static str)>,
 }
 
 /// A file pinned to one version. Every read fails with a conflict once the version is gone.

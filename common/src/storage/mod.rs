@@ -50,8 +50,9 @@ use fs::FsBackend;
 use http::HttpBackend;
 use hub::HubBackend;
 use ipfs::IpfsBackend;
-use object::ObjectBackend;
+use object::{ObjectBackend, Signing};
 
+pub use backend::Presigned;
 pub use iceberg::file_io;
 pub use list::{ListOptions, StagePattern, UNFINISHED};
 pub use pinned::{PinnedFile, ReadAhead};
@@ -270,7 +271,7 @@ impl Store {
         let object = ObjectBackend {
             store: Arc::new(InMemory::new()),
             pages: None,
-            signer: None,
+            signing: Signing::NoKey,
             label: StoreLabel { place: "the store in memory".into(), keys: "" },
         };
         Self::of_object(object, Arc::new(Location::memory()))
@@ -522,7 +523,7 @@ impl Store {
     ///
     /// # Errors
     /// Not supported where the store cannot sign, or has no key to sign with.
-    pub async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Secret<String>> {
+    pub async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Presigned> {
         self.backend.presign(upload, &self.full_path(path)?, expires).await
     }
 }

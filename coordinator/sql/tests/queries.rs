@@ -3,7 +3,7 @@
 
 use stevedore_sql::ast::{
     AnalyzedQuery, ColumnRef, CopySource, FileFormatRef, FunctionArg, LocationRef, ObjectRef, RelationTarget,
-    Statement,
+    Statement, TimeTravel,
 };
 use stevedore_sql::parse;
 
@@ -24,6 +24,7 @@ fn tables(sql: &str) -> Vec<String> {
         .iter()
         .map(|relation| match &relation.target {
             RelationTarget::Table(table) => table.to_string(),
+            RelationTarget::TableAt { table, at } => format!("{table} at {at:?}"),
             RelationTarget::Stage(stage) => stage.location.to_string(),
             RelationTarget::Function(function) => format!("{}()", function.name),
         })
@@ -406,4 +407,74 @@ fn depth_and_length_are_limited_with_clear_errors() {
     assert!(parse(&format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(900))).is_ok());
     let rows = vec!["(1, 'a', NULL)"; 20_000].join(", ");
     assert!(parse(&format!("INSERT INTO t VALUES {rows}")).is_ok());
+}
+
+#[test]
+fn a_table_is_read_as_it_was_at_a_snapshot_or_a_time() {
+    let first = |sql: &str| query(sql).relations.remove(0).target;
+    let table = ObjectRef { database: Some("d".into()), name: "t".into() };
+    assert_eq!(
+        first("SELECT a FROM D.t AT (SNAPSHOT => '42') AS x"),
+        RelationTarget::TableAt { table, at: TimeTravel::Snapshot("42".into()) }
+    );
+    let RelationTarget::TableAt { at, .. } =
+        first("SELECT * FROM t at (timestamp => '2024-01-01'::TIMESTAMP - (INTERVAL '1 hour'))")
+    else {
+        panic!("no table at a time");
+    };
+    let expected = "__cast('2024-01-01', 'TIMESTAMP') - (INTERVAL '1 hour')";
+    assert_eq!(at, TimeTravel::Timestamp(expected.into()));
+    // The same table at two points is two relations; at the same point, and without one, it is one each.
+    let sql = "SELECT * FROM t AT (SNAPSHOT => '1') a JOIN t AT (SNAPSHOT => '2') b ON a.x = b.x, \
+               (SELECT * FROM t AT (SNAPSHOT => '1') UNION ALL SELECT * FROM t) c";
+    assert_eq!(tables(sql), ["t at Snapshot(\"1\")", "t at Snapshot(\"2\")", "t"], "{}", rendered(sql));
+    assert_eq!(
+        rendered("SELECT t.a FROM t AT (SNAPSHOT => '1') WHERE a AT TIME ZONE 'UTC' > b"),
+        r#"SELECT "t"."a" FROM "__rel_0" AS "t" WHERE "a" AT TIME ZONE 'UTC' > "b""#
+    );
+}
+
+#[test]
+fn time_travel_that_means_nothing_is_refused_where_it_stands() {
+    for (sql, expected, place) in [
+        ("SELECT * FROM t AT (SNAPSHOT => a)", "takes the id of a snapshot", (1, 33)),
+        ("SELECT * FROM t AT (OFFSET => -60)", "not supported: AT (OFFSET => …)", (1, 21)),
+        ("SELECT * FROM t AT (STREAM => s)", "not supported: AT (STREAM => …)", (1, 21)),
+        ("SELECT * FROM t AT (VERSION => 1)", "AT has no argument VERSION", (1, 21)),
+        ("SELECT * FROM t AT (TIMESTAMP => a.b)", "AT (TIMESTAMP => …) holds the column 'a.b'", (1, 34)),
+        ("SELECT * FROM t AT (TIMESTAMP => (SELECT now()))", "holds a subquery", (1, 34)),
+        ("SELECT * FROM t AT (TIMESTAMP => ?)", "holds a parameter", (1, 34)),
+        ("SELECT * FROM t AT (TIMESTAMP =>)", "names no time", (1, 21)),
+        ("SELECT * FROM t AT (TIMESTAMP => now()", "not closed", (1, 17)),
+        ("SELECT * FROM t AS x AT (SNAPSHOT => '1')", "right after the name of a table", (1, 22)),
+        ("SELECT * FROM (SELECT 1) AT (SNAPSHOT => '1')", "right after the name of a table", (1, 26)),
+        ("SELECT * FROM @s AT (SNAPSHOT => '1')", "AT (…) on a stage or location", (1, 18)),
+        ("WITH c AS (SELECT 1) SELECT * FROM c AT (SNAPSHOT => '1')", "a query of WITH", (1, 38)),
+        ("SELECT 1 WHERE AT (SNAPSHOT => '1')", "only after the name of a table", (1, 16)),
+    ] {
+        let error = parse(sql).unwrap_err();
+        assert!(error.to_string().contains(expected), "{sql}: {error}");
+        let found = error.position().map(|place| (place.line, place.column));
+        assert_eq!(found, Some(place), "{sql}: {error}");
+    }
+}
+
+#[test]
+fn snapshots_are_a_table_function_of_the_database_system() {
+    let RelationTarget::Function(function) =
+        query("SELECT * FROM system.snapshots('d.t', result_limit => 3) s").relations.remove(0).target
+    else {
+        panic!("no function");
+    };
+    assert_eq!(function.name, "system.snapshots");
+    assert_eq!(function.named("result_limit").and_then(FunctionArg::count), Some(3));
+    for (sql, expected) in [
+        ("SELECT * FROM snapshots('t')", "unknown table function 'snapshots'"),
+        ("SELECT * FROM roads.snapshots('t')", "unknown table function 'roads.snapshots'"),
+        ("SELECT * FROM system.snapshots()", "system.snapshots needs the name of a table"),
+        ("SELECT * FROM system.snapshots('a.b.c')", "names no table"),
+    ] {
+        let error = parse(sql).unwrap_err().to_string();
+        assert!(error.contains(expected), "{sql}: {error}");
+    }
 }

@@ -3,8 +3,8 @@
 
 use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_sql::ast::{
-    ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopySource, CreateMode, CreateStage,
-    CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform, Statement,
+    ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopyOptions, CopySource, CreateMode,
+    CreateStage, CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform, Statement,
     ValidationMode,
 };
 use stevedore_sql::connection::StorageType;
@@ -430,6 +430,20 @@ fn copy_into_takes_options_in_any_order_with_or_without_commas() {
     assert_eq!(options.column_match_mode(), ColumnMatchMode::CaseSensitive);
     assert_eq!(options.disable_variant_check, Some(false));
 
+    let sampled = copy(
+        "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE_FILES = 3 SAMPLE_RECORDS_PER_FILE = auto, \
+         SAMPLE_TOTAL_RECORDS = 7) FORCE = TRUE",
+    );
+    let sample = sampled.options.schema_evolution();
+    assert_eq!((sample.files(), sample.records_per_file(), sample.total_records()), (3, 1_000, 7));
+    assert_eq!(
+        sampled.options.to_string(),
+        "FORCE = true SCHEMA_EVOLUTION = (SAMPLE_FILES = 3, SAMPLE_RECORDS_PER_FILE = AUTO, \
+         SAMPLE_TOTAL_RECORDS = 7)"
+    );
+    let auto = CopyOptions::default().schema_evolution();
+    assert_eq!((auto.files(), auto.records_per_file(), auto.total_records()), (64, 1_000, 10_000));
+
     let plain = copy("copy into t from @~");
     assert_eq!((plain.options.on_error(), plain.file_format), (OnError::Abort, None));
     let uri = copy(
@@ -495,8 +509,20 @@ fn copy_into_names_what_is_wrong() {
             "VALIDATION_MODE cannot be one of COPY_OPTIONS",
         ),
         (
-            "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE_FILES = AUTO)",
-            "not supported yet: the option SCHEMA_EVOLUTION",
+            "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE = 1)",
+            "SCHEMA_EVOLUTION has no option SAMPLE (line 1, column 41); allowed: SAMPLE_FILES",
+        ),
+        (
+            "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE_FILES = 0)",
+            "option SAMPLE_FILES is '0'; allowed: AUTO, 1 to 10000",
+        ),
+        (
+            "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE_TOTAL_RECORDS = many)",
+            "option SAMPLE_TOTAL_RECORDS is 'many'; allowed: AUTO, 1 to 10000000",
+        ),
+        (
+            "COPY INTO t FROM @s SCHEMA_EVOLUTION = (SAMPLE_FILES = 1, SAMPLE_FILES = AUTO)",
+            "option SAMPLE_FILES is given twice",
         ),
         ("COPY INTO t FROM @s COLUMN_MATCH_MODE = x", "allowed: CASE_SENSITIVE, CASE_INSENSITIVE"),
         ("COPY INTO t FROM @s FILES = ()", "option FILES is an empty list"),

@@ -38,19 +38,6 @@ impl AdminService for Admin {
         _request: Request<v1::ClusterStatusRequest>,
     ) -> std::result::Result<Response<v1::ClusterStatusResponse>, Status> {
         let status = self.replica.status().borrow().clone();
-        let workers = self
-            .workers
-            .infos()
-            .into_iter()
-            .map(|(info, running, last_heartbeat_ms)| v1::WorkerStatus {
-                worker_id: info.id.to_string(),
-                flight_address: info.flight_address,
-                cores: info.cores,
-                slots: info.slots,
-                running,
-                last_heartbeat_ms,
-            })
-            .collect();
         let coordinators = self
             .config
             .peers
@@ -69,7 +56,7 @@ impl AdminService for Admin {
             commit_index: status.commit,
             applied_index: status.applied,
             coordinators,
-            workers,
+            workers: self.workers.statuses(),
         }))
     }
 

@@ -138,6 +138,7 @@ impl WorkerSessions {
         heartbeat: v1::Heartbeat,
         outbox: &mpsc::Sender<v1::CoordinatorMessage>,
     ) -> Result<()> {
+        self.workers.uses_memory(worker, session, heartbeat.memory_used);
         let view = self.replica.local();
         let mut running = BTreeSet::new();
         let mut revoked = Vec::new();
@@ -292,6 +293,9 @@ impl WorkerService for WorkerSessions {
                 flight_address: register.flight_address,
                 cores: register.cores,
                 slots: register.slots,
+                version: register.version,
+                group: register.group,
+                memory_budget: register.memory_budget,
             };
             tracing::info!(worker = %info.id, flight = info.flight_address, slots = info.slots, "a worker registered");
             let registered = v1::Registered {

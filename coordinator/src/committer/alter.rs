@@ -10,19 +10,23 @@ use stevedore_common::schema::{
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
-use super::{Committer, Evolution, Prepared, Totals, check_writable, failed};
+use super::{Committer, Prepared, Totals, check_writable, failed};
 
 /// The schema of a table with columns added at its end, and the properties that go with them. Pure:
-/// the same metadata and columns give the same field ids.
+/// the same metadata, columns and ids reserved before give the same field ids.
 ///
 /// # Errors
 /// Already exists for a name that is taken; invalid input for a NOT NULL column, which the rows that
 /// are there already could not satisfy.
-pub fn plan_new_columns(metadata: &TableMetadata, columns: &[Column]) -> Result<Evolution> {
+fn plan_new_columns(
+    metadata: &TableMetadata,
+    columns: &[Column],
+    last_reserved_id: i32,
+) -> Result<(Schema, HashMap<String, String>)> {
     let current = metadata.current_schema();
     let mut fields: Vec<NestedFieldRef> = current.as_struct().fields().to_vec();
     let mut properties = HashMap::new();
-    let mut last_id = metadata.last_column_id();
+    let mut last_id = metadata.last_column_id().max(last_reserved_id);
     for column in columns {
         if fields.iter().any(|field| field.name.eq_ignore_ascii_case(&column.name)) {
             return Err(
@@ -43,14 +47,15 @@ pub fn plan_new_columns(metadata: &TableMetadata, columns: &[Column]) -> Result<
             properties.insert(default_property(id), default.clone());
         }
     }
-    Ok(Evolution { base_schema_id: current.schema_id(), schema: rebuilt(current, fields)?, properties })
+    Ok((rebuilt(current, fields)?, properties))
 }
 
-/// A schema with other fields, its identifier fields kept where they still exist.
-fn rebuilt(current: &Schema, fields: Vec<NestedFieldRef>) -> Result<Schema> {
+/// A schema with other fields under the same id, its identifier fields kept where they still exist.
+pub(super) fn rebuilt(current: &Schema, fields: Vec<NestedFieldRef>) -> Result<Schema> {
     let identifiers: Vec<i32> =
         current.identifier_field_ids().filter(|id| fields.iter().any(|field| field.id == *id)).collect();
     Schema::builder()
+        .with_schema_id(current.schema_id())
         .with_fields(fields)
         .with_identifier_field_ids(identifiers)
         .build()
@@ -58,14 +63,19 @@ fn rebuilt(current: &Schema, fields: Vec<NestedFieldRef>) -> Result<Schema> {
 }
 
 impl Committer {
-    /// ALTER TABLE ADD COLUMN.
+    /// ALTER TABLE ADD COLUMN. Field ids up to `last_reserved_id` are those of loads that bring columns.
     ///
     /// # Errors
-    /// As [`plan_new_columns`]; storage.
-    pub async fn add_columns(&self, metadata_location: &str, columns: &[Column]) -> Result<Prepared> {
+    /// Already exists for a name that is taken; invalid input for a NOT NULL column of a table with rows; storage.
+    pub async fn add_columns(
+        &self,
+        metadata_location: &str,
+        columns: &[Column],
+        last_reserved_id: i32,
+    ) -> Result<Prepared> {
         let metadata = self.load(metadata_location).await?;
-        let evolution = plan_new_columns(&metadata, columns)?;
-        self.change_schema(metadata_location, evolution.schema, evolution.properties, &[]).await
+        let (schema, properties) = plan_new_columns(&metadata, columns, last_reserved_id)?;
+        self.change_schema(metadata_location, schema, properties, &[]).await
     }
 
     /// ALTER TABLE DROP COLUMN.
@@ -84,7 +94,8 @@ impl Committer {
             return Err(Error::invalid(format!("the table is partitioned by column '{name}'")));
         }
         let schema = rebuilt(metadata.current_schema(), fields)?;
-        let removed = [type_property(field.id), default_property(field.id)];
+        // Its exact type stays: snapshots that have the column can still be read.
+        let removed = [default_property(field.id)];
         self.change_schema(metadata_location, schema, HashMap::new(), &removed).await
     }
 

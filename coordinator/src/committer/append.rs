@@ -1,26 +1,16 @@
 //! Adding data files to a table, the first time and again on newer metadata.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iceberg::spec::{Operation, PrimitiveType, Schema, SchemaRef, TableMetadata, Type};
 use stevedore_common::clock::UnixMillis;
 use stevedore_common::{Error, Result};
 
+use super::evolve::Evolution;
 use super::manifests::{ParsedFiles, parse_data_files};
 use super::snapshot::{Change, NewSnapshot, Totals};
 use super::{Committer, Prepared, check_writable, failed};
-
-/// A change of a table's columns that commits together with rows.
-#[derive(Debug, Clone)]
-pub struct Evolution {
-    /// The schema that `schema` was made from.
-    pub base_schema_id: i32,
-    /// All columns, the new ones at the end.
-    pub schema: Schema,
-    /// Exact types and defaults of the new columns.
-    pub properties: HashMap<String, String>,
-}
 
 /// Rows to add.
 #[derive(Debug, Clone)]
@@ -39,7 +29,7 @@ pub struct Append {
     pub now_ms: UnixMillis,
     /// More for the snapshot's summary.
     pub summary: BTreeMap<String, String>,
-    /// Columns that come with the rows; then `schema_id` is not looked at.
+    /// Columns that come with the rows. The data files were written with `schema_id` and these.
     pub evolution: Option<Evolution>,
 }
 
@@ -79,15 +69,12 @@ impl Committer {
         let current = self.load(metadata_location).await?;
         check_writable(&current)?;
         let totals = self.totals(&current).await?;
-        let metadata = match &append.evolution {
-            Some(evolution) => Arc::new(evolved(&current, evolution)?),
-            None => current.clone(),
-        };
-        let schema = match &append.evolution {
-            Some(_) => metadata.current_schema().clone(),
-            None => metadata.schema_by_id(append.schema_id).cloned().ok_or_else(|| {
-                Error::conflict(format!("the table has no schema {} any more", append.schema_id))
-            })?,
+        let base = current.schema_by_id(append.schema_id).cloned().ok_or_else(|| {
+            Error::conflict(format!("the table has no schema {} any more", append.schema_id))
+        })?;
+        let (metadata, schema) = match &append.evolution {
+            Some(evolution) => evolution.apply(&current, &base)?,
+            None => (current.clone(), base),
         };
         check_fits(&schema, metadata.current_schema())?;
         if append.spec_id != metadata.default_partition_spec_id() {
@@ -134,27 +121,6 @@ pub(super) struct Base {
     pub(super) files: ParsedFiles,
 }
 
-/// Applies new columns, unless the table has them already.
-fn evolved(metadata: &TableMetadata, evolution: &Evolution) -> Result<TableMetadata> {
-    let current = metadata.current_schema();
-    if current.as_struct() == evolution.schema.as_struct() {
-        return Ok(metadata.clone());
-    }
-    if current.schema_id() != evolution.base_schema_id {
-        return Err(Error::conflict("the table's columns changed while new ones were being loaded"));
-    }
-    // Without a location the metadata log gains nothing here: this version is never written by itself.
-    let build = || {
-        metadata
-            .clone()
-            .into_builder(None)
-            .add_current_schema(evolution.schema.clone())?
-            .set_properties(evolution.properties.clone())?
-            .build()
-    };
-    Ok(build().map_err(|e| failed("adding columns", e))?.metadata)
-}
-
 /// Whether files written with one schema can be read with another: every column that both have keeps
 /// its type (or a promotion of it), and columns that only the current one has may be NULL.
 fn check_fits(written: &Schema, current: &Schema) -> Result<()> {
@@ -183,7 +149,7 @@ fn check_fits(written: &Schema, current: &Schema) -> Result<()> {
     Ok(())
 }
 
-fn reads_as(written: &Type, current: &Type) -> bool {
+pub(super) fn reads_as(written: &Type, current: &Type) -> bool {
     match (written, current) {
         (Type::Primitive(PrimitiveType::Int), Type::Primitive(PrimitiveType::Long))
         | (Type::Primitive(PrimitiveType::Float), Type::Primitive(PrimitiveType::Double)) => true,

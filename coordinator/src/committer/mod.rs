@@ -15,6 +15,7 @@
 mod alter;
 mod append;
 mod create;
+mod evolve;
 mod manifests;
 mod overwrite;
 mod snapshot;
@@ -29,9 +30,9 @@ use iceberg::spec::{FormatVersion, SnapshotRef, TableMetadata, TableMetadataRef}
 use parking_lot::Mutex;
 use stevedore_common::{Error, Result};
 
-pub use alter::plan_new_columns;
-pub use append::{Append, Evolution};
+pub use append::Append;
 pub use create::{Created, NewTable, PartitionField};
+pub use evolve::{Evolution, with_columns};
 pub use snapshot::Totals;
 
 /// The summary key that names the job whose rows a snapshot added.
@@ -55,8 +56,12 @@ pub struct Prepared {
     pub rows_total: u64,
     /// Bytes of its data files.
     pub bytes_total: u64,
+    /// The current schema of the version that it was built on.
+    pub base_schema_id: i32,
     /// Its current schema.
     pub schema_id: i32,
+    /// The last field id that was handed out in it.
+    pub last_column_id: i32,
     /// Its default partition spec.
     pub spec_id: i32,
     /// Everything that was written for this version, the metadata file last.
@@ -135,6 +140,7 @@ impl Committer {
         totals: Totals,
         mut written: Vec<String>,
     ) -> Result<Prepared> {
+        let base_schema_id = self.load(current_location).await?.current_schema_id();
         let location: MetadataLocation = current_location.parse().map_err(|e| {
             failed(&format!("the metadata location {current_location} is not one of ours"), e)
         })?;
@@ -146,7 +152,9 @@ impl Committer {
             snapshot_id: metadata.current_snapshot_id(),
             rows_total: totals.records,
             bytes_total: totals.bytes,
+            base_schema_id,
             schema_id: metadata.current_schema_id(),
+            last_column_id: metadata.last_column_id(),
             spec_id: metadata.default_partition_spec_id(),
             written,
             metadata_location,

@@ -265,8 +265,8 @@ async fn columns_change_and_files_of_the_old_ones_still_fit() {
     let created = warehouse.create(vec![]).await;
     let mut new = column("added", "TINYINT");
     new.default = Some("7".into());
-    let altered = committer.add_columns(&created.metadata_location, &[new.clone()]).await.unwrap();
-    let again = committer.add_columns(&altered.metadata_location, &[new.clone()]).await.unwrap_err();
+    let altered = committer.add_columns(&created.metadata_location, &[new.clone()], 0).await.unwrap();
+    let again = committer.add_columns(&altered.metadata_location, &[new.clone()], 0).await.unwrap_err();
     assert!(again.to_string().contains("column 'added' exists already"), "{again}");
     let renamed = committer.rename_column(&altered.metadata_location, "S", "text").await.unwrap();
     let dropped = committer.drop_column(&renamed.metadata_location, "v").await.unwrap();
@@ -289,16 +289,69 @@ async fn new_columns_commit_together_with_rows() {
     let warehouse = Warehouse::new();
     let committer = &warehouse.committer;
     let created = warehouse.create(vec![]).await;
-    let evolution = plan_new_columns(&created.metadata, &[column("extra", "VARIANT")]).unwrap();
+    let reserved = |id: i32, name: &str, ty: &str| Column { id, ..column(name, ty) };
     let mut rows = append(&created.metadata, "job", vec![data_file(&created.metadata, "a.parquet", 1, None)]);
-    rows.evolution = Some(evolution);
+    rows.evolution = Some(Evolution { columns: vec![reserved(50, "extra", "VARIANT")] });
     let prepared = committer.append(&created.metadata_location, &rows).await.unwrap();
     let read = committer.load(&prepared.metadata_location).await.unwrap();
     let schema = TableSchema::from_metadata(&read).unwrap();
     assert_eq!(schema.columns.last().unwrap().ty, SqlType::Variant);
     assert_eq!(read.current_snapshot().unwrap().schema_id(), Some(read.current_schema_id()));
 
-    let other = committer.add_columns(&created.metadata_location, &[column("theirs", "INT")]).await.unwrap();
-    let error = committer.append(&other.metadata_location, &rows).await.unwrap_err();
-    assert_eq!(error.kind(), stevedore_common::ErrorKind::Conflict);
+    assert_eq!(schema.columns.last().unwrap().id, 50);
+    assert_eq!(
+        (prepared.base_schema_id, prepared.last_column_id),
+        (created.metadata.current_schema_id(), 50)
+    );
+
+    // On a version that another load made with the same column there is nothing to add.
+    let again = committer.append(&prepared.metadata_location, &rows).await.unwrap();
+    assert_eq!((again.base_schema_id, again.schema_id), (prepared.schema_id, prepared.schema_id));
+    assert_eq!(warehouse.planned(&again.metadata_location).await.len(), 2);
+
+    // Beside a column of another name it is added as well, under its own id.
+    let other =
+        committer.add_columns(&created.metadata_location, &[column("theirs", "INT")], 50).await.unwrap();
+    let beside = committer.append(&other.metadata_location, &rows).await.unwrap();
+    let schema =
+        TableSchema::from_metadata(&committer.load(&beside.metadata_location).await.unwrap()).unwrap();
+    let last: Vec<_> = schema.columns.iter().rev().take(2).map(|c| (c.name.as_str(), c.id)).collect();
+    assert_eq!(last, [("extra", 50), ("theirs", 51)]);
+}
+
+#[tokio::test]
+async fn new_columns_that_no_longer_fit_are_a_conflict() {
+    let warehouse = Warehouse::new();
+    let committer = &warehouse.committer;
+    let created = warehouse.create(vec![]).await;
+    let at = &created.metadata_location;
+    let mut rows = append(&created.metadata, "job", vec![data_file(&created.metadata, "a.parquet", 1, None)]);
+    rows.evolution = Some(Evolution { columns: vec![Column { id: 50, ..column("extra", "INT") }] });
+    let refused = async |location: &str, why: &str| {
+        let error = committer.append(location, &rows).await.unwrap_err();
+        assert_eq!(error.kind(), stevedore_common::ErrorKind::Conflict);
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    // The name is taken, in whatever case, under another id.
+    let taken = committer.add_columns(at, &[column("EXTRA", "INT")], 50).await.unwrap();
+    refused(&taken.metadata_location, "column 'EXTRA' was added").await;
+    // It was there under its id and is dropped: its old values must not come back.
+    let there = committer.append(at, &rows).await.unwrap();
+    let dropped = committer.drop_column(&there.metadata_location, "extra").await.unwrap();
+    refused(&dropped.metadata_location, "column 'extra' was dropped").await;
+    // Renamed and widened it is the same column.
+    let renamed = committer.rename_column(&there.metadata_location, "extra", "more").await.unwrap();
+    committer.append(&renamed.metadata_location, &rows).await.unwrap();
+}
+
+#[tokio::test]
+async fn reserved_ids_are_not_handed_out_by_alter_table() {
+    let warehouse = Warehouse::new();
+    let committer = &warehouse.committer;
+    let created = warehouse.create(vec![]).await;
+    let added =
+        committer.add_columns(&created.metadata_location, &[column("a", "ARRAY(INT)")], 90).await.unwrap();
+    let schema =
+        TableSchema::from_metadata(&committer.load(&added.metadata_location).await.unwrap()).unwrap();
+    assert_eq!((schema.columns.last().unwrap().id, added.last_column_id), (91, 92));
 }

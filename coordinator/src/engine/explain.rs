@@ -19,11 +19,12 @@ use stevedore_state::jobs::{ClaimRule, SkipReason, preview_claim};
 use stevedore_state::result::ClaimOutcome;
 
 use super::ddl::copy_options_of;
+use super::evolution::evolution_plan;
 use super::load::{BoundCopy, copy_plan};
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::copy::{can_split, pack_rule};
-use crate::planner::plan::{PlacePlan, SourcePlan, TransformPlan};
+use crate::planner::plan::{CopyPlan, PlacePlan, SourcePlan, TransformPlan};
 use crate::planner::slices::{PackFile, pack};
 use crate::planner::spec::CopyQuestion;
 use crate::results::ColumnKind::{BigInt, Text};
@@ -39,6 +40,8 @@ const MOST_LISTED: usize = 1_000_000;
 const MOST_SHOWN: usize = 100;
 /// Files that are looked into.
 const LOOKED_INTO: usize = 8;
+/// Files that are looked into for columns that the table lacks.
+const LOOKED_INTO_FOR_COLUMNS: usize = 10_000;
 
 /// The statuses of files, in the order in which they are shown.
 const STATUSES: &[(&str, &str)] = &[
@@ -150,7 +153,8 @@ impl Engine {
                 Some(TransformPlan { sql, relation })
             }
         };
-        let plan = copy_plan(handle, source, format, transform, &columns, &options);
+        let evolution = report.check("options", evolution_plan(&table, copy, &format, &options)).flatten();
+        let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         let bound = BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan };
         let found = self.listed(&bound).await;
         let Some(found) = report.check("files", found) else { return report.finish() };
@@ -164,6 +168,7 @@ impl Engine {
         let source = self.stores.resolve(&*view, &bound.plan.source)?;
         let rule = ClaimRule { force: bound.options.force(), max_files: bound.options.max_files };
         let (mut found, mut taken, mut listed) = (Found::default(), 0u32, 0usize);
+        let looked_into = if bound.plan.evolution.is_some() { LOOKED_INTO_FOR_COLUMNS } else { LOOKED_INTO };
         let mut listing = source.list()?;
         while let Some(file) = listing.next().await {
             let file = file?;
@@ -195,7 +200,7 @@ impl Engine {
             // Where nothing is new, what was loaded before still says what the columns are.
             let is_new = matches!(outcome, ClaimOutcome::Claimed(_));
             let was_loaded = matches!(outcome, ClaimOutcome::AlreadyLoaded | ClaimOutcome::Changed);
-            if found.first.len() < LOOKED_INTO && (is_new || (taken == 0 && was_loaded)) {
+            if found.first.len() < looked_into && (is_new || (taken == 0 && was_loaded)) {
                 found.first.push(file);
             }
         }
@@ -268,8 +273,10 @@ impl Engine {
             CopySource::Transform(_) => CopyQuestion::Rows(Some(1)),
             CopySource::Location(_) => CopyQuestion::Columns,
         };
+        let new = report.check("columns", self.new_columns(bound, files).await).unwrap_or_default();
+        let files = files.get(..LOOKED_INTO).unwrap_or(files);
         let asked = async {
-            let spec = self.check_of(bound, files, question).await?;
+            let spec = self.check_of(bound, files, &new, question).await?;
             let (_, batches) = self.workers.run(&spec).await?;
             batches.try_collect::<Vec<RecordBatch>>().await
         };
@@ -293,6 +300,10 @@ impl Engine {
                 }
                 let from = [source.clone(), source_type].into_iter().flatten().collect::<Vec<_>>().join(" ");
                 match (column, ty) {
+                    (Some(column), Some(ty)) if new.iter().any(|new| new.name == column) => {
+                        place += 1;
+                        report.column(&column, "added", Some(place), format!("{ty}: not in the table yet"));
+                    }
                     (Some(column), Some(ty)) => {
                         place += 1;
                         let detail = if from.is_empty() { ty } else { format!("{ty} <- {from}") };

@@ -1,5 +1,6 @@
 //! LIST, REMOVE and PRESIGN.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -115,13 +116,15 @@ impl Engine {
         let at = |e: stevedore_common::Error| e.context(format!("location {}", presign.location));
         let path = source.file().map_err(at)?;
         let expires = Duration::from_secs(u64::from(presign.expire_seconds));
-        let url = source.store.presign(presign.upload, path, expires).await.map_err(at)?;
-        let (method, headers) = match (presign.upload, &presign.content_type) {
-            (true, Some(content_type)) => ("PUT", serde_json::json!({ "content-type": content_type })),
-            (true, None) => ("PUT", serde_json::json!({})),
-            (false, _) => ("GET", serde_json::json!({})),
-        };
-        let row = vec![method.into(), headers.to_string().into(), url.expose().as_str().into()];
+        let signed = source.store.presign(presign.upload, path, expires).await.map_err(at)?;
+        let mut headers: BTreeMap<&str, &str> = signed.headers.into_iter().collect();
+        headers.extend(presign.content_type.as_deref().map(|content_type| ("content-type", content_type)));
+        let method = if presign.upload { "PUT" } else { "GET" };
+        let row = vec![
+            method.into(),
+            serde_json::json!(headers).to_string().into(),
+            signed.url.expose().as_str().into(),
+        ];
         Execution::rows(PRESIGNED, &[row])
     }
 }

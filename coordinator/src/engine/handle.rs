@@ -31,7 +31,7 @@ pub struct StatementHandle {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<String>,
     /// The metadata location of each table read, by table id, so that a SELECT that is run again reads
-    /// the same snapshots.
+    /// the same snapshots; and the snapshots that `AT (…)` chose, by table id and relation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pins: BTreeMap<String, String>,
     /// The W3C trace of the client's call; empty: none.

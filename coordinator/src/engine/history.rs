@@ -1,8 +1,8 @@
 //! The load history as rows: `copy_history('t')` and `system.load_history`.
 //!
 //! Comes in: the state, read page by page. Goes out: Arrow batches of a bounded number of rows, newest
-//! job first. A history that is longer is refused where the statement can ask for less, else cut, so
-//! that no history can take a coordinator's memory.
+//! job first. A history that is longer is refused, and never cut in silence, so that no history can take a
+//! coordinator's memory.
 
 use arrow::array::RecordBatch;
 use stevedore_common::file_identity::FileVersion;
@@ -198,10 +198,10 @@ pub(super) fn copy_history(
     rows.finish()
 }
 
-/// The rows of `system.load_history`: of all tables, each newest first, as far as there is room.
+/// The rows of `system.load_history`: of all tables, each newest first.
 ///
 /// # Errors
-/// Storage.
+/// Resource exhausted for a history that is longer than one statement may read; storage.
 pub(super) fn load_history(view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
     let mut rows = Rows::new(LOAD_HISTORY, MOST_ROWS);
     for database in catalog::databases(view)? {
@@ -228,8 +228,14 @@ pub(super) fn load_history(view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
                 ])
             })?;
             if !all {
-                tracing::warn!(rows = rows.count, "system.load_history was cut");
-                return rows.finish();
+                return Err(Error::exhausted(format!(
+                    "the load history of all tables is longer than the {} files that one statement may read",
+                    rows.count
+                ))
+                .hint(format!(
+                    "read the newest of one table: SELECT * FROM copy_history('{}.{}', result_limit => 1000)",
+                    database.name, table.name
+                )));
             }
         }
     }

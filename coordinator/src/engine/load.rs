@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::ddl::{copy_options_of, mode_flags};
+use super::evolution::evolution_plan;
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, SourcePlan, TransformPlan};
@@ -344,7 +345,8 @@ impl Engine {
                 Some(TransformPlan { sql: transform.sql.clone(), relation: transform.relation.clone() })
             }
         };
-        let plan = copy_plan(handle, source, format, transform, &columns, &options);
+        let evolution = evolution_plan(&table, copy, &format, &options)?;
+        let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
     }
 
@@ -500,7 +502,7 @@ pub(super) struct BoundCopy {
     pub(super) plan: CopyPlan,
 }
 
-/// The plan of a COPY whose names are bound.
+/// The plan of a COPY whose names are bound, and which takes the table as it is.
 pub(super) fn copy_plan(
     handle: &StatementHandle,
     source: SourcePlan,
@@ -520,6 +522,7 @@ pub(super) fn copy_plan(
         return_failed_only: options.return_failed_only(),
         settings: handle.settings.clone(),
         traceparent: stevedore_common::telemetry::current_traceparent(),
+        evolution: None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! each under a key of the handle's, so that running a handle twice changes things once.
 
 mod ddl;
+mod evolution;
 mod explain;
 mod files;
 mod handle;
@@ -15,6 +16,7 @@ mod query;
 mod relations;
 mod settings;
 mod show;
+mod snapshots;
 mod system_tables;
 mod tables;
 mod unload;
@@ -48,7 +50,7 @@ use crate::worker_directory::WorkerDirectory;
 
 pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
 pub use load::{JobProgress, SubmittedJob};
-pub use system_tables::CATALOG;
+pub use system_tables::{CATALOG, SYSTEM_VIEW};
 pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
 
@@ -310,6 +312,8 @@ fn pointed(error: Error, handle: &StatementHandle) -> Error {
 }
 
 /// Databases that are not in the catalog.
+const VIRTUAL_DATABASES: [&str; 2] = ["information_schema", "system"];
+
 fn is_virtual_database(name: &str) -> bool {
-    matches!(name, "system" | "information_schema")
+    VIRTUAL_DATABASES.contains(&name)
 }

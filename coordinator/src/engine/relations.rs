@@ -18,7 +18,7 @@ use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
-use super::{Engine, StatementHandle, history, is_virtual_database};
+use super::{Engine, StatementHandle, history, is_virtual_database, snapshots};
 use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
 
@@ -61,7 +61,11 @@ impl Engine {
                         table: table.id,
                         empty: pinned.is_none() && table.snapshot_id.is_none(),
                         metadata_location: pinned.cloned().unwrap_or(table.metadata_location),
+                        snapshot_id: None,
                     }
+                }
+                SqlTarget::TableAt { table, at } => {
+                    self.plan_table_at(&*view, handle, &relation.name, table, at).await?
                 }
                 SqlTarget::Stage(stage) => {
                     let (source, record) = self.stores.plan(
@@ -94,6 +98,13 @@ impl Engine {
             let name = text("table_name").or_else(first).unwrap_or_default();
             let table = self.require_table(view, handle, &stevedore_sql::parse_table_name(&name)?)?;
             let rows = history::copy_history(view, &table, count("result_limit"))?;
+            return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
+        }
+        if function.name == "system.snapshots" {
+            let name = text("table_name").or_else(first).unwrap_or_default();
+            let table = self.require_table(view, handle, &stevedore_sql::parse_table_name(&name)?)?;
+            let metadata = self.committer.load(&table.metadata_location).await?;
+            let rows = snapshots::rows(&metadata, &table, count("result_limit"))?;
             return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
         }
         let location = text("location")
@@ -142,15 +153,18 @@ impl Engine {
 
     /// The pins of planned relations, for the client's ticket.
     pub(super) fn pins_of(relations: &[RelationPlan]) -> BTreeMap<String, String> {
-        relations
-            .iter()
-            .filter_map(|relation| match &relation.target {
-                RelationTarget::Table { table, metadata_location, empty: false } => {
-                    Some((table.to_string(), metadata_location.clone()))
+        let mut pins = BTreeMap::new();
+        for relation in relations {
+            if let RelationTarget::Table { table, metadata_location, empty: false, snapshot_id } =
+                &relation.target
+            {
+                pins.insert(table.to_string(), metadata_location.clone());
+                if let Some(id) = snapshot_id {
+                    pins.insert(snapshots::pin_of(*table, &relation.name), id.to_string());
                 }
-                _ => None,
-            })
-            .collect()
+            }
+        }
+        pins
     }
 
     /// The query as a worker gets it.

@@ -9,16 +9,19 @@ use futures::{StreamExt, TryStreamExt};
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
+use stevedore_proto::v1::WorkerStatus;
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::view::ReadView;
 
 use super::history::{self, MOST_ROWS, Rows};
-use super::{Engine, StatementHandle, show};
+use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show};
 use crate::results::ColumnKind::{self, Boolean, Int, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
 /// The one catalog, as Flight SQL and `table_catalog` name it.
 pub const CATALOG: &str = "stevedore";
+/// What tables of these databases are to clients that ask for their type.
+pub const SYSTEM_VIEW: &str = "SYSTEM VIEW";
 /// Metadata files that are read at a time.
 const METADATA_READS: usize = 16;
 
@@ -93,6 +96,20 @@ const VIEWS: Columns = &[
     ("is_updatable", Text),
 ];
 
+const WORKERS: Columns = &[
+    ("id", Text),
+    ("address", Text),
+    ("version", Text),
+    ("state", Text),
+    ("worker_group", Text),
+    ("cores", Int),
+    ("memory_budget", UnsignedBigInt),
+    ("memory_used", UnsignedBigInt),
+    ("slots", Int),
+    ("running_slices", Int),
+    ("last_heartbeat", Timestamp),
+];
+
 /// All of them, by database and name.
 pub(super) const VIRTUAL_TABLES: &[(&str, &str, Columns)] = &[
     ("information_schema", "columns", INFORMATION_COLUMNS),
@@ -107,6 +124,7 @@ pub(super) const VIRTUAL_TABLES: &[(&str, &str, Columns)] = &[
     ("system", "settings", show::SETTINGS),
     ("system", "stages", show::STAGES),
     ("system", "tables", TABLES),
+    ("system", "workers", WORKERS),
 ];
 
 /// The columns of such a table.
@@ -228,6 +246,28 @@ fn information_column(
     ]
 }
 
+fn worker_row(worker: WorkerStatus) -> Vec<Value> {
+    let state = match (worker.connected, worker.running) {
+        (false, _) => "DISCONNECTED",
+        (true, 0) => "IDLE",
+        (true, _) => "RUNNING",
+    };
+    let group = if worker.group.is_empty() { "default".to_owned() } else { worker.group };
+    vec![
+        worker.worker_id.into(),
+        worker.flight_address.into(),
+        worker.version.into(),
+        state.into(),
+        group.into(),
+        i64::from(worker.cores).into(),
+        worker.memory_budget.into(),
+        worker.memory_used.into(),
+        i64::from(worker.slots).into(),
+        i64::from(worker.running).into(),
+        worker.last_heartbeat_ms.into(),
+    ]
+}
+
 fn schema_row(name: &str) -> Vec<Value> {
     let mut row = vec![CATALOG.into(), name.into()];
     row.resize(SCHEMATA.len(), Value::Null);
@@ -299,12 +339,18 @@ impl Engine {
                     push(row)?;
                 }
             }
+            ("system", "workers") => {
+                for worker in self.workers.listed().await? {
+                    push(worker_row(worker))?;
+                }
+            }
             ("information_schema", "schemata") => {
                 for database in catalog::databases(view)? {
                     push(schema_row(&database.name))?;
                 }
-                push(schema_row("information_schema"))?;
-                push(schema_row("system"))?;
+                for database in VIRTUAL_DATABASES {
+                    push(schema_row(database))?;
+                }
             }
             ("information_schema", "tables") => {
                 for (database, table) in all_tables(view)? {
@@ -321,7 +367,7 @@ impl Engine {
                 }
                 for (database, name, _) in VIRTUAL_TABLES {
                     let mut row =
-                        vec![CATALOG.into(), (*database).into(), (*name).into(), "SYSTEM VIEW".into()];
+                        vec![CATALOG.into(), (*database).into(), (*name).into(), SYSTEM_VIEW.into()];
                     row.resize(INFORMATION_TABLES.len(), Value::Null);
                     push(row)?;
                 }

@@ -8,19 +8,23 @@ use stevedore_common::schema::{Column, ColumnChange, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
 use stevedore_state::catalog::{self, Table};
-use stevedore_state::command::{Command, NewTable, TableChange, TableChangeKind, TableContents};
+use stevedore_state::command::{Command, FieldIds, NewTable, TableChange, TableChangeKind, TableContents};
 use stevedore_state::result::{CommandResult, TableCommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
 use super::ddl::mode_flags;
-use super::{Engine, Execution, StatementHandle, is_virtual_database};
+use super::system_tables::VIRTUAL_TABLES;
+use super::{Engine, Execution, StatementHandle, VIRTUAL_DATABASES, is_virtual_database};
 use crate::committer::{self, Committer, Created, Prepared};
+use crate::results::schema_of;
 
 /// How often a change is rebased before the statement gives up.
 const MOST_REBASES: usize = 50;
 /// The option that sets the size data files aim at.
 pub(crate) const TARGET_FILE_SIZE: &str = "target_file_size";
+/// The table option that lets loads bring columns.
+const SCHEMA_EVOLUTION: &str = "enable_schema_evolution";
 /// The table option that says how new an encoding its files may use.
 pub(crate) const SERIALIZATION_POLICY: &str = "storage_serialization_policy";
 /// Its value for encodings that every reader knows.
@@ -35,6 +39,8 @@ pub struct TableListing {
     pub name: String,
     /// Its columns; empty unless they were asked for.
     pub schema: Schema,
+    /// Whether it is made when it is read (`system`, `information_schema`).
+    pub is_virtual: bool,
 }
 
 /// A change of a table's metadata, which can be made again on a newer version.
@@ -48,10 +54,15 @@ pub(super) enum TableEdit {
 }
 
 impl TableEdit {
-    async fn prepare(&self, committer: &Committer, location: &str) -> Result<Prepared> {
+    async fn prepare(
+        &self,
+        committer: &Committer,
+        location: &str,
+        last_reserved_id: i32,
+    ) -> Result<Prepared> {
         match self {
             Self::Truncate { id, now_ms } => committer.truncate(location, id, id, *now_ms).await,
-            Self::AddColumns(columns) => committer.add_columns(location, columns).await,
+            Self::AddColumns(columns) => committer.add_columns(location, columns, last_reserved_id).await,
             Self::DropColumn(column) => committer.drop_column(location, column).await,
             Self::RenameColumn { column, to } => committer.rename_column(location, column, to).await,
             Self::ModifyColumns(changes) => committer.modify_columns(location, changes).await,
@@ -81,16 +92,13 @@ fn check_options(options: &[(String, String)]) -> Result<BTreeMap<String, String
                     "option {name} is '{value}'; allowed: OPTIMIZED, COMPATIBLE"
                 )));
             }
-            "enable_schema_evolution" => match value.to_ascii_lowercase().as_str() {
-                "false" => {}
-                "true" => return Err(Error::not_supported_yet("the table option enable_schema_evolution")),
-                _ => {
-                    return Err(Error::invalid(format!("option {name} is '{value}'; allowed: true, false")));
-                }
-            },
+            SCHEMA_EVOLUTION if value == "true" || value == "false" => {}
+            SCHEMA_EVOLUTION => {
+                return Err(Error::invalid(format!("option {name} is '{value}'; allowed: true, false")));
+            }
             _ => {
                 return Err(Error::invalid(format!("unknown table option '{name}'")).hint(format!(
-                    "options are enable_schema_evolution, {SERIALIZATION_POLICY}, {TARGET_FILE_SIZE}"
+                    "options are {SCHEMA_EVOLUTION}, {SERIALIZATION_POLICY}, {TARGET_FILE_SIZE}"
                 )));
             }
         }
@@ -267,8 +275,10 @@ impl Engine {
         edit: TableEdit,
     ) -> Result<Execution> {
         let mut location = table.metadata_location.clone();
+        let mut after = table.last_field_id;
         for attempt in 1..=MOST_REBASES {
-            let prepared = edit.prepare(&self.committer, &location).await?;
+            let prepared = edit.prepare(&self.committer, &location, after).await?;
+            let adds_columns = matches!(edit, TableEdit::AddColumns(_));
             let command = Command::CommitTable(TableChange {
                 table: table.id,
                 uuid: table.uuid,
@@ -279,6 +289,7 @@ impl Engine {
                 schema_id: prepared.schema_id,
                 spec_id: prepared.spec_id,
                 contents: contents_of(&prepared),
+                new_field_ids: adds_columns.then_some(FieldIds { after, last: prepared.last_column_id }),
             });
             // Each rebase is a command of its own; the same one again is deduplicated.
             let key = format!("statement-{}", handle.id.simple());
@@ -289,6 +300,9 @@ impl Engine {
                 Ok(CommandResult::TableCommit(TableCommitOutcome::Moved { current_location })) => {
                     self.committer.discard(&prepared).await;
                     location = current_location;
+                    // Loads may have reserved ids for the columns that they bring.
+                    let now = catalog::table_by_id(&*self.replica.read().await?, table.id)?;
+                    after = now.map_or(after, |now| now.last_field_id);
                 }
                 Ok(other) => {
                     return Err(Error::internal(format!("unexpected answer to a table change: {other:?}")));
@@ -431,16 +445,19 @@ impl Engine {
         Ok(text)
     }
 
-    /// The names of all databases.
+    /// The names of all databases, also of those that are not in the catalog.
     ///
     /// # Errors
     /// Unavailable.
     pub async fn list_databases(&self) -> Result<Vec<String>> {
         let view = self.replica.read().await?;
-        Ok(catalog::databases(&*view)?.into_iter().map(|database| database.name).collect())
+        let mut names: Vec<String> =
+            catalog::databases(&*view)?.into_iter().map(|database| database.name).collect();
+        names.extend(VIRTUAL_DATABASES.map(str::to_owned));
+        Ok(names)
     }
 
-    /// All tables of all databases.
+    /// All tables of all databases, also those that are made when they are read.
     ///
     /// # Errors
     /// Unavailable; storage, when columns are asked for.
@@ -454,11 +471,27 @@ impl Engine {
                 } else {
                     Schema::empty()
                 };
-                listings.push(TableListing { database: database.name.clone(), name: table.name, schema });
+                listings.push(TableListing {
+                    database: database.name.clone(),
+                    name: table.name,
+                    schema,
+                    is_virtual: false,
+                });
             }
         }
+        listings.extend(VIRTUAL_TABLES.iter().map(|(database, name, columns)| TableListing {
+            database: (*database).to_owned(),
+            name: (*name).to_owned(),
+            schema: if with_columns { schema_of(columns).as_ref().clone() } else { Schema::empty() },
+            is_virtual: true,
+        }));
         Ok(listings)
     }
+}
+
+/// Whether loads bring the columns that their files have and the table lacks.
+pub(super) fn takes_new_columns(table: &Table) -> bool {
+    table.options.get(SCHEMA_EVOLUTION).is_some_and(|value| value == "true")
 }
 
 /// What a prepared version holds.

@@ -7,6 +7,7 @@
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use stevedore_common::file_identity::FileEntry;
+use stevedore_common::schema::Column;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{CopyInto, ValidationMode};
@@ -33,26 +34,35 @@ impl Engine {
     ) -> Result<SchemaRef> {
         let bound = self.bind_copy_plan(handle, copy).await?;
         let mode = copy.validation.unwrap_or(ValidationMode::ReturnErrors);
-        self.workers.describe(&self.check_of(&bound, &[], question_of(mode)).await?).await
+        // Rows have the columns that the COPY would bring as well.
+        let columns = match mode {
+            ValidationMode::ReturnRows(_) if bound.plan.evolution.is_some() => {
+                self.new_columns(&bound, &self.validated_files(&bound, false).await?).await?
+            }
+            _ => Vec::new(),
+        };
+        self.workers.describe(&self.check_of(&bound, &[], &columns, question_of(mode)).await?).await
     }
 
     pub(super) async fn validate(&self, handle: &StatementHandle, copy: &CopyInto) -> Result<Execution> {
         let bound = self.bind_copy_plan(handle, copy).await?;
         let mode = copy.validation.unwrap_or(ValidationMode::ReturnErrors);
         let files = self.validated_files(&bound, mode == ValidationMode::ReturnAllErrors).await?;
-        self.relay(handle, &self.check_of(&bound, &files, question_of(mode)).await?).await
+        let columns = self.new_columns(&bound, &files).await?;
+        self.relay(handle, &self.check_of(&bound, &files, &columns, question_of(mode)).await?).await
     }
 
-    /// A question about files of a COPY.
+    /// A question about files of a COPY that brings some columns.
     pub(super) async fn check_of(
         &self,
         bound: &BoundCopy,
         files: &[FileEntry],
+        columns: &[Column],
         question: CopyQuestion,
     ) -> Result<v1::QuerySpec> {
         let metadata = self.committer.load(&bound.table.metadata_location).await?;
-        let view = self.replica.local();
-        spec::copy_check(&*view, &self.stores, &metadata, &bound.table_name, &bound.plan, files, question)
+        let source = self.stores.resolve(&*self.replica.local(), &bound.plan.source)?;
+        spec::copy_check(&source, &metadata, &bound.table_name, &bound.plan, files, columns, question)
     }
 
     async fn validated_files(&self, bound: &BoundCopy, all: bool) -> Result<Vec<FileEntry>> {

@@ -1,10 +1,11 @@
 //! The first phase of a COPY: listing, claiming, planning slices, sealing.
 //!
 //! Runs on the leader, from the job's plan alone, so a new leader does it again from the start: a file
-//! that the job holds already keeps its index, slices that are planned already stay.
+//! that the job holds already keeps its index, slices that are planned already stay. Between claiming and planning
+//! there is time to look into the files that were claimed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
@@ -19,29 +20,55 @@ use super::plan::CopyPlan;
 use super::slices::{PackFile, PackRule, pack};
 use crate::config::Scheduling;
 use crate::replica::Replica;
-use crate::stores::{ResolvedSource, Stores};
+use crate::stores::ResolvedSource;
 
 /// Most files of one statement.
 const MOST_FILES: usize = 10_000_000;
 /// Most file parts in one slice command (each is a few dozen bytes).
 const PARTS_A_COMMAND: usize = 500;
 
-/// Lists, claims, plans and seals.
+/// Files that a job has claimed.
+#[derive(Debug)]
+pub struct Claimed {
+    files: Vec<PackFile>,
+    took: Duration,
+}
+
+impl Claimed {
+    /// Whether there is nothing to load.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+}
+
+/// Lists and claims.
 ///
 /// # Errors
 /// What listing says, naming the location; refusals (the job was cancelled meanwhile).
-pub async fn claim_and_plan(
+pub async fn list_and_claim(
     replica: &Replica,
-    stores: &Stores,
+    source: &ResolvedSource,
+    job: JobId,
+    plan: &CopyPlan,
+) -> Result<Claimed> {
+    let started = Instant::now();
+    let files = claim(replica, job, source, plan).await?;
+    Ok(Claimed { files, took: started.elapsed() })
+}
+
+/// Plans the slices of what was claimed, and seals.
+///
+/// # Errors
+/// Refusals (the job was cancelled meanwhile).
+pub async fn plan_and_seal(
+    replica: &Replica,
     scheduling: &Scheduling,
     slots: u32,
     job: JobId,
-    plan: &CopyPlan,
+    claimed: Claimed,
 ) -> Result<()> {
-    let source = stores.resolve(&*replica.local(), &plan.source)?;
     let started = Instant::now();
-    let claimed = claim(replica, job, &source, plan).await?;
-    let claiming = started.elapsed();
+    let Claimed { files: claimed, took: claiming } = claimed;
     let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, slots))
         .into_iter()
         .map(|slice| NewSlice {
@@ -68,7 +95,7 @@ pub async fn claim_and_plan(
         files,
         slices = total,
         claiming_ms = claiming.as_millis() as u64,
-        planning_ms = (started.elapsed() - claiming).as_millis() as u64,
+        planning_ms = started.elapsed().as_millis() as u64,
         "listed, claimed and planned"
     );
     Ok(())

@@ -4,6 +4,7 @@
 //! for workers. It lists files and reads table metadata; it never decodes rows.
 
 pub mod copy;
+pub mod evolution;
 pub mod plan;
 pub mod slices;
 pub mod spec;

@@ -86,6 +86,21 @@ pub struct CopyPlan {
     /// The client's trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The table takes the columns that the files have and it lacks. Then all columns are written, those of
+    /// `field_ids` or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evolution: Option<EvolutionPlan>,
+}
+
+/// How the columns are found that a load brings. Files that say their columns are all looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvolutionPlan {
+    /// The most files of NDJSON and JSON that are looked at.
+    pub sample_files: u32,
+    /// The most records of each.
+    pub sample_records_per_file: u64,
+    /// The most records of all together.
+    pub sample_total_records: u64,
 }
 
 /// A transform as it is sent to workers.
@@ -143,6 +158,9 @@ pub enum RelationTarget {
         metadata_location: String,
         /// Whether it has no snapshot yet.
         empty: bool,
+        /// The snapshot that is read; `None`: the current one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        snapshot_id: Option<i64>,
     },
     /// Files.
     Stage {

@@ -9,8 +9,8 @@ use futures::StreamExt;
 use iceberg::spec::{Schema, TableMetadata};
 use stevedore_common::file_format::FileFormat;
 use stevedore_common::file_identity::{FileEntry, FileVersion};
-use stevedore_common::ids::{AttemptKey, SliceKey};
-use stevedore_common::schema::TableSchema;
+use stevedore_common::ids::{AttemptKey, JobId, SliceKey};
+use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_state::catalog;
@@ -18,10 +18,10 @@ use stevedore_state::jobs::{self, ErrorMode, JobSpec, OnError};
 use stevedore_state::view::ReadView;
 
 use super::plan::{
-    CopyPlan, JobPlan, PlacePlan, QueryPlan, RelationPlan, RelationTarget, SchemaQuestion, SourcePlan,
-    UnloadPlan,
+    CopyPlan, EvolutionPlan, JobPlan, PlacePlan, QueryPlan, RelationPlan, RelationTarget, SchemaQuestion,
+    SourcePlan, UnloadPlan,
 };
-use crate::committer::Committer;
+use crate::committer::{Committer, with_columns};
 use crate::config::Scheduling;
 use crate::engine::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE};
 use crate::stores::{ResolvedSource, Stores, access_of};
@@ -59,7 +59,7 @@ pub async fn slice(
     if let JobPlan::Unload(unload) = plan {
         return unload_slice(view, context, attempt, unload).await;
     }
-    let (target, options) = target(view, context, job, plan).await?;
+    let (target, options) = target(view, context, attempt.slice.job, job, plan).await?;
     let (source, traceparent) = match plan {
         JobPlan::Copy(plan) => {
             let copy = copy_source(view, context.stores, attempt.slice, plan)?;
@@ -139,6 +139,7 @@ pub fn slice_ref(attempt: AttemptKey) -> v1::SliceRef {
 async fn target(
     view: &dyn ReadView,
     context: SpecContext<'_>,
+    id: JobId,
     job: &JobSpec,
     plan: &JobPlan,
 ) -> Result<(v1::TableTarget, BTreeMap<String, String>)> {
@@ -160,35 +161,45 @@ async fn target(
     let metadata = context.committer.load(&metadata_location).await?;
     // The schema that the plan rests on, whatever was added meanwhile: all slices write alike, and the
     // commit compares it with the one that is current then.
-    let schema = metadata.schema_by_id(job.schema_id).ok_or_else(|| {
+    let brought = jobs::job_columns(view, id)?;
+    let schema_id = brought.as_ref().map_or(job.schema_id, |brought| brought.schema_id);
+    let (columns, field_ids) = match brought {
+        Some(brought) => (brought.reserved(), &Vec::new()),
+        None => (Vec::new(), field_ids),
+    };
+    let schema = metadata.schema_by_id(schema_id).ok_or_else(|| {
         Error::conflict(format!(
             "the columns of table '{}' changed while the statement was running",
             job.table_name
         ))
         .hint("run the statement again")
     })?;
-    let mut target = table_target(&metadata, schema, &job.table_name, field_ids)?;
+    let mut target = table_target(&metadata, schema, &columns, &job.table_name, field_ids)?;
     target.data_location = format!("{}/data", metadata.location().trim_end_matches('/'));
     target.warehouse = Some(access_of(context.stores.warehouse().spec()));
     Ok((target, options))
 }
 
-/// A table as a worker needs to know it, without a place to write to.
+/// A table as a worker needs to know it, with columns that a load brings and without a place to write to.
 fn table_target(
     metadata: &TableMetadata,
     schema: &Schema,
+    columns: &[Column],
     name: &str,
     field_ids: &[i32],
 ) -> Result<v1::TableTarget> {
+    let (schema, types) = with_columns(schema, columns)?;
+    let mut properties = metadata.properties().clone();
+    properties.extend(types);
     // Refuses here what the dialect cannot hold, rather than on the worker.
-    TableSchema::from_iceberg(schema, metadata.properties())?;
+    TableSchema::from_iceberg(&schema, &properties)?;
     let json = |e: serde_json::Error| Error::internal(format!("table metadata cannot be encoded: {e}"));
     Ok(v1::TableTarget {
         name: name.to_owned(),
         table_uuid: metadata.uuid().to_string(),
-        iceberg_schema: serde_json::to_string(schema).map_err(json)?,
+        iceberg_schema: serde_json::to_string(&schema).map_err(json)?,
         partition_spec: serde_json::to_string(metadata.default_partition_spec().as_ref()).map_err(json)?,
-        properties: metadata.properties().clone(),
+        properties,
         data_location: String::new(),
         warehouse: None,
         field_ids: field_ids.to_vec(),
@@ -206,43 +217,72 @@ pub enum CopyQuestion {
     Columns,
 }
 
-/// A question about the files of a COPY, for a worker. Nothing is written.
+/// A question about the files of a COPY, for a worker, `columns` being those that the COPY brings. Nothing is written.
 ///
 /// # Errors
-/// Not found, when the source is gone; what the dialect cannot hold.
+/// What the dialect cannot hold.
 pub fn copy_check(
-    view: &dyn ReadView,
-    stores: &Stores,
+    source: &ResolvedSource,
     metadata: &TableMetadata,
     table_name: &str,
     plan: &CopyPlan,
     files: &[FileEntry],
+    columns: &[Column],
     question: CopyQuestion,
 ) -> Result<v1::QuerySpec> {
-    let source = stores.resolve(view, &plan.source)?;
-    let files = files
-        .iter()
-        .zip(0..)
-        .map(|(file, index)| file_task(index, &file.path, source.name_of(&file.path), &file.version))
-        .collect();
+    let field_ids = if plan.evolution.is_some() { &Vec::new() } else { &plan.field_ids };
+    let schema = metadata.current_schema();
     let (kind, rows) = match question {
         CopyQuestion::Errors => (v1::CopyCheckKind::CheckErrors, 0),
         CopyQuestion::Rows(most) => (v1::CopyCheckKind::CheckRows, most.unwrap_or(0)),
         CopyQuestion::Columns => (v1::CopyCheckKind::CheckColumns, 0),
     };
     let check = v1::CopyCheck {
-        copy: Some(copy_files(&source, plan, files)?),
-        target: Some(table_target(metadata, metadata.current_schema(), table_name, &plan.field_ids)?),
+        copy: Some(copy_files(source, plan, tasks_of(source, files))?),
+        target: Some(table_target(metadata, schema, columns, table_name, field_ids)?),
         kind: kind.into(),
         rows,
         max_records_per_file: INFERRED_RECORDS,
+        max_records: 0,
     };
-    Ok(v1::QuerySpec {
+    Ok(check_spec(plan, check))
+}
+
+/// The question which columns files have.
+///
+/// # Errors
+/// Internal, for a format that cannot be encoded.
+pub fn file_columns(
+    source: &ResolvedSource,
+    plan: &CopyPlan,
+    evolution: &EvolutionPlan,
+    files: &[FileEntry],
+) -> Result<v1::QuerySpec> {
+    let check = v1::CopyCheck {
+        copy: Some(copy_files(source, plan, tasks_of(source, files))?),
+        target: None,
+        kind: v1::CopyCheckKind::CheckFileColumns.into(),
+        rows: 0,
+        max_records_per_file: evolution.sample_records_per_file,
+        max_records: evolution.sample_total_records,
+    };
+    Ok(check_spec(plan, check))
+}
+
+fn tasks_of(source: &ResolvedSource, files: &[FileEntry]) -> Vec<v1::FileTask> {
+    let task = |(file, index): (&FileEntry, u32)| {
+        file_task(index, &file.path, source.name_of(&file.path), &file.version)
+    };
+    files.iter().zip(0..).map(task).collect()
+}
+
+fn check_spec(plan: &CopyPlan, check: v1::CopyCheck) -> v1::QuerySpec {
+    v1::QuerySpec {
         settings: plan.settings.clone().into_iter().collect(),
         traceparent: plan.traceparent.clone().unwrap_or_default(),
         check: Some(check),
         ..v1::QuerySpec::default()
-    })
+    }
 }
 
 fn copy_source(
@@ -282,6 +322,7 @@ fn copy_files(source: &ResolvedSource, plan: &CopyPlan, files: Vec<v1::FileTask>
         relation,
         on_error: Some(on_error(plan.on_error)),
         disable_variant_check: plan.disable_variant_check,
+        evolves: plan.evolution.is_some(),
     })
 }
 
@@ -346,11 +387,11 @@ fn decode_base64(text: &str) -> Result<Vec<u8>> {
 /// What listing says; resource exhausted beyond the number of files that a query may read.
 pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan) -> Result<v1::Relation> {
     let relation = match &plan.target {
-        RelationTarget::Table { metadata_location, empty, .. } => {
+        RelationTarget::Table { metadata_location, empty, snapshot_id, .. } => {
             v1::relation::Relation::Table(v1::TableScan {
                 metadata_location: metadata_location.clone(),
                 warehouse: Some(access_of(stores.warehouse().spec())),
-                snapshot_id: 0,
+                snapshot_id: snapshot_id.unwrap_or(0),
                 empty: *empty,
                 part: 0,
                 parts: 0,

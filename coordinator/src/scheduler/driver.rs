@@ -155,7 +155,7 @@ impl Driver {
         let mut running = Vec::new();
         for id in jobs::live_jobs(view)? {
             let Some(job) = jobs::job(view, id)? else { continue };
-            if job.phase == JobPhase::Running && !job.all_accepted() {
+            if job.phase == JobPhase::Running && !job.all_accepted() && job.reopening.is_none() {
                 running.push(job);
             } else if driven.insert(id) {
                 let driver = self.clone();
@@ -179,6 +179,7 @@ impl Driver {
         }
         for assignment in assign(&views, &self.workers.views()) {
             if self.leasing.lock().insert(assignment.slice) {
+                self.workers.promise(&assignment.worker, assignment.slice);
                 let driver = self.clone();
                 tokio::spawn(async move { driver.lease(assignment).await });
             }
@@ -228,6 +229,7 @@ impl Driver {
         if let Err(error) = self.lease_slice(&assignment).await {
             tracing::warn!(%slice, worker = %assignment.worker, %error, "a slice was not leased");
         }
+        self.workers.withdraw(&assignment.worker, slice);
         self.leasing.lock().remove(&slice);
         self.wake();
     }

@@ -173,7 +173,7 @@ impl Housekeeping {
         let Some(spec) = jobs::job_spec(view, job.id)? else { return Ok(()) };
         let stores = &self.context.stores;
         if let JobPlan::Unload(plan) = JobPlan::load(&spec.plan, stores.warehouse().store()).await? {
-            let swept = unload::sweep(stores, view, job.id, &plan).await?;
+            let swept = unload::sweep(stores, view, job, &plan).await?;
             if swept > 0 {
                 tracing::info!(job = %job.id, files = swept, "swept what an unload left behind");
             }

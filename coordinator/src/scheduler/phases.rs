@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
@@ -14,8 +15,8 @@ use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
-use super::unload;
-use crate::committer::{Append, Committer};
+use super::{columns, unload};
+use crate::committer::{Append, Committer, Evolution};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
 use crate::planner::copy;
@@ -23,11 +24,14 @@ use crate::planner::plan::{JobPlan, NewTablePlan};
 use crate::planner::spec::SpecContext;
 use crate::replica::Replica;
 use crate::stores::Stores;
+use crate::worker_directory::WorkerDirectory;
 
 /// Data files read from the state at a time.
 const PAGE: usize = 1_000;
 /// Files deleted between two records of it.
 const PURGE_CHUNK: usize = 100;
+/// Files deleted at a time.
+const PURGED_AT_ONCE: usize = 16;
 
 /// What the phases need.
 #[derive(Clone)]
@@ -36,6 +40,8 @@ pub struct Context {
     pub replica: Replica,
     /// Stages and the warehouse.
     pub stores: Arc<Stores>,
+    /// Who looks into files.
+    pub directory: Arc<WorkerDirectory>,
     /// Tables.
     pub committer: Committer,
     /// Sizes and times.
@@ -66,8 +72,12 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
     let spec = context.spec(job)?;
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
-            copy::claim_and_plan(&context.replica, &context.stores, &context.scheduling, slots, job, &plan)
-                .await
+            let source = context.stores.resolve(&*context.replica.local(), &plan.source)?;
+            let claimed = copy::list_and_claim(&context.replica, &source, job, &plan).await?;
+            if let Some(evolution) = plan.evolution.filter(|_| !claimed.is_empty()) {
+                columns::reserve(context, job, &source, &plan, &evolution).await?;
+            }
+            copy::plan_and_seal(&context.replica, &context.scheduling, slots, job, claimed).await
         }
         plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
             let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
@@ -99,7 +109,11 @@ pub(super) fn data_files(view: &dyn ReadView, job: &Job) -> Result<Vec<String>> 
 /// Conflict where the rows no longer fit the table; storage; refusals.
 pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     let id = job.id;
-    if job.phase == JobPhase::Running {
+    if job.reopening.is_some() {
+        return columns::reopen(context, id).await;
+    }
+    let brought = jobs::job_columns(&*context.replica.local(), id)?;
+    if job.phase == JobPhase::Running && brought.is_none() {
         context.replica.propose(Command::BeginCommit { job: id }).await?;
     }
     let spec = context.spec(id)?;
@@ -111,13 +125,13 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     }
     let append = Append {
         data_files: data_files(&*context.replica.local(), job)?,
-        schema_id: spec.schema_id,
+        schema_id: brought.as_ref().map_or(spec.schema_id, |brought| brought.schema_id),
         spec_id: spec.spec_id,
         job_id: id.to_string(),
         commit_id: Uuid::new_v4().to_string(),
         now_ms: context.replica.now_ms(),
         summary: BTreeMap::new(),
-        evolution: None,
+        evolution: brought.map(|brought| Evolution { columns: brought.reserved() }),
     };
     match job.table {
         Some(table) => {
@@ -148,10 +162,16 @@ async fn commit_to_table(
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {
-        let prepared = if overwrite {
-            context.committer.overwrite(&location, &append).await?
-        } else {
-            context.committer.append(&location, &append).await?
+        let prepared = match overwrite {
+            true => context.committer.overwrite(&location, &append).await,
+            false => context.committer.append(&location, &append).await,
+        };
+        let prepared = match prepared {
+            // The table's columns are others than those that the slices wrote: they run again.
+            Err(error) if append.evolution.is_some() && error.kind() == ErrorKind::Conflict => {
+                return columns::reserve_again(context, job, error).await;
+            }
+            prepared => prepared?,
         };
         let commit = TableCommit {
             table,
@@ -159,9 +179,9 @@ async fn commit_to_table(
             epoch: spec.epoch,
             expected_location: location.clone(),
             new_location: prepared.metadata_location.clone(),
-            schema_id: prepared.schema_id,
+            schema_id: prepared.base_schema_id,
             spec_id: prepared.spec_id,
-            new_schema_id: None,
+            new_schema_id: (prepared.schema_id != prepared.base_schema_id).then_some(prepared.schema_id),
             overwrite,
             contents: contents_of(&prepared),
         };
@@ -244,16 +264,18 @@ pub async fn purge(context: &Context, job: &Job) -> Result<()> {
     let mut after = None;
     loop {
         let (page, next) = jobs::purgeable_files(&*context.replica.local(), job, after, PURGE_CHUNK)?;
-        let mut purged = Vec::with_capacity(page.len());
-        for file in &page {
-            let outcome = if source.store.delete_if_unchanged(&file.path, &file.version).await? {
-                PurgeOutcome::Deleted
-            } else {
+        let store = &source.store;
+        let purged: Vec<_> = futures::stream::iter(page)
+            .map(|file| async move {
+                if store.delete_if_unchanged(&file.path, &file.version).await? {
+                    return Ok::<_, Error>((file.file, PurgeOutcome::Deleted));
+                }
                 tracing::warn!(job = %job.id, file = file.name, "not purged: the file changed after it was loaded");
-                PurgeOutcome::Changed
-            };
-            purged.push((file.file, outcome));
-        }
+                Ok((file.file, PurgeOutcome::Changed))
+            })
+            .buffered(PURGED_AT_ONCE)
+            .try_collect()
+            .await?;
         if !purged.is_empty() {
             context.replica.propose(Command::RecordPurged { job: job.id, files: purged }).await?;
         }

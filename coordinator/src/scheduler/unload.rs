@@ -3,15 +3,14 @@
 //! Comes in: the files that accepted slices have written under hidden names. Goes out: the same files under
 //! the names that users see, then the command that ends the job. Renaming can be done again from its start: a
 //! file whose hidden name is gone has its own already. What a job leaves under hidden names, whatever became of
-//! it, is deleted once it has ended.
+//! it, is deleted once it has ended; so are files that have their names where the others could not get theirs.
 
 use futures::{StreamExt, TryStreamExt};
-use stevedore_common::ids::JobId;
 use stevedore_common::storage::{ListOptions, UNFINISHED};
 use stevedore_common::unloaded_file::UnloadedFile;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::command::{Command, JobCommit};
-use stevedore_state::jobs::Job;
+use stevedore_state::jobs::{Job, JobPhase};
 use stevedore_state::result::CommandResult;
 use stevedore_state::view::ReadView;
 
@@ -71,16 +70,12 @@ pub(super) async fn commit(context: &Context, job: &Job, plan: &UnloadPlan) -> R
     }
 }
 
-/// Deletes what an ended job left under hidden names; answers how many files.
+/// Deletes what an ended job left under hidden names, and the files of an aborted one that had their names
+/// already; answers how many.
 ///
 /// # Errors
 /// Storage.
-pub(super) async fn sweep(
-    stores: &Stores,
-    view: &dyn ReadView,
-    job: JobId,
-    plan: &UnloadPlan,
-) -> Result<u64> {
+pub(super) async fn sweep(stores: &Stores, view: &dyn ReadView, job: &Job, plan: &UnloadPlan) -> Result<u64> {
     let (source, folder) = match folder_of(stores, view, plan) {
         Ok(found) => found,
         // The connection is gone, and with it the way there.
@@ -88,10 +83,19 @@ pub(super) async fn sweep(
         Err(error) => return Err(error),
     };
     let store = &source.store;
+    // Names with the job's id in them are nobody else's.
+    let published = if job.phase == JobPhase::Aborted && plan.include_query_id && !plan.raw_path {
+        unloaded_files(view, job)?
+    } else {
+        Vec::new()
+    };
+    let published = published.into_iter().map(|file| Ok(format!("{folder}{}", file.name)));
     store
-        .list(&format!("{folder}{UNFINISHED}unload-{job}-"), ListOptions::default())
-        .map(|file| async move {
-            store.delete(&file?.path).await?;
+        .list(&format!("{folder}{UNFINISHED}unload-{}-", job.id), ListOptions::default())
+        .map_ok(|file| file.path)
+        .chain(futures::stream::iter(published))
+        .map(|path| async move {
+            store.delete(&path?).await?;
             Ok::<u64, Error>(1)
         })
         .buffer_unordered(AT_ONCE)

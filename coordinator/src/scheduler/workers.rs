@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 use stevedore_common::clock::UnixMillis;
-use stevedore_common::ids::{AttemptKey, JobId, WorkerId};
+use stevedore_common::ids::{AttemptKey, JobId, SliceKey, WorkerId};
 use stevedore_proto::v1;
 use tokio::sync::mpsc;
 
@@ -28,6 +28,12 @@ pub struct WorkerInfo {
     pub cores: u32,
     /// Slices at a time.
     pub slots: u32,
+    /// The version of its program.
+    pub version: String,
+    /// Its group; empty: the default one.
+    pub group: String,
+    /// Bytes that its slices share.
+    pub memory_budget: u64,
 }
 
 #[derive(Debug)]
@@ -36,7 +42,10 @@ struct Worker {
     session: u64,
     outbox: mpsc::Sender<v1::CoordinatorMessage>,
     running: BTreeMap<AttemptKey, UnixMillis>,
+    /// Slices that are being leased for it: its slots are taken before the state has agreed.
+    promised: BTreeSet<SliceKey>,
     last_heard_ms: UnixMillis,
+    memory_used: u64,
 }
 
 /// The registry. Cheap to share behind an `Arc`.
@@ -69,9 +78,10 @@ impl Workers {
         let held = old.map(|old| old.running).unwrap_or_default();
         let (running, lost) =
             if same_process { (held, Vec::new()) } else { (BTreeMap::new(), held.into_keys().collect()) };
-        inner
-            .workers
-            .insert(info.id.clone(), Worker { info, session, outbox, running, last_heard_ms: now_ms });
+        let promised = BTreeSet::new();
+        let worker =
+            Worker { session, outbox, running, promised, last_heard_ms: now_ms, memory_used: 0, info };
+        inner.workers.insert(worker.info.id.clone(), worker);
         (session, lost)
     }
 
@@ -79,6 +89,13 @@ impl Workers {
     pub fn heard(&self, id: &WorkerId, session: u64, now_ms: UnixMillis) {
         if let Some(worker) = self.inner.lock().workers.get_mut(id).filter(|w| w.session == session) {
             worker.last_heard_ms = now_ms;
+        }
+    }
+
+    /// Notes how much of its budget a worker uses.
+    pub fn uses_memory(&self, id: &WorkerId, session: u64, bytes: u64) {
+        if let Some(worker) = self.inner.lock().workers.get_mut(id).filter(|w| w.session == session) {
+            worker.memory_used = bytes;
         }
     }
 
@@ -111,9 +128,25 @@ impl Workers {
         lost
     }
 
+    /// Takes a slot for a slice that is about to be leased, until it is assigned or [`Workers::withdraw`]n:
+    /// whoever decides meanwhile sees it taken.
+    pub fn promise(&self, id: &WorkerId, slice: SliceKey) {
+        if let Some(worker) = self.inner.lock().workers.get_mut(id) {
+            worker.promised.insert(slice);
+        }
+    }
+
+    /// Gives back the slot of a slice that was not leased after all.
+    pub fn withdraw(&self, id: &WorkerId, slice: SliceKey) {
+        if let Some(worker) = self.inner.lock().workers.get_mut(id) {
+            worker.promised.remove(&slice);
+        }
+    }
+
     /// Notes an assignment.
     pub fn assigned(&self, id: &WorkerId, attempt: AttemptKey, now_ms: UnixMillis) {
         if let Some(worker) = self.inner.lock().workers.get_mut(id) {
+            worker.promised.remove(&attempt.slice);
             worker.running.insert(attempt, now_ms);
         }
     }
@@ -193,26 +226,34 @@ impl Workers {
             .map(|worker| WorkerView {
                 id: worker.info.id.clone(),
                 slots: worker.info.slots,
-                running: worker.running.len() as u32,
+                running: (worker.running.len() + worker.promised.len()) as u32,
             })
             .collect()
     }
 
     /// For operators: everyone, with the number of slices each runs and when it was last heard.
-    pub fn infos(&self) -> Vec<(WorkerInfo, u32, UnixMillis)> {
-        self.inner
-            .lock()
-            .workers
-            .values()
-            .map(|worker| (worker.info.clone(), worker.running.len() as u32, worker.last_heard_ms))
-            .collect()
+    pub fn statuses(&self) -> Vec<v1::WorkerStatus> {
+        let status = |worker: &Worker| v1::WorkerStatus {
+            worker_id: worker.info.id.to_string(),
+            flight_address: worker.info.flight_address.clone(),
+            cores: worker.info.cores,
+            slots: worker.info.slots,
+            running: worker.running.len() as u32,
+            last_heartbeat_ms: worker.last_heard_ms,
+            version: worker.info.version.clone(),
+            group: worker.info.group.clone(),
+            memory_budget: worker.info.memory_budget,
+            memory_used: worker.memory_used,
+            connected: !worker.outbox.is_closed(),
+        };
+        self.inner.lock().workers.values().map(status).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use stevedore_common::ids::{Attempt, SliceIndex, SliceKey};
+    use stevedore_common::ids::{Attempt, SliceIndex};
 
     use super::*;
 
@@ -223,6 +264,9 @@ mod tests {
             flight_address: String::new(),
             cores: 2,
             slots: 2,
+            version: String::new(),
+            group: String::new(),
+            memory_budget: 1 << 30,
         }
     }
 
@@ -256,12 +300,33 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_is_taken_from_the_decision_to_the_end_of_the_slice() {
+        let workers = Workers::default();
+        let (outbox, _inbox) = mpsc::channel(1);
+        let (id, running) = (WorkerId("a".into()), || workers.views()[0].running);
+        workers.register(info("a", "x"), outbox, 0);
+        workers.promise(&id, attempt(0).slice);
+        workers.promise(&id, attempt(1).slice);
+        assert_eq!(running(), 2);
+        workers.assigned(&id, attempt(0), 0);
+        assert_eq!(running(), 2);
+        workers.withdraw(&id, attempt(0).slice);
+        workers.withdraw(&id, attempt(1).slice);
+        assert_eq!(running(), 1);
+        workers.ended(attempt(0));
+        assert_eq!(running(), 0);
+    }
+
+    #[test]
     fn an_old_session_says_nothing_anymore() {
         let workers = Workers::default();
         let (outbox, _inbox) = mpsc::channel(1);
         let (old, _) = workers.register(info("a", "x"), outbox.clone(), 0);
         workers.register(info("a", "x"), outbox, 0);
+        assert!(workers.statuses()[0].connected);
         workers.heard(&WorkerId("a".into()), old, 100);
-        assert_eq!(workers.infos()[0].2, 0);
+        workers.uses_memory(&WorkerId("a".into()), old, 100);
+        let statuses = workers.statuses();
+        assert_eq!((statuses[0].last_heartbeat_ms, statuses[0].memory_used), (0, 0));
     }
 }

@@ -85,6 +85,10 @@ fn run(txn: &mut Transaction<'_>, command: &Command) -> Outcome<CommandResult> {
         Command::CreateJob { job, spec } => jobs::create::create(txn, *job, spec),
         Command::ClaimFiles { job, chunk, files } => jobs::claim::claim(txn, *job, *chunk, files),
         Command::PlanSlices { job, first, slices } => jobs::plan::plan(txn, *job, *first, slices),
+        Command::ReserveColumns { job, schema_id, last_column_id, columns } => {
+            jobs::columns::reserve(txn, *job, *schema_id, *last_column_id, columns)
+        }
+        Command::ReopenSlices { job, limit } => jobs::columns::reopen(txn, *job, *limit),
         Command::SealJob { job, files, slices } => jobs::plan::seal(txn, *job, *files, *slices),
         Command::LeaseSlice { job, slice, worker, incarnation, steal } => {
             jobs::lease::lease(txn, *job, *slice, worker, incarnation, *steal)

@@ -12,6 +12,7 @@ use stevedore_common::file_format::{FileFormat, OptionValue};
 use stevedore_common::file_identity::FileVersion;
 use stevedore_common::ids::{AttemptKey, FileIndex, JobId, SliceIndex, TableId, WorkerId};
 use stevedore_common::secret::Sealed;
+use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use uuid::Uuid;
 
@@ -233,6 +234,26 @@ pub enum Command {
         /// The slices.
         slices: Vec<NewSlice>,
     },
+    /// Says which columns the files of a load have that its table lacks, and reserves field ids for them.
+    /// While files are claimed it replaces what was said before. Once every slice is accepted it means that
+    /// the table's columns have changed so that the data files do not fit: the slices are to run again.
+    ReserveColumns {
+        /// The job.
+        job: JobId,
+        /// The table's schema that the columns were compared with.
+        schema_id: i32,
+        /// The last field id that the metadata of that schema knows.
+        last_column_id: i32,
+        /// The columns, in the order in which they are to be added.
+        columns: Vec<WantedColumn>,
+    },
+    /// Makes accepted slices pending again, some at a time, from where the last such command stopped.
+    ReopenSlices {
+        /// The job.
+        job: JobId,
+        /// Slices at most.
+        limit: u32,
+    },
     /// Ends Claiming, if exactly so many files are claimed and planned.
     SealJob {
         /// The job.
@@ -366,6 +387,8 @@ impl Command {
             Self::CreateJob { .. } => "create_job",
             Self::ClaimFiles { .. } => "claim_files",
             Self::PlanSlices { .. } => "plan_slices",
+            Self::ReserveColumns { .. } => "reserve_columns",
+            Self::ReopenSlices { .. } => "reopen_slices",
             Self::SealJob { .. } => "seal_job",
             Self::LeaseSlice { .. } => "lease_slice",
             Self::ReleaseSlice { .. } => "release_slice",
@@ -446,6 +469,30 @@ pub struct TableChange {
     pub spec_id: i32,
     /// What the table holds afterwards.
     pub contents: TableContents,
+    /// The field ids that the new columns got, where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_field_ids: Option<FieldIds>,
+}
+
+/// Field ids that a change hands out outside of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldIds {
+    /// All reserved ones that the change knew of are at most this one.
+    pub after: i32,
+    /// The last one that it hands out.
+    pub last: i32,
+}
+
+/// A column that the files of a load have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedColumn {
+    /// Its name.
+    pub name: String,
+    /// The type that holds its values in all files.
+    pub ty: SqlType,
+    /// The table has a column of that name: nothing is reserved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exists: bool,
 }
 
 /// Kinds of [`TableChange`].

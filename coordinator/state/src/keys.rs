@@ -216,6 +216,10 @@ pub(crate) fn skipped_chunks(job: JobId) -> Key {
 pub(crate) fn skipped_chunk(job: JobId, chunk: u32) -> Key {
     skipped_chunks(job).u32(chunk)
 }
+/// The columns that a load brings.
+pub(crate) fn job_columns(job: JobId) -> Key {
+    job_details(job).u8(b'c')
+}
 pub(crate) fn slices(job: JobId) -> Key {
     job_details(job).u8(b's')
 }

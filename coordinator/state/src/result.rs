@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, StageId, TableId, TaskRun};
 use stevedore_common::{Error, Result};
 
-use crate::jobs::JobPhase;
+use crate::jobs::{JobColumns, JobPhase};
 
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub enum CommandResult {
         /// Slices planned so far.
         slices: u32,
     },
+    /// ReserveColumns.
+    Columns(ColumnsOutcome),
     /// LeaseSlice.
     Leased {
         /// The attempt to run under.
@@ -88,7 +90,7 @@ pub enum CommandResult {
         /// The run that begins; none: it was skipped.
         run: Option<TaskRun>,
     },
-    /// SettleLedger, SweepLedger, TrimJobs: whether all is done; else propose it again.
+    /// ReopenSlices, SettleLedger, SweepLedger, TrimJobs: whether all is done; else propose it again.
     Progress {
         /// Nothing is left.
         done: bool,
@@ -156,6 +158,16 @@ pub enum TableCommitOutcome {
         /// The table's metadata now.
         current_location: String,
     },
+}
+
+/// The outcome of a ReserveColumns that was not refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnsOutcome {
+    /// The job's slices are to write these columns.
+    Reserved(JobColumns),
+    /// The table has another schema by now: compare with that one and propose again.
+    Moved,
 }
 
 /// The outcome of a CommitJob that was not refused.

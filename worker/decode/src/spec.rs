@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use stevedore_common::file_format::FileFormat;
+use stevedore_common::file_format::{FileFormat, MissingFieldAs};
 use stevedore_common::types::SqlType;
 
 /// Where the values of an output column come from.
@@ -69,6 +69,9 @@ pub struct DecodeSpec {
     pub raw_records: bool,
     /// COLUMN_MATCH_MODE = CASE_SENSITIVE.
     pub case_sensitive: bool,
+    /// The columns are all that the table takes: a nullable one that is missing is its default, whatever
+    /// MISSING_FIELD_AS says, and a field of NDJSON or JSON that is none of them ends the file as invalid input.
+    pub evolves: bool,
     /// Settings of casts.
     pub cast: CastOptions,
     /// Rows a batch, at most (default 8192).
@@ -92,11 +95,17 @@ impl DecodeSpec {
             record_fields: None,
             raw_records: false,
             case_sensitive: false,
+            evolves: false,
             cast: CastOptions::default(),
             batch_rows: 8192,
             max_nesting: 128,
             max_block_bytes: Self::MAX_BLOCK_BYTES,
         }
+    }
+
+    /// Whether a record or file without a column is an error.
+    pub(crate) fn is_required(&self, column: &OutputColumn) -> bool {
+        self.format.missing_field_as == MissingFieldAs::Error && !(self.evolves && column.nullable)
     }
 
     /// The number that row errors give to the n-th column.

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use stevedore_common::merged_type::merged;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result as AnyResult};
 
-use super::columns::{FileColumn, merged};
+use super::columns::FileColumn;
 
 /// The most columns of a file.
 const MOST_COLUMNS: usize = 10_000;
@@ -44,10 +45,10 @@ impl Objects {
     /// The columns.
     ///
     /// # Errors
-    /// Resource exhausted for names that are data rather than columns.
+    /// Invalid input for names that are data rather than columns.
     pub(super) fn finish(self) -> AnyResult<Vec<FileColumn>> {
         if self.columns.len() > MOST_COLUMNS {
-            return Err(Error::exhausted(format!(
+            return Err(Error::invalid(format!(
                 "the records have more than {MOST_COLUMNS} fields of different names"
             ))
             .hint("load them as one VARIANT column: COPY INTO t FROM (SELECT $1 FROM …)"));

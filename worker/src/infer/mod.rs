@@ -20,13 +20,12 @@ use stevedore_common::error::ResultExt;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::storage::Store;
 use stevedore_common::types::SqlType;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_decode::spec::DecodeSpec;
 use stevedore_proto::v1::FileTask;
 
-use crate::read::{WorkerResources, file_columns, parquet_footer, read_file};
+use crate::read::{WorkerResources, file_columns, is_fault_of_file, parquet_footer, read_file};
 pub use columns::InferredColumn;
-pub(crate) use columns::merged;
 use columns::{FileColumn, Merge};
 use text::FieldTypes;
 
@@ -74,8 +73,8 @@ pub async fn infer_columns(
         .map(|task| {
             let (store, format, resources) = (store.clone(), format.clone(), resources.clone());
             async move {
-                let columns = columns_of(&task, &store, &format, max_records, &resources).await;
-                Ok::<_, Error>((columns.context(|| format!("file '{}'", task.name))?, task.name))
+                let found = columns_of(&task, &store, &format, max_records, &resources).await;
+                Ok::<_, Error>((found.context(|| format!("file '{}'", task.name))?.columns, task.name))
             }
         })
         .collect();
@@ -86,19 +85,84 @@ pub async fn infer_columns(
     Ok(merge.finish())
 }
 
+/// How much of text files is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Records of each file.
+    pub records_per_file: usize,
+    /// Records of all files together.
+    pub records: usize,
+}
+
+/// The names of the columns of files in order of appearance, with a type for all files that can be read; without one
+/// where only NULLs were seen. Files that cannot be read are passed over: whoever loads them judges them.
+///
+/// # Errors
+/// A column of a type that SQL lacks, by file; a store that cannot be reached.
+pub async fn columns_in_order(
+    files: &[FileTask],
+    store: &Store,
+    format: &FileFormat,
+    sample: Sample,
+    resources: &WorkerResources,
+) -> Result<Vec<(String, Option<SqlType>)>> {
+    let mut merge = Merge::new(false);
+    let mut left = sample.records;
+    let mut files = files;
+    while !files.is_empty() && left > 0 {
+        // As many at once as cannot have too many records together: the last ones of a sample one by one.
+        let at_once = match format.kind.is_text() {
+            true => (left / sample.records_per_file.max(1)).clamp(1, FILES_AT_ONCE),
+            false => files.len(),
+        };
+        let (now, later) = files.split_at(at_once.min(files.len()));
+        files = later;
+        let most = sample.records_per_file.min(left).max(1);
+        let mut found = futures::stream::iter(now.to_vec())
+            .map(|task| {
+                let (store, format, resources) = (store.clone(), format.clone(), resources.clone());
+                async move {
+                    let found = columns_of(&task, &store, &format, most, &resources).await;
+                    (found, task.name)
+                }
+            })
+            .buffered(FILES_AT_ONCE);
+        while let Some((found, name)) = found.next().await {
+            match found {
+                Ok(Looked { columns, records }) => {
+                    left = left.saturating_sub(records);
+                    merge.add(&name, columns);
+                }
+                Err(error) if is_fault_of_file(&error) && error.kind() != ErrorKind::Unsupported => {
+                    tracing::debug!(file = name, %error, "a file tells no columns");
+                }
+                Err(error) => return Err(error.context(format!("file '{name}'"))),
+            }
+        }
+    }
+    Ok(merge.types())
+}
+
+/// What was found in one file.
+struct Looked {
+    columns: Vec<FileColumn>,
+    /// Records looked at, where the format does not say its columns.
+    records: usize,
+}
+
 async fn columns_of(
     task: &FileTask,
     store: &Store,
     format: &FileFormat,
     max_records: usize,
     resources: &WorkerResources,
-) -> Result<Vec<FileColumn>> {
+) -> Result<Looked> {
     if format.kind.is_text() {
         return text_columns(task, store, format, max_records, resources).await;
     }
     let columns = file_columns(task, store, format, resources).await?;
     let column = |(name, ty, nullable): (String, SqlType, bool)| FileColumn { name, ty: Some(ty), nullable };
-    Ok(columns.into_iter().map(column).collect())
+    Ok(Looked { columns: columns.into_iter().map(column).collect(), records: 0 })
 }
 
 /// What the footer of a Parquet file says.
@@ -134,7 +198,7 @@ async fn text_columns(
     format: &FileFormat,
     max_records: usize,
     resources: &WorkerResources,
-) -> Result<Vec<FileColumn>> {
+) -> Result<Looked> {
     let is_json = format.kind.is_json();
     // The header is a record here: its names are wanted.
     let has_header = !is_json && format.skip_header == 1;
@@ -191,7 +255,7 @@ async fn text_columns(
         Some(reason) if columns.is_empty() => {
             Err(Error::bad_data(format!("no record can be read; {reason}")))
         }
-        _ => Ok(columns),
+        _ => Ok(Looked { columns, records: max_records - left }),
     }
 }
 

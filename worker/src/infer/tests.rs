@@ -99,6 +99,54 @@ async fn compressed_ndjson_merges_over_files() {
 }
 
 #[tokio::test]
+async fn a_sample_counts_records_over_all_files_and_passes_over_what_cannot_be_read() {
+    let files = Files::new();
+    let mut tasks = Vec::new();
+    for n in 0..12 {
+        let text = format!("{{\"a\":1}}\n{{\"b{n}\":null}}\n{{\"c{n}\":\"x\"}}\n");
+        tasks.push(files.put(&format!("{n:02}.ndjson"), text.into_bytes()).await);
+    }
+    tasks.insert(1, files.put("broken.ndjson", b"no JSON\n".to_vec()).await);
+    let format = FileFormat::defaults(FormatKind::Ndjson);
+    let found = async |records_per_file, records| {
+        let sample = Sample { records_per_file, records };
+        let store = files.warehouse.store();
+        let found = columns_in_order(&tasks, store, &format, sample, &files.resources).await.unwrap();
+        let shown = |(name, ty): &(String, Option<SqlType>)| match ty {
+            Some(ty) => format!("{name} {ty}"),
+            None => name.clone(),
+        };
+        found.iter().map(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(found(1, 100).await, ["a BIGINT"]);
+    assert_eq!(found(2, 5).await, ["a BIGINT", "b0", "b1"]);
+    assert_eq!(found(3, 4).await, ["a BIGINT", "b0", "c0 VARCHAR"]);
+    assert_eq!(found(2, 24).await.len(), 13);
+    assert_eq!(found(10, 1_000).await.len(), 25);
+}
+
+#[tokio::test]
+async fn columns_of_unlike_types_in_files_have_one_for_all() {
+    let files = Files::new();
+    let ints: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+    let longs: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+    let a = parquet(vec![("x", ints.clone(), false), ("y", ints, false)]);
+    let b = parquet(vec![("z", longs.clone(), false), ("y", texts, false), ("x", longs, false)]);
+    let tasks = [
+        files.put("a.parquet", a).await,
+        files.put("bad.parquet", b"no parquet".to_vec()).await,
+        files.put("b.parquet", b).await,
+    ];
+    let format = FileFormat::defaults(FormatKind::Parquet);
+    let sample = Sample { records_per_file: 1, records: 1 };
+    let store = files.warehouse.store();
+    let found = columns_in_order(&tasks, store, &format, sample, &files.resources).await.unwrap();
+    let expected = [("x", SqlType::Int64), ("y", SqlType::String), ("z", SqlType::Int64)];
+    assert_eq!(found, expected.map(|(name, ty)| (name.to_owned(), Some(ty))));
+}
+
+#[tokio::test]
 async fn parquet_is_told_by_footers() {
     let files = Files::new();
     let ids: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));

@@ -3,11 +3,12 @@
 //! A type is only said where every value of the column reads as that type and means the same: digits with
 //! leading zeros, integers beyond 64 bits and `t` or `f` stay text.
 
+use stevedore_common::merged_type::merged;
 use stevedore_common::types::SqlType;
 use stevedore_decode::parse::datetime::{Zone, parse_date, parse_timestamp};
 use stevedore_decode::parse::number::{parse_float, parse_integer};
 
-use super::columns::{FileColumn, merged};
+use super::columns::FileColumn;
 
 /// The longest text that may be something else than text.
 const LONGEST: usize = 64;

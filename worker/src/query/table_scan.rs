@@ -62,7 +62,8 @@ pub struct IcebergTable {
 }
 
 impl IcebergTable {
-    /// Reads the metadata of a table; `snapshot_id` 0 is the current snapshot.
+    /// Reads the metadata of a table; `snapshot_id` 0 is the current snapshot. Another one has the columns that
+    /// the table had then.
     ///
     /// # Errors
     /// Where the metadata cannot be read, the snapshot is gone, or a column has a type that the dialect lacks.
@@ -81,7 +82,15 @@ impl IcebergTable {
                     .hint("it may have been expired")
             })?),
         };
-        let columns = TableSchema::from_metadata(&metadata)?;
+        let columns = match &snapshot {
+            Some(snapshot) if snapshot_id != 0 => {
+                let schema = snapshot
+                    .schema(&metadata)
+                    .map_err(|e| Error::internal(format!("the schema of snapshot {snapshot_id}: {e}")))?;
+                TableSchema::from_iceberg(&schema, metadata.properties())?
+            }
+            _ => TableSchema::from_metadata(&metadata)?,
+        };
         let planned = planned_names(columns.columns.iter().map(|column| column.name.as_str()));
         let fields: Vec<Field> = columns
             .columns

@@ -22,7 +22,7 @@ use stevedore_proto::v1::{CopyCheck, CopyCheckKind, CopySource, TableTarget};
 
 use super::copy::{Input, Prepared, Ready};
 use super::{SliceRunner, missing, parse_target};
-use crate::infer::{InferredColumn, infer_columns};
+use crate::infer::{InferredColumn, Sample, columns_in_order, infer_columns};
 use crate::query::normalize::{natural_batch, natural_schema};
 use crate::read::{Consumer, FileEvent, is_fault_of_file};
 use crate::transform::target_columns;
@@ -57,6 +57,12 @@ static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// The columns of the answer about the columns of files.
+static FILE_COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    Arc::new(Schema::new(vec![text("name", false), text("type", true)]))
+});
+
 /// An error of a file, of a row of it or of all of it.
 struct Found {
     file: String,
@@ -74,6 +80,7 @@ impl SliceRunner {
         match check.kind() {
             CopyCheckKind::CheckErrors => Ok(Arc::clone(&ERRORS)),
             CopyCheckKind::CheckColumns => Ok(Arc::clone(&COLUMNS)),
+            CopyCheckKind::CheckFileColumns => Ok(Arc::clone(&FILE_COLUMNS)),
             CopyCheckKind::CheckRows => {
                 let target = check.target.as_ref().ok_or_else(|| missing("the target table"))?;
                 Ok(natural_schema(&parse_target(target)?.table.to_arrow()))
@@ -91,6 +98,9 @@ impl SliceRunner {
     pub async fn check(&self, check: &CopyCheck, settings: &HashMap<String, String>) -> Result<Checked> {
         let schema = Self::check_schema(check)?;
         let source = check.copy.as_ref().ok_or_else(|| missing("its source"))?;
+        if check.kind() == CopyCheckKind::CheckFileColumns {
+            return Ok((schema, stream::iter([self.file_columns(check, source).await]).boxed()));
+        }
         let target = check.target.as_ref().ok_or_else(|| missing("the target table"))?;
         let table = parse_target(target)?.table;
         let rows = usize::try_from(check.rows).unwrap_or(usize::MAX);
@@ -151,8 +161,23 @@ impl SliceRunner {
         let records = usize::try_from(check.max_records_per_file).unwrap_or(usize::MAX).max(1);
         let inferred = infer_columns(&scan.files, &store, &format, records, &self.resources).await?;
         let targets = target_columns(table, &target.field_ids)?;
-        let matched = match_columns(&targets, table, &inferred, &format, scan.case_sensitive);
+        let names = Names { case_sensitive: scan.case_sensitive, evolves: source.evolves };
+        let matched = match_columns(&targets, table, &inferred, &format, names);
         columns_batch(&matched)
+    }
+
+    /// The columns of the files that can be read.
+    async fn file_columns(&self, check: &CopyCheck, source: &CopySource) -> Result<RecordBatch> {
+        let scan = source.scan.as_ref().ok_or_else(|| missing("its files"))?;
+        let (store, format) = self.source_of(scan)?;
+        let sample = Sample {
+            records_per_file: usize::try_from(check.max_records_per_file).unwrap_or(usize::MAX),
+            records: usize::try_from(check.max_records).unwrap_or(usize::MAX),
+        };
+        let columns = columns_in_order(&scan.files, &store, &format, sample, &self.resources).await?;
+        let names: StringArray = columns.iter().map(|(name, _)| Some(name)).collect();
+        let types: StringArray = columns.iter().map(|(_, ty)| ty.as_ref().map(ToString::to_string)).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&FILE_COLUMNS), vec![Arc::new(names), Arc::new(types)])?)
     }
 }
 
@@ -275,13 +300,21 @@ struct Matched {
     problem: Option<String>,
 }
 
+/// How the names of columns match.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    case_sensitive: bool,
+    /// Nullable columns may be missing.
+    evolves: bool,
+}
+
 /// `same`, `cast`, `default` (also NULL), `ignored`, `incompatible`, `missing`.
 fn match_columns(
     targets: &[&Column],
     table: &TableSchema,
     inferred: &[InferredColumn],
     format: &FileFormat,
-    case_sensitive: bool,
+    names: Names,
 ) -> Vec<Matched> {
     let by_place = format.kind.is_text() && !format.kind.is_json();
     let find = |place: usize, column: &Column| -> Option<usize> {
@@ -290,7 +323,7 @@ fn match_columns(
         }
         inferred.iter().position(|found| found.name == column.name).or_else(|| {
             let loose = |found: &InferredColumn| found.name.eq_ignore_ascii_case(&column.name);
-            if case_sensitive { None } else { inferred.iter().position(loose) }
+            if names.case_sensitive { None } else { inferred.iter().position(loose) }
         })
     };
     let forgiving = if by_place {
@@ -330,7 +363,8 @@ fn match_columns(
             }
             None => {
                 let needs_value = !column.nullable && column.default.is_none();
-                let is_wanted = place.is_some() && !forgiving;
+                let may_be_missing = forgiving || (names.evolves && column.nullable);
+                let is_wanted = place.is_some() && !may_be_missing;
                 row.status = if needs_value || is_wanted { "missing" } else { "default" };
                 if needs_value {
                     row.problem = Some(
@@ -407,7 +441,7 @@ mod tests {
             inferred("x", SqlType::Int64),
         ];
         let targets: Vec<&Column> = table.columns.iter().collect();
-        match_columns(&targets, &table, &files, format, case_sensitive)
+        match_columns(&targets, &table, &files, format, Names { case_sensitive, evolves: false })
             .into_iter()
             .map(|row| (row.column.or(row.source).unwrap(), row.status))
             .collect()

@@ -14,7 +14,7 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Store;
 use stevedore_common::types::SqlType;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_decode::spec::RowError;
 use stevedore_proto::v1::{CopySource, FileReport, FileTask, StageScan, TableTarget};
 
@@ -127,10 +127,17 @@ async fn ready_together(reads: &mut Fuse<BoxStream<'static, FileRead>>) -> Optio
     Some(together)
 }
 
-/// An attempt ends without a verdict on a file; another one may come to one.
+/// An attempt ends without a verdict on a file; another one may come to one, unless it is the statement or its
+/// credentials that are wrong.
 pub(super) fn try_again(file: &FileState, error: Error) -> SliceFailure {
-    let failure = SliceFailure::from(error.context(format!("file '{}'", file.name())));
-    SliceFailure { permanent: false, ..failure }
+    let hopeless = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied);
+    let permanent = hopeless && !error.is_retryable();
+    let place = match file.part() {
+        0 => format!("file '{}'", file.name()),
+        part => format!("file '{}', in its part {part}, whose lines are counted from 1", file.name()),
+    };
+    let failure = SliceFailure::from(error.context(place));
+    SliceFailure { permanent, ..failure }
 }
 
 /// The state of the file that an event is about.
@@ -222,6 +229,7 @@ impl SliceRunner {
             field_ids: &target.field_ids,
             settings,
             disable_variant_check: source.disable_variant_check,
+            evolves: source.evolves,
         };
         let mut transform = Transform::compile(&self.engine, request).await?;
         if let Some(rows) = batch_rows {

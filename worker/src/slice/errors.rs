@@ -155,6 +155,11 @@ impl FileState {
         &self.name
     }
 
+    /// The part of the file, from 0.
+    pub(super) fn part(&self) -> u32 {
+        self.part
+    }
+
     /// It was read to its end.
     pub(super) fn finished(&mut self, totals: FileTotals) {
         (self.lines, self.records, self.whole) = (totals.lines, totals.rows, true);

@@ -13,6 +13,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
 use stevedore_common::file_format::{FileFormat, FormatKind};
+use stevedore_common::merged_type::merged;
 use stevedore_common::storage::{Store, Stores};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -20,7 +21,7 @@ use stevedore_decode::parquet::RowFilter;
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
 use stevedore_proto::v1::StageScan;
 
-use crate::infer::{InferredColumn, ParquetFacts, infer_columns, inspect_parquet, merged};
+use crate::infer::{InferredColumn, ParquetFacts, infer_columns, inspect_parquet};
 use crate::query::stage_scan::{StageBatch, StageFile, StageReader, file_format};
 use crate::read::{Consumer, FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files_for};
 use crate::storage_access::storage_spec;

@@ -130,6 +130,7 @@ impl Fixture {
             relation: "s1".into(),
             on_error: Some(OnError { mode: mode.into(), limit: 0 }),
             disable_variant_check: false,
+            evolves: false,
         };
         self.spec(Source::Copy(source), &[1, 2])
     }
@@ -294,6 +295,7 @@ async fn checked(fixture: &Fixture, kind: CopyCheckKind, rows: u64, files: Vec<F
         kind: kind.into(),
         rows,
         max_records_per_file: 10,
+        max_records: 0,
     };
     let announced = SliceRunner::check_schema(&check).unwrap();
     let (schema, mut stream) = fixture.runner.check(&check, &HashMap::new()).await.unwrap();

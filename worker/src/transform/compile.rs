@@ -56,6 +56,7 @@ impl Transform {
             by_select(&state, &request, &targets, now).await?
         };
         compiled.spec.case_sensitive = request.case_sensitive;
+        compiled.spec.evolves = request.evolves;
         compiled.spec.cast = cast.clone();
         let mut sources: HashMap<i32, (usize, OutputSource)> = targets
             .iter()

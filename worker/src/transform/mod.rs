@@ -51,6 +51,8 @@ pub struct TransformRequest<'a> {
     pub settings: &'a HashMap<String, String>,
     /// DISABLE_VARIANT_CHECK.
     pub disable_variant_check: bool,
+    /// The table takes new columns, and has those that are known of.
+    pub evolves: bool,
 }
 
 /// A compiled transform. Cheap to share between the batches of a slice.

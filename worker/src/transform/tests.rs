@@ -39,6 +39,7 @@ async fn compile(
         field_ids,
         settings: &settings,
         disable_variant_check: false,
+        evolves: false,
     };
     Transform::compile(&fixture.engine, request).await
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use super::super::StorageSpec;
 use super::super::egress::PolicyConnector;
 use super::super::failure::StoreLabel;
-use super::{ObjectBackend, endpoint_of, retries};
+use super::{ObjectBackend, Signing, endpoint_of, retries};
 
 /// The store of a container. Without a key it is read as a public one.
 pub(crate) fn azblob(spec: &StorageSpec) -> Result<ObjectBackend> {
@@ -51,7 +51,14 @@ pub(crate) fn azblob(spec: &StorageSpec) -> Result<ObjectBackend> {
     })?;
     let store = Arc::new(store);
     Ok(ObjectBackend {
-        signer: signs.then(|| store.clone() as Arc<dyn Signer>),
+        signing: match signs {
+            // The service wants to know which kind of blob it is given.
+            true => Signing::With {
+                signer: store.clone() as Arc<dyn Signer>,
+                upload_headers: &[("x-ms-blob-type", "BlockBlob")],
+            },
+            false => Signing::NoKey,
+        },
         pages: Some(store.clone()),
         store,
         label,

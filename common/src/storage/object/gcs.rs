@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use super::super::StorageSpec;
 use super::super::egress::PolicyConnector;
 use super::super::failure::StoreLabel;
-use super::{ObjectBackend, endpoint_of, retries};
+use super::{ObjectBackend, Signing, endpoint_of, retries};
 
 const ENDPOINT: &str = "https://storage.googleapis.com";
 
@@ -52,7 +52,10 @@ pub(crate) fn gcs(spec: &StorageSpec) -> Result<ObjectBackend> {
         .hint("give the JSON key file of a service account, as Google made it, in base64")
     })?);
     Ok(ObjectBackend {
-        signer: signs.then(|| store.clone() as Arc<dyn Signer>),
+        signing: match at == ENDPOINT {
+            true => Signing::with(signs.then(|| store.clone() as Arc<dyn Signer>)),
+            false => Signing::OnlyFor("storage.googleapis.com"),
+        },
         pages: Some(store.clone()),
         store,
         label,

@@ -33,7 +33,7 @@ use crate::file_identity::{FileEntry, FileVersion};
 use crate::secret::Secret;
 
 use super::StorageSpec;
-use super::backend::{Backend, BackendFile, BackendWriter};
+use super::backend::{Backend, BackendFile, BackendWriter, Presigned};
 use super::failure::{StoreLabel, changed};
 
 pub(crate) use azblob::azblob;
@@ -48,9 +48,28 @@ pub(crate) struct ObjectBackend {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// `None` in memory.
     pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
-    /// `None` where there is no key to sign with.
-    pub(crate) signer: Option<Arc<dyn Signer>>,
+    pub(crate) signing: Signing,
     pub(crate) label: StoreLabel,
+}
+
+/// How URLs of a store are signed.
+#[derive(Clone)]
+pub(crate) enum Signing {
+    With {
+        signer: Arc<dyn Signer>,
+        /// Headers that an upload must carry.
+        upload_headers: &'static [(&'static str, &'static str)],
+    },
+    /// There is no key to sign with.
+    NoKey,
+    /// The library signs for this host alone, and the store is at another one.
+    OnlyFor(&'static str),
+}
+
+impl Signing {
+    pub(crate) fn with(signer: Option<Arc<dyn Signer>>) -> Self {
+        signer.map_or(Self::NoKey, |signer| Self::With { signer, upload_headers: &[] })
+    }
 }
 
 impl fmt::Debug for ObjectBackend {
@@ -208,17 +227,23 @@ impl Backend for ObjectBackend {
         }
     }
 
-    async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Secret<String>> {
-        let Some(signer) = &self.signer else {
-            return Err(Error::not_supported(format!(
-                "PRESIGN in {} without a key to sign with",
-                self.label.place
-            ))
-            .hint(self.label.keys_hint()));
+    async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Presigned> {
+        let place = &self.label.place;
+        let (signer, upload_headers) = match &self.signing {
+            Signing::With { signer, upload_headers } => (signer, upload_headers),
+            Signing::NoKey => {
+                return Err(Error::not_supported(format!("PRESIGN in {place} without a key to sign with"))
+                    .hint(self.label.keys_hint()));
+            }
+            Signing::OnlyFor(host) => {
+                return Err(Error::not_supported(format!("PRESIGN in {place}: URLs are signed for {host}"))
+                    .hint("leave ENDPOINT_URL out of the connection"));
+            }
         };
         let method = if upload { reqwest::Method::PUT } else { reqwest::Method::GET };
         let url = self.label.ok(signer.signed_url(method, &self.path(path)?, expires).await, path)?;
-        Ok(Secret::new(url.to_string()))
+        let headers = if upload { upload_headers.to_vec() } else { Vec::new() };
+        Ok(Presigned { url: Secret::new(url.to_string()), headers })
     }
 }
 
@@ -281,8 +306,16 @@ impl ObjectFile {
             }
             other => self.backend.label.ok(other, &self.name)?,
         };
-        // Without a validator the size is all there is to compare.
-        if got.meta.size != self.version.size {
+        // Not every store that speaks the protocol heeds If-Match: its own word for what it sends must agree
+        // too. Without a validator the size is all there is to compare.
+        let sent = self.backend.version(&got.meta);
+        let other = |told: &Option<String>, listed: &Option<String>| {
+            told.is_some() && listed.is_some() && told != listed
+        };
+        if sent.size != self.version.size
+            || other(&sent.etag, &self.version.etag)
+            || other(&sent.version, &self.version.version)
+        {
             return Err(changed(&self.name));
         }
         Ok(got)

@@ -19,11 +19,11 @@ use crate::file_identity::{FileEntry, FileVersion};
 use crate::secret::Secret;
 
 use super::super::StorageSpec;
-use super::super::backend::{Backend, BackendFile, BackendWriter};
+use super::super::backend::{Backend, BackendFile, BackendWriter, Presigned};
 use super::super::egress::{EgressPolicy, PolicyConnector};
 use super::super::failure::StoreLabel;
 use super::assume_role::{AssumedRole, Role};
-use super::{ObjectBackend, endpoint_of, endpoint_url, retries};
+use super::{ObjectBackend, Signing, endpoint_of, endpoint_url, retries};
 
 /// The region of buckets that do not say theirs.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -255,7 +255,7 @@ impl Bucket<'_> {
         let signs = credentials.is_some();
         let store = Arc::new(label.ok(self.build(credentials), "")?);
         let signer = signer.or_else(|| signs.then(|| store.clone() as Arc<dyn Signer>));
-        Ok(ObjectBackend { pages: Some(store.clone()), store, signer, label })
+        Ok(ObjectBackend { pages: Some(store.clone()), store, signing: Signing::with(signer), label })
     }
 }
 
@@ -338,7 +338,7 @@ impl Backend for S3AnyRegion {
         self.bucket().await?.delete(path).await
     }
 
-    async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Secret<String>> {
+    async fn presign(&self, upload: bool, path: &str, expires: Duration) -> Result<Presigned> {
         self.bucket().await?.presign(upload, path, expires).await
     }
 }

@@ -420,9 +420,20 @@ async fn a_bucket_is_listed_read_written_and_pinned() {
     store.delete("big.bin").await.unwrap();
     assert_eq!(store.delete_folder("in/").await.unwrap(), 3);
     assert_eq!(names(&store, "", ListOptions::default()).await.unwrap(), ["z.csv"]);
-    let url = store.presign(false, "z.csv", Duration::from_secs(60)).await.unwrap();
+    let url = store.presign(false, "z.csv", Duration::from_secs(60)).await.unwrap().url;
     assert!(url.expose().contains("X-Amz-Signature"));
     assert_eq!(reqwest::get(url.expose()).await.unwrap().text().await.unwrap(), "1\n2\n");
+    // Whoever has a URL for an upload writes that file, and no other.
+    let put = store.presign(true, "up/new.csv", Duration::from_secs(60)).await.unwrap();
+    assert!(put.headers.is_empty());
+    let client = reqwest::Client::new();
+    let other = put.url.expose().replace("new.csv", "other.csv");
+    let refused = client.put(other).body("3\n").send().await.unwrap();
+    assert_eq!(refused.status(), reqwest::StatusCode::FORBIDDEN);
+    let request = client.put(put.url.expose()).header("content-type", "text/csv").body("3\n4\n");
+    request.send().await.unwrap().error_for_status().unwrap();
+    assert_eq!(text(&store.open_current("up/new.csv").await.unwrap()).await.unwrap(), "3\n4\n");
+    assert_eq!(names(&store, "up/", ListOptions::default()).await.unwrap(), ["up/new.csv"]);
 }
 
 /// A file under a hidden name is listed only by who asks for such names, until it gets another.

@@ -83,6 +83,9 @@ pub struct CopyOptions {
     /// DISABLE_VARIANT_CHECK.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_variant_check: Option<bool>,
+    /// SCHEMA_EVOLUTION.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_evolution: Option<SchemaSample>,
 }
 
 impl CopyOptions {
@@ -97,6 +100,7 @@ impl CopyOptions {
             return_failed_only,
             column_match_mode,
             disable_variant_check,
+            schema_evolution,
         } = self;
         Self {
             on_error: on_error.or(fallback.on_error),
@@ -106,6 +110,7 @@ impl CopyOptions {
             return_failed_only: return_failed_only.or(fallback.return_failed_only),
             column_match_mode: column_match_mode.or(fallback.column_match_mode),
             disable_variant_check: disable_variant_check.or(fallback.disable_variant_check),
+            schema_evolution: schema_evolution.or(fallback.schema_evolution),
         }
     }
 
@@ -139,6 +144,11 @@ impl CopyOptions {
         self.disable_variant_check.unwrap_or(false)
     }
 
+    /// SCHEMA_EVOLUTION; AUTO for each of its numbers.
+    pub fn schema_evolution(&self) -> SchemaSample {
+        self.schema_evolution.unwrap_or_default()
+    }
+
     /// The options that are set, as `NAME = value` in a fixed order, for `DESC STAGE`.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = Vec::new();
@@ -150,6 +160,7 @@ impl CopyOptions {
         push("RETURN_FAILED_ONLY", self.return_failed_only.map(|v| v.to_string()));
         push("COLUMN_MATCH_MODE", self.column_match_mode.map(|v| v.to_string()));
         push("DISABLE_VARIANT_CHECK", self.disable_variant_check.map(|v| v.to_string()));
+        push("SCHEMA_EVOLUTION", self.schema_evolution.map(|v| v.to_string()));
         pairs
     }
 }
@@ -195,6 +206,52 @@ impl fmt::Display for OnError {
             Self::SkipFileCount(n) => write!(f, "skip_file_{n}"),
             Self::SkipFilePercent(n) => write!(f, "skip_file_{n}%"),
         }
+    }
+}
+
+/// SCHEMA_EVOLUTION: how much of NDJSON and JSON files is looked at to find the columns that the table lacks.
+/// `None` is AUTO.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchemaSample {
+    /// SAMPLE_FILES.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u32>,
+    /// SAMPLE_RECORDS_PER_FILE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records_per_file: Option<u64>,
+    /// SAMPLE_TOTAL_RECORDS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_records: Option<u64>,
+}
+
+impl SchemaSample {
+    /// Files; 64.
+    pub fn files(&self) -> u32 {
+        self.files.unwrap_or(64)
+    }
+
+    /// Records of each file; 1,000.
+    pub fn records_per_file(&self) -> u64 {
+        self.records_per_file.unwrap_or(1_000)
+    }
+
+    /// Records of all files together; 10,000.
+    pub fn total_records(&self) -> u64 {
+        self.total_records.unwrap_or(10_000)
+    }
+}
+
+impl fmt::Display for SchemaSample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |n: Option<u64>| n.map_or("AUTO".to_owned(), |n| n.to_string());
+        write!(
+            f,
+            "(SAMPLE_FILES = {}, SAMPLE_RECORDS_PER_FILE = {}, SAMPLE_TOTAL_RECORDS = {})",
+            number(self.files.map(u64::from)),
+            number(self.records_per_file),
+            number(self.total_records)
+        )
     }
 }
 

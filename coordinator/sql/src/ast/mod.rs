@@ -12,11 +12,11 @@ mod stage;
 mod table;
 mod unload;
 
-pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, ValidationMode};
+pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, SchemaSample, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
-    TableFunction, TransformItem,
+    TableFunction, TimeTravel, TransformItem,
 };
 pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};

@@ -31,10 +31,26 @@ pub struct RelationRef {
 pub enum RelationTarget {
     /// A table, also of `system` and `information_schema`.
     Table(ObjectRef),
+    /// A table as it was.
+    TableAt {
+        /// The table.
+        table: ObjectRef,
+        /// When.
+        at: TimeTravel,
+    },
     /// Files.
     Stage(StageSource),
     /// A table function of the coordinator's.
     Function(TableFunction),
+}
+
+/// The point in a table's history that a query reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimeTravel {
+    /// `AT (SNAPSHOT => '…')`: the id as written.
+    Snapshot(String),
+    /// `AT (TIMESTAMP => …)`: the expression, rendered: constants, and functions and arithmetic over them.
+    Timestamp(String),
 }
 
 /// Files as a relation.

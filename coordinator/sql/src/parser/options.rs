@@ -8,12 +8,17 @@ use stevedore_common::{Error, Result};
 use super::Parser;
 use crate::ast::{
     ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyOptions, FileFormatRef, LocationRef, OnError,
+    SchemaSample,
 };
 use crate::connection::{ConnectionOptions, StorageType};
 use crate::lexer::{AtPath, Tok, Token, at_of_string};
 
 /// The most files that MAX_FILES may ask for.
 const MAX_MAX_FILES: u64 = 15_000;
+/// The most files that SCHEMA_EVOLUTION may look at.
+const MAX_SAMPLE_FILES: u64 = 10_000;
+/// The most records.
+const MAX_SAMPLE_RECORDS: u64 = 10_000_000;
 
 /// What the copy options of a table are called.
 const COPY_OPTIONS: &str = "ON_ERROR, FORCE, PURGE, MAX_FILES, RETURN_FAILED_ONLY, COLUMN_MATCH_MODE, \
@@ -358,7 +363,11 @@ impl<'a> Parser<'a> {
                         .hint("write it in the COPY INTO whose files are to be checked"),
                 );
             }
-            "SCHEMA_EVOLUTION" | "ON_CHANGE" => {
+            "SCHEMA_EVOLUTION" => {
+                let sample = self.schema_sample()?;
+                return self.once(&mut options.schema_evolution, sample, name, token);
+            }
+            "ON_CHANGE" => {
                 return unsupported(Error::not_supported_yet(format!("the option {name} of COPY INTO")));
             }
             "ON_ERROR"
@@ -418,6 +427,47 @@ impl<'a> Parser<'a> {
                 self.once(&mut options.column_match_mode, mode, name, token)
             }
         }
+    }
+
+    /// `(SAMPLE_FILES = n | AUTO, …)` of SCHEMA_EVOLUTION.
+    fn schema_sample(&mut self) -> Result<SchemaSample> {
+        let mut sample = SchemaSample::default();
+        let mut seen: Vec<String> = Vec::new();
+        for OptionPair { name, value, token, .. } in self.option_list()? {
+            let wrong = |error: Error| self.at_token(error, Some(token));
+            let most = match name.as_str() {
+                "SAMPLE_FILES" => MAX_SAMPLE_FILES,
+                "SAMPLE_RECORDS_PER_FILE" | "SAMPLE_TOTAL_RECORDS" => MAX_SAMPLE_RECORDS,
+                _ => {
+                    return Err(wrong(
+                        Error::invalid(format!("SCHEMA_EVOLUTION has no option {name}"))
+                            .hint("allowed: SAMPLE_FILES, SAMPLE_RECORDS_PER_FILE, SAMPLE_TOTAL_RECORDS"),
+                    ));
+                }
+            };
+            if seen.contains(&name) {
+                return Err(wrong(Error::invalid(format!("option {name} is given twice"))));
+            }
+            let is_auto = value.as_text(&name).is_ok_and(|text| text.eq_ignore_ascii_case("AUTO"));
+            let number = match is_auto {
+                true => None,
+                false => {
+                    Some(value.as_u64(&name).ok().filter(|n| (1..=most).contains(n)).ok_or_else(|| {
+                        let text = value.as_text(&name).unwrap_or("a list");
+                        wrong(Error::invalid(format!(
+                            "option {name} is '{text}'; allowed: AUTO, 1 to {most}"
+                        )))
+                    })?)
+                }
+            };
+            match name.as_str() {
+                "SAMPLE_FILES" => sample.files = number.and_then(|n| u32::try_from(n).ok()),
+                "SAMPLE_RECORDS_PER_FILE" => sample.records_per_file = number,
+                _ => sample.total_records = number,
+            }
+            seen.push(name);
+        }
+        Ok(sample)
     }
 
     /// `COPY_OPTIONS = ( … )`, the `=` already read.

@@ -87,10 +87,15 @@ pub(crate) fn analyze_values(text: &str, tokens: &[Token]) -> Result<(AnalyzedQu
     Ok((finish(&query, rewriter), width, rows))
 }
 
-/// Renders the expression of a DEFAULT: constants, functions of constants, arithmetic.
+/// Renders the expression of a DEFAULT.
 pub(crate) fn render_default(text: &str, tokens: &[Token], column: &str) -> Result<String> {
+    render_constant(text, tokens, &format!("the DEFAULT of column '{column}'"))
+}
+
+/// Renders an expression that reads nothing: constants, functions of constants, arithmetic.
+fn render_constant(text: &str, tokens: &[Token], subject: &str) -> Result<String> {
     let wrong = |what: &str| {
-        let error = Error::invalid(format!("the DEFAULT of column '{column}' holds {what}"))
+        let error = Error::invalid(format!("{subject} holds {what}"))
             .hint("allowed are constants, and functions and arithmetic over them, as in now() or 1 + 1");
         Err(at_start(error, tokens))
     };
@@ -99,7 +104,7 @@ pub(crate) fn render_default(text: &str, tokens: &[Token], column: &str) -> Resu
         return wrong("a parameter");
     }
     let expr = parse_with(text, tokens, &prepared, |parser| parser.parse_expr())?;
-    let mut finder = DefaultCheck { found: None };
+    let mut finder = ConstantCheck { found: None };
     let _ = expr.visit(&mut finder);
     if let Some(what) = finder.found {
         return wrong(&what);
@@ -110,11 +115,11 @@ pub(crate) fn render_default(text: &str, tokens: &[Token], column: &str) -> Resu
     Ok(expr.to_string())
 }
 
-struct DefaultCheck {
+struct ConstantCheck {
     found: Option<String>,
 }
 
-impl Visitor for DefaultCheck {
+impl Visitor for ConstantCheck {
     type Break = ();
 
     fn pre_visit_query(&mut self, _: &Query) -> std::ops::ControlFlow<()> {
@@ -152,6 +157,7 @@ fn rewrite(mut query: Box<Query>, prepared: Prepared) -> Result<(Box<Query>, Rew
     rewriter.collect_names(&query);
     rewriter.run(query.as_mut())?;
     rewriter.assign_positions()?;
+    rewriter.check_travels()?;
     Ok((query, rewriter))
 }
 

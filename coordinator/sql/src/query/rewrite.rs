@@ -15,11 +15,14 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use super::names::{fold, is_rendered, quoted};
-use super::prepare::{PATH, Prepared, STAGE, TYPE};
-use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSource, TableFunction};
+use super::prepare::{PATH, Prepared, STAGE, TYPE, Travel};
+use crate::ast::{
+    FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSource, TableFunction, TimeTravel,
+};
 
 /// Table functions of the dialect.
-const OWN_FUNCTIONS: &[&str] = &["list_stage", "infer_schema", "inspect_parquet", "copy_history"];
+const OWN_FUNCTIONS: &[&str] =
+    &["list_stage", "infer_schema", "inspect_parquet", "copy_history", "system.snapshots"];
 /// Table functions that the dialect has and nobody answers yet.
 const LATER_FUNCTIONS: &[&str] =
     &["stream_status", "task_history", "flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
@@ -31,6 +34,8 @@ pub(super) struct Rewriter {
     types: Vec<SqlType>,
     paths: Vec<String>,
     stages: Vec<Option<StageSource>>,
+    /// Those whose table was not met yet.
+    travels: Vec<Travel>,
     pub(super) parameters: usize,
     pub(super) relations: Vec<RelationRef>,
     /// Whether the query reads from a function of the engine's.
@@ -62,6 +67,7 @@ impl Rewriter {
             types: prepared.types,
             paths: prepared.paths,
             stages: prepared.stages.into_iter().map(Some).collect(),
+            travels: prepared.travels,
             parameters: prepared.parameters,
             relations: Vec::new(),
             reads_elsewhere: false,
@@ -120,6 +126,21 @@ impl Rewriter {
         Ok(())
     }
 
+    /// Refuses an `AT (…)` that follows something else than a table's name.
+    pub(super) fn check_travels(&self) -> Result<()> {
+        let Some(travel) = self.travels.first() else { return Ok(()) };
+        let error = Error::invalid("AT (…) stands right after the name of a table, before its alias");
+        Err(error.at(travel.place.0, travel.place.1))
+    }
+
+    /// The `AT (…)` that follows a name, and where it stands.
+    fn travel_after(&mut self, name: &Ident) -> Option<(TimeTravel, (u32, u32))> {
+        let start = name.span.start;
+        let found = self.travels.iter().position(|travel| travel.after == (start.line, start.column))?;
+        let travel = self.travels.remove(found);
+        Some((travel.at, travel.place))
+    }
+
     fn fail(&mut self, error: Error) -> ControlFlow<()> {
         self.error.get_or_insert(error);
         ControlFlow::Break(())
@@ -139,7 +160,7 @@ impl Rewriter {
     }
 
     fn add_relation(&mut self, target: RelationTarget) -> usize {
-        if let RelationTarget::Table(_) = &target
+        if let RelationTarget::Table(_) | RelationTarget::TableAt { .. } = &target
             && let Some(known) = self.relations.iter().position(|relation| relation.target == target)
         {
             return known;
@@ -167,8 +188,18 @@ impl Rewriter {
             return Err(Error::invalid("a table has no name"));
         };
         let place = place_of(&last);
+        let travel = self.travel_after(&last);
+        let no_history = |what: &str| match &travel {
+            Some((_, (line, column))) => {
+                Err(Error::not_supported(format!("AT (…) on {what}: it has no snapshots"))
+                    .hint("AT (…) follows the name of a table")
+                    .at(*line, *column))
+            }
+            None => Ok(()),
+        };
         if let ([only], Some(stage)) = (parts.as_slice(), self.generated(&last.value, STAGE)) {
             let _ = only;
+            no_history("a stage or location")?;
             let source = self.stages.get_mut(stage).and_then(Option::take);
             let source = source.ok_or_else(|| Error::internal("a location of the query is lost"))?;
             let index = self.add_relation(RelationTarget::Stage(source));
@@ -182,6 +213,7 @@ impl Rewriter {
         };
         let table = match parts.as_slice() {
             [table] if self.is_cte(&table.value.to_lowercase()) => {
+                no_history(&format!("'{}', a query of WITH", table.value))?;
                 *name = ObjectName(vec![ObjectNamePart::Identifier(quoted(&last.value.to_lowercase()))]);
                 fold_alias(alias.as_mut());
                 return Ok(());
@@ -194,7 +226,10 @@ impl Rewriter {
                 );
             }
         };
-        let index = self.add_relation(RelationTarget::Table(table));
+        let index = self.add_relation(match travel {
+            Some((at, _)) => RelationTarget::TableAt { table, at },
+            None => RelationTarget::Table(table),
+        });
         *name = relation_name(index);
         match alias {
             Some(_) => fold_alias(alias.as_mut()),
@@ -208,11 +243,13 @@ impl Rewriter {
 
     /// A table function: ours becomes a relation, the engine's stays.
     fn function(&mut self, name: &mut ObjectName, args: &mut Option<TableFunctionArgs>) -> Result<()> {
-        let ident = match name.0.as_slice() {
-            [ObjectNamePart::Identifier(ident)] => ident.clone(),
+        let (ident, function) = match name.0.as_slice() {
+            [ObjectNamePart::Identifier(ident)] => (ident.clone(), ident.value.to_lowercase()),
+            [ObjectNamePart::Identifier(database), ObjectNamePart::Identifier(ident)] => {
+                (database.clone(), format!("{}.{}", database.value, ident.value).to_lowercase())
+            }
             _ => return Err(Error::invalid(format!("unknown table function '{name}'"))),
         };
-        let function = ident.value.to_lowercase();
         let (line, column) = place_of(&ident);
         if LATER_FUNCTIONS.contains(&function.as_str()) {
             return Err(Error::not_supported_yet(format!("the table function {function}")).at(line, column));
@@ -225,8 +262,8 @@ impl Rewriter {
         if !OWN_FUNCTIONS.contains(&function.as_str()) {
             return Err(Error::invalid(format!("unknown table function '{function}'"))
                 .hint(
-                    "known are list_stage, infer_schema, inspect_parquet, copy_history, range, generate_series, \
-                     unnest",
+                    "known are list_stage, infer_schema, inspect_parquet, copy_history, system.snapshots, range, \
+                     generate_series, unnest",
                 )
                 .at(line, column));
         }

@@ -59,6 +59,11 @@ fn signature(function: &str) -> Signature {
             by_place: true,
             example: "copy_history('t') or copy_history('database.t', result_limit => 1000)",
         },
+        "system.snapshots" => Signature {
+            arguments: &[("table_name", Holds::Table), ("result_limit", Holds::Count)],
+            by_place: true,
+            example: "system.snapshots('t') or system.snapshots('database.t', result_limit => 1000)",
+        },
         _ => Signature {
             arguments: &[("location", Holds::Stage), ("pattern", Holds::Pattern)],
             by_place: false,

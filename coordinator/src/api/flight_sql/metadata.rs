@@ -11,7 +11,7 @@ use arrow_flight::sql::{
 use stevedore_common::{Error, Result};
 
 use super::CATALOG;
-use crate::engine::TableListing;
+use crate::engine::{SYSTEM_VIEW, TableListing};
 
 /// The version of Flight SQL's Arrow format that we speak.
 const ARROW_VERSION: &str = "1.3";
@@ -136,8 +136,9 @@ pub(super) fn schemas(command: CommandGetDbSchemas, databases: &[String]) -> Res
 pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
     for table in tables {
+        let table_type = if table.is_virtual { SYSTEM_VIEW } else { TABLE_TYPE };
         builder
-            .append(CATALOG, &table.database, &table.name, TABLE_TYPE, &table.schema)
+            .append(CATALOG, &table.database, &table.name, table_type, &table.schema)
             .map_err(|e| Error::internal(format!("listing table '{}': {e}", table.name)))?;
     }
     builder.build().map_err(arrow_error)
@@ -145,6 +146,7 @@ pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Resu
 
 pub(super) fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
+    builder.append(SYSTEM_VIEW);
     builder.append(TABLE_TYPE);
     builder.build().map_err(arrow_error)
 }

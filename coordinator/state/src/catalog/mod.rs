@@ -57,6 +57,10 @@ pub struct Table {
     pub schema_id: i32,
     /// The metadata's default partition spec.
     pub spec_id: i32,
+    /// The last field id that was reserved for a load, or handed out since. Ids are never handed out twice,
+    /// whether or not their column came to be. 0: none but those of the metadata.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_field_id: i32,
     /// Counts TRUNCATE, DROP and INSERT OVERWRITE: a load rests on one epoch.
     pub epoch: u64,
     /// Counts TRUNCATE: the ledger entries that count are those of this generation.
@@ -79,6 +83,10 @@ pub struct Table {
     pub snapshot_id: Option<i64>,
     /// When it was dropped; the record stays for UNDROP.
     pub dropped_on_ms: Option<UnixMillis>,
+}
+
+fn is_zero(id: &i32) -> bool {
+    *id == 0
 }
 
 /// A connection.

@@ -60,6 +60,7 @@ pub(crate) fn create_table(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome
         metadata_location: new.metadata_location.clone(),
         schema_id: new.schema_id,
         spec_id: new.spec_id,
+        last_field_id: 0,
         epoch: 1,
         ledger_generation: 1,
         created_on_ms: txn.now_ms,
@@ -217,6 +218,14 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, change: &TableChange) -> Outcome
         return refuse(
             Error::conflict(format!("table '{}' was changed meanwhile", table.name)).retryable(true),
         );
+    }
+    if let Some(ids) = change.new_field_ids {
+        // The data files of a load may hold the ids that were reserved meanwhile: the change takes others.
+        if table.last_field_id > ids.after {
+            let current_location = table.metadata_location;
+            return Ok(CommandResult::TableCommit(TableCommitOutcome::Moved { current_location }));
+        }
+        table.last_field_id = ids.last;
     }
     match &change.kind {
         TableChangeKind::Alter { comment } => {

@@ -14,9 +14,11 @@ use crate::catalog::{self, Table, tables};
 use crate::command::{JobCommit, TableCommit};
 use crate::jobs::create::{put, require, require_spec, wrong_phase};
 use crate::jobs::end::{abort, leave_loading};
-use crate::jobs::{Job, JobKind, JobPhase, JobSpec};
+use crate::jobs::{self, Job, JobKind, JobPhase, JobSpec};
 use crate::result::{CommandResult, CommitOutcome, CommitSummary};
 
+/// Running → Committing. A load that brings columns commits without this step: until then its slices may have to run
+/// again.
 pub(crate) fn begin(txn: &mut Transaction<'_>, id: JobId) -> Outcome<CommandResult> {
     let mut job = require(txn, id)?;
     if job.phase == JobPhase::Committing || job.phase.is_committed() {
@@ -24,6 +26,9 @@ pub(crate) fn begin(txn: &mut Transaction<'_>, id: JobId) -> Outcome<CommandResu
     }
     if job.phase != JobPhase::Running {
         return refuse(wrong_phase(&job, "it cannot commit"));
+    }
+    if jobs::job_columns(txn.view(), id)?.is_some() {
+        return refuse(Error::conflict(format!("job {id} brings columns: it is running until it commits")));
     }
     if !job.all_accepted() {
         return refuse(Error::conflict(format!(
@@ -48,6 +53,7 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, commit: &JobCommit) -> Outcome<C
             return Ok(CommandResult::Commit(CommitOutcome::Aborted(error)));
         }
         (JobPhase::Committing, _) if job.all_accepted() => {}
+        (JobPhase::Running, _) if job.all_accepted() && jobs::job_columns(txn.view(), job.id)?.is_some() => {}
         _ => return refuse(wrong_phase(&job, "it cannot commit yet")),
     }
     let spec = require_spec(txn, job.id)?;

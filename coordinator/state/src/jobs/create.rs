@@ -113,6 +113,7 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
         planned_parts: 0,
         slices: 0,
         cut_slices: 0,
+        reopening: None,
         accepted_slices: 0,
         accepted_parts: 0,
         accepted_bytes: 0,

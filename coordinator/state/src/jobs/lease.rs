@@ -33,7 +33,7 @@ pub(crate) fn lease(
     steal: bool,
 ) -> Outcome<CommandResult> {
     let job = require(txn, id)?;
-    if job.phase != JobPhase::Running {
+    if job.phase != JobPhase::Running || job.reopening.is_some() {
         return refuse(wrong_phase(&job, "its slices do not run"));
     }
     let key = SliceKey { job: id, slice: index };
@@ -64,7 +64,7 @@ pub(crate) fn lease(
 
 /// Throws away what the current attempt staged. (Reports on files are overwritten by the next
 /// attempt, and do not count before their own attempt is accepted.)
-fn discard(txn: &mut Transaction<'_>, key: SliceKey, slice: &mut Slice) {
+pub(crate) fn discard(txn: &mut Transaction<'_>, key: SliceKey, slice: &mut Slice) {
     for number in 0..u32::try_from(slice.staged.data_files).unwrap_or(u32::MAX) {
         txn.delete(keys::data_file(key.job, key.slice, number));
     }

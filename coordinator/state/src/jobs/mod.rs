@@ -8,6 +8,7 @@
 //! file list when it is planned, its state at every lease and report.
 
 pub(crate) mod claim;
+pub(crate) mod columns;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod end;
@@ -26,6 +27,7 @@ use stevedore_common::Error;
 use stevedore_common::clock::UnixMillis;
 use stevedore_common::file_identity::{FileVersion, StoreIdentity};
 use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, WorkerId};
+use stevedore_common::schema::Column;
 
 use crate::result::CommitSummary;
 
@@ -35,6 +37,9 @@ pub use read::*;
 
 /// Failures of a slice after which it is cut into its files, or its only file aborts the job.
 pub const MAX_SLICE_FAILURES: u32 = 5;
+
+/// New columns of one load at most.
+pub const MAX_NEW_COLUMNS: usize = 1_000;
 
 /// Names of already loaded files that one job records; beyond it they are counted only.
 pub const MAX_ALREADY_LOADED_NAMES: u64 = 1000;
@@ -261,6 +266,9 @@ pub struct Job {
     pub slices: u32,
     /// Slices that were cut into their files.
     pub cut_slices: u32,
+    /// The slice from which on accepted ones are to run again, while there are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reopening: Option<SliceIndex>,
     /// Slices accepted.
     pub accepted_slices: u32,
     /// Parts of files in accepted slices.
@@ -286,7 +294,27 @@ pub struct Job {
 impl Job {
     /// Whether every slice is accepted.
     pub fn all_accepted(&self) -> bool {
-        self.accepted_slices + self.cut_slices == self.slices
+        self.reopening.is_none() && self.accepted_slices + self.cut_slices == self.slices
+    }
+}
+
+/// The columns that the files of a load have and its table had not when they were looked at. A load with this
+/// record stays Running until its commit, since its slices may have to run again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobColumns {
+    /// The table's schema that they are added to: slices write its columns and these.
+    pub schema_id: i32,
+    /// In order. Those with the id 0 the table has by now.
+    pub columns: Vec<Column>,
+    /// How often they were reserved anew after slices had run.
+    #[serde(default)]
+    pub rounds: u32,
+}
+
+impl JobColumns {
+    /// The columns that the load adds to the schema.
+    pub fn reserved(&self) -> Vec<Column> {
+        self.columns.iter().filter(|column| column.id != 0).cloned().collect()
     }
 }
 

@@ -8,8 +8,8 @@ use stevedore_common::ids::{FileIndex, JobId, SliceIndex, SliceKey, TableId};
 use stevedore_common::{Error, Result};
 
 use crate::jobs::{
-    FileOutcome, FilePart, FileReport, FileStatus, FileStatusKind, Job, JobFile, JobSpec, SkippedFiles,
-    Slice, SliceFile, SliceState,
+    FileOutcome, FilePart, FileReport, FileStatus, FileStatusKind, Job, JobColumns, JobFile, JobSpec,
+    SkippedFiles, Slice, SliceFile, SliceState,
 };
 use crate::keys;
 use crate::view::ReadView;
@@ -100,6 +100,14 @@ pub fn jobs(view: &dyn ReadView, before: Option<u64>, limit: usize) -> Result<Ve
 /// Storage.
 pub fn job_file(view: &dyn ReadView, job: JobId, file: FileIndex) -> Result<Option<JobFile>> {
     keys::read(view, &keys::job_file(job, file))
+}
+
+/// The columns that a load brings; `None` for one that takes the table as it is.
+///
+/// # Errors
+/// Storage.
+pub fn job_columns(view: &dyn ReadView, job: JobId) -> Result<Option<JobColumns>> {
+    keys::read(view, &keys::job_columns(job))
 }
 
 /// The claimed files of a job as they were listed, in claiming order.

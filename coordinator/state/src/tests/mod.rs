@@ -2,6 +2,7 @@
 //!
 //! - `claims`: two loads over the same files, chunks proposed again, changed files, FORCE, MAX_FILES.
 //! - `attempts`: zombies, lost workers, reports that do not add up, poisonous files, ON_ERROR.
+//! - `columns`: field ids of columns that loads bring, slices that run again.
 //! - `endings`: commit against cancel, rebase, TRUNCATE, DROP and REPLACE during a load, PURGE.
 //! - `catalog`: DDL and its refusals.
 //! - `upkeep`: retried proposals, settling, sweeping and trimming.
@@ -12,6 +13,7 @@
 mod attempts;
 mod catalog;
 mod claims;
+mod columns;
 mod endings;
 mod properties;
 mod upkeep;
@@ -285,6 +287,7 @@ fn table_change(table: &crate::catalog::Table, suffix: &str, kind: TableChangeKi
         schema_id: 0,
         spec_id: 0,
         contents: TableContents::default(),
+        new_field_ids: None,
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use stevedore_common::error::{Error, Result};
-use stevedore_common::file_format::MissingFieldAs;
+use stevedore_common::error::{Error, ErrorKind, Result};
 use stevedore_common::types::SqlType;
 
 use super::columns::FileColumn;
@@ -70,7 +69,7 @@ impl ColumnPlan {
             match &source {
                 Source::Column(index) => {
                     cast::check_field(&columns[*index].source, &ty)
-                        .map_err(|error| error.context(describe()))?;
+                        .map_err(|error| of_this_file(error).context(describe()))?;
                 }
                 Source::WholeRow => {
                     for column in &columns {
@@ -92,6 +91,15 @@ impl ColumnPlan {
             outputs.iter().map(|output| output.ty.to_field(&output.column.name, true)).collect();
         let schema = Arc::new(Schema::new(fields));
         Ok(Self { spec: spec.clone(), columns, outputs, read, schema })
+    }
+}
+
+/// Types that never cast are an error of the statement where it is planned. Here the statement is good for
+/// other files: it is this one whose column does not fit.
+fn of_this_file(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::InvalidInput => Error::bad_data(error.message()),
+        _ => error,
     }
 }
 
@@ -123,7 +131,7 @@ fn source_of(column: &OutputColumn, columns: &[FileColumn], spec: &DecodeSpec) -
     };
     match found.as_slice() {
         [one] => Ok(Source::Column(*one)),
-        [] if spec.format.missing_field_as == MissingFieldAs::Error => Err(Error::bad_data(format!(
+        [] if spec.is_required(column) => Err(Error::bad_data(format!(
             "column '{name}' is not in the file, which has: {}",
             list(&mut columns.iter())
         ))

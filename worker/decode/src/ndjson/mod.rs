@@ -32,6 +32,8 @@ pub(crate) struct NdjsonDecoder {
     names: Names,
     /// For each column the slot of its field; `None`: the whole row.
     slots: Vec<Option<usize>>,
+    /// For each slot whether a record must have it.
+    required: Vec<bool>,
 }
 
 impl NdjsonDecoder {
@@ -42,8 +44,9 @@ impl NdjsonDecoder {
     pub(crate) fn new(spec: Arc<DecodeSpec>) -> Result<Self> {
         let mut names = Vec::new();
         let mut slots = Vec::new();
+        let mut required: Vec<bool> = Vec::new();
         for column in &spec.columns {
-            slots.push(match &column.source {
+            let slot = match &column.source {
                 ColumnSource::WholeRow => None,
                 ColumnSource::Name(name) => Some(match names.iter().position(|known| known == name) {
                     Some(slot) => slot,
@@ -58,9 +61,19 @@ impl NdjsonDecoder {
                         column.name
                     )));
                 }
-            });
+            };
+            required.resize(names.len(), false);
+            if let Some(required) = slot.and_then(|slot| required.get_mut(slot)) {
+                *required |= spec.is_required(column);
+            }
+            slots.push(slot);
         }
-        Ok(Self { names: Names::new(names, spec.case_sensitive), slots, plan: BatchPlan::new(spec)? })
+        Ok(Self {
+            names: Names::new(names, spec.case_sensitive),
+            slots,
+            required,
+            plan: BatchPlan::new(spec)?,
+        })
     }
 }
 
@@ -70,11 +83,16 @@ impl BlockDecoder for NdjsonDecoder {
         let spec = &self.plan.spec;
         let rows_at_once = (SPANS_AT_ONCE / (2 * self.names.len() + 1)).clamp(1, 1024);
         let unit = if spec.format.kind == FormatKind::Json { "element" } else { "line" };
-        let missing_is_error = spec.format.missing_field_as == MissingFieldAs::Error;
-        let mut records = Records::new(&self.names, &block, spec.max_nesting, missing_is_error);
+        let missing_is_default = spec.evolves || spec.format.missing_field_as == MissingFieldAs::FieldDefault;
+        let mut records = Records::new(&self.names, &block, spec.max_nesting, &self.required);
+        records.tell_unknown = spec.evolves;
         let mut batches = BatchAssembler::new(&self.plan, &block, self.names.len() * 4)?;
         loop {
             records.fill(rows_at_once.min(batches.room()));
+            if let Some((row, name)) = records.unknown() {
+                let place = records.lines().get(*row).map_or(String::new(), |line| format!("line {line}: "));
+                return Err(unknown_field(name, &place));
+            }
             if records.rows() == 0 {
                 break;
             }
@@ -94,7 +112,7 @@ impl BlockDecoder for NdjsonDecoder {
                     records: &records,
                     slot: self.slots[i],
                     null_if: &spec.format.null_if,
-                    missing_is_default: spec.format.missing_field_as == MissingFieldAs::FieldDefault,
+                    missing_is_default,
                     null_is_default: spec.format.null_field_as == NullFieldAs::FieldDefault,
                 };
                 builder.append_json(&cells, marks);
@@ -105,4 +123,17 @@ impl BlockDecoder for NdjsonDecoder {
         }
         batches.finish_block(each)
     }
+}
+
+/// A field that the table neither has nor gets: it turned up behind the records that were looked at.
+fn unknown_field(name: &str, place: &str) -> Error {
+    let shown: String = name.chars().take(100).collect();
+    Error::invalid(format!(
+        "{place}field '{shown}' is no column of the table, and was in none of the records that were looked at for new \
+         columns"
+    ))
+    .hint(
+        "look at more of them with SCHEMA_EVOLUTION = (SAMPLE_FILES = …, SAMPLE_RECORDS_PER_FILE = …, \
+         SAMPLE_TOTAL_RECORDS = …), or add the column with ALTER TABLE … ADD COLUMN",
+    )
 }

@@ -112,7 +112,13 @@ pub(crate) struct Records<'a> {
     /// The line at `at`.
     line: u64,
     max_nesting: usize,
-    missing_is_error: bool,
+    /// For each slot whether its field must be there.
+    required: &'a [bool],
+    any_required: bool,
+    /// Whether fields that are not wanted are told of.
+    pub(crate) tell_unknown: bool,
+    /// The first of them, and its record.
+    unknown: Option<(usize, String)>,
     order: Vec<Known>,
     by_name: HashMap<Vec<u8>, usize>,
     scratch: Vec<u8>,
@@ -127,7 +133,7 @@ impl<'a> Records<'a> {
         names: &'a Names,
         block: &'a TextBlock,
         max_nesting: usize,
-        missing_is_error: bool,
+        required: &'a [bool],
     ) -> Self {
         Self {
             names,
@@ -136,7 +142,10 @@ impl<'a> Records<'a> {
             at: 0,
             line: block.first_line,
             max_nesting,
-            missing_is_error,
+            required,
+            any_required: required.iter().any(|required| *required),
+            tell_unknown: false,
+            unknown: None,
             order: Vec::new(),
             by_name: HashMap::new(),
             scratch: Vec::new(),
@@ -156,6 +165,11 @@ impl<'a> Records<'a> {
 
     pub(crate) fn problems(&self) -> &[(usize, Problem)] {
         &self.problems
+    }
+
+    /// The first field that is not wanted, and which of the records has it.
+    pub(crate) fn unknown(&self) -> Option<&(usize, String)> {
+        self.unknown.as_ref()
     }
 
     /// How far it is.
@@ -195,13 +209,17 @@ impl<'a> Records<'a> {
             self.spans.resize(row + slots + 1, (0, MISSING));
             let problem = match self.record_at(first, end, row) {
                 Ok(0) => None,
-                Ok(_) if !self.missing_is_error => None,
+                Ok(_) if !self.any_required => None,
                 Ok(_) => {
-                    let missing = self.spans[row..row + slots].iter().position(|span| span.1 == MISSING);
-                    missing.map(Problem::Missing)
+                    let spans = self.spans[row..row + slots].iter().zip(self.required);
+                    let missing =
+                        spans.enumerate().find(|(_, (span, required))| span.1 == MISSING && **required);
+                    missing.map(|(slot, _)| Problem::Missing(slot))
                 }
                 Err(error) if error.reason == NOT_AN_OBJECT => Some(Problem::NotAnObject),
                 Err(error) => {
+                    // What is no JSON has no fields.
+                    self.unknown.take_if(|(record, _)| *record == self.lines.len());
                     self.spans[row..row + slots].fill((0, MISSING));
                     Some(Problem::Invalid { column: error.at.min(end) - start + 1, reason: error.reason })
                 }
@@ -280,6 +298,7 @@ impl<'a> Records<'a> {
                                 missing -= usize::from(span.1 == MISSING);
                                 *span = (start as u32, end);
                             }
+                            Target::Unknown if self.tell_unknown => self.note_unknown(index),
                             Target::Unknown => {}
                             Target::AnyCase(slots) => {
                                 for slot in slots {
@@ -294,6 +313,10 @@ impl<'a> Records<'a> {
                             let span = &mut self.spans[row + slot];
                             missing -= usize::from(span.1 == MISSING);
                             *span = (start as u32, end);
+                        }
+                        Target::Unknown if self.tell_unknown && self.unknown.is_none() => {
+                            let name = String::from_utf8_lossy(&self.scratch).into_owned();
+                            self.unknown = Some((self.lines.len(), name));
                         }
                         Target::Unknown => {}
                         Target::AnyCase(slots) => {
@@ -319,6 +342,15 @@ impl<'a> Records<'a> {
         }
         at = skip_space(bytes, at);
         if at == line_end { Ok(missing) } else { Err(trailing(at)) }
+    }
+
+    #[cold]
+    fn note_unknown(&mut self, index: usize) {
+        if self.unknown.is_none() {
+            let text = &self.order[index].text;
+            let name = text.get(1..text.len().saturating_sub(2)).unwrap_or_default();
+            self.unknown = Some((self.lines.len(), String::from_utf8_lossy(name).into_owned()));
+        }
     }
 
     /// The name that begins at `at`: where its value begins, after the colon, and which known name it is.

@@ -12,11 +12,13 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::{Buf, Bytes, buf::Reader};
 use stevedore_common::error::{Error, Result as OurResult};
 
-use super::page_headers::{self, PageLimits};
+use super::page_headers::{self, PageHeader, PageLimits};
 
 /// What is fetched at a time for all columns of a row group together, and for one.
 const WINDOWS_BYTES: u64 = 64 << 20;
 const WINDOW_BYTES: Range<u64> = 256 << 10..4 << 20;
+/// No header of a dictionary takes more.
+const LARGEST_HEADER: u64 = 4 << 10;
 
 /// Reads ranges of a file; blocks until they are there.
 pub trait BlockingRanges: Send + Sync {
@@ -64,7 +66,7 @@ impl GroupBytes {
     }
 
     /// Refuses pages of a chunk that claim to hold more than they can, or to be larger than `largest` bytes. Chunks
-    /// that are read in windows are too large to be looked at twice.
+    /// that are read in windows are too large to be looked at twice, but for their first page, the dictionary.
     ///
     /// # Errors
     /// What is wrong with a page.
@@ -74,14 +76,19 @@ impl GroupBytes {
         largest: usize,
     ) -> std::result::Result<(), String> {
         let (start, length) = chunk.byte_range();
-        match (&self.0, usize::try_from(length)) {
-            (Place::Memory(_), Ok(length)) => match self.get_bytes(start, length) {
-                Ok(bytes) => page_headers::check(&bytes, PageLimits::of(chunk, largest)),
-                // Reading it says what is missing.
-                Err(_) => Ok(()),
-            },
-            _ => Ok(()),
-        }
+        let limits = PageLimits::of(chunk, largest);
+        let checked = match &self.0 {
+            Place::Memory(_) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                self.get_bytes(start, length).map(|bytes| page_headers::check(&bytes, limits))
+            }
+            Place::Store(_) => {
+                let least = usize::try_from(length.min(LARGEST_HEADER)).unwrap_or(usize::MAX);
+                self.from(start, least).map(|bytes| PageHeader::first(&bytes, limits).map(drop))
+            }
+        };
+        // Reading it says what is missing.
+        checked.unwrap_or(Ok(()))
     }
 
     /// What is there from a position on: at least so many bytes.

@@ -3,8 +3,8 @@
 //!
 //! Comes in: the bytes of a chunk, or of a page, and the chunk's limits. Goes out: what a header says, or what is wrong. For
 //! Snappy and LZ4 the library fills as much memory as a page's header claims, up to 2 GiB, and decompresses into
-//! it then; these codecs cannot reach any size, so lies are told from the bytes. Whatever cannot be read here is
-//! left to the library to judge.
+//! it then; these codecs cannot reach any size, so lies are told from the bytes. A header that cannot be read here is
+//! refused, since the library reads some that are damaged: numbers of too many bytes.
 
 use ::parquet::basic::{Compression, Type};
 use ::parquet::file::metadata::ColumnChunkMetaData;
@@ -84,8 +84,7 @@ fn most(codec: Compression) -> Option<i64> {
 pub(super) fn check(chunk: &[u8], limits: PageLimits) -> Result<(), String> {
     let mut rest = chunk;
     while !rest.is_empty() {
-        let Some(header) = PageHeader::read(rest) else { return Ok(()) };
-        header.check(limits)?;
+        let header = PageHeader::first(rest, limits)?;
         let after = usize::try_from(header.compressed).ok().and_then(|size| size.checked_add(header.length));
         let Some(after) = after.and_then(|after| rest.get(after..)) else { return Ok(()) };
         rest = after;
@@ -94,6 +93,16 @@ pub(super) fn check(chunk: &[u8], limits: PageLimits) -> Result<(), String> {
 }
 
 impl PageHeader {
+    /// The checked header that begins with the first of these bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn first(bytes: &[u8], limits: PageLimits) -> Result<Self, String> {
+        let header = Self::read(bytes).ok_or("the header of a page is damaged")?;
+        header.check(limits)?;
+        Ok(header)
+    }
+
     /// The header that begins with the first of these bytes; `None` where they are no header.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let mut walk = Walk::new(bytes);
@@ -201,8 +210,10 @@ mod tests {
         for codec in [Compression::SNAPPY, Compression::LZ4_RAW] {
             assert_eq!(check(&pages, limits(codec, usize::MAX)), lie);
             assert_eq!(check(&page(1000).repeat(3), limits(codec, 1000)), Ok(()));
-            // Damage is for the library.
-            assert_eq!(check(&pages[..5], limits(codec, usize::MAX)), Ok(()));
+            // What is missing is for the library to tell.
+            assert_eq!(check(&pages[..page(100).len() - 2], limits(codec, usize::MAX)), Ok(()));
+            let error = check(&pages[..5], limits(codec, usize::MAX)).unwrap_err();
+            assert_eq!(error, "the header of a page is damaged");
         }
         assert_eq!(check(&pages, limits(Compression::UNCOMPRESSED, usize::MAX)), Ok(()));
         let error = check(&page(1000), limits(Compression::UNCOMPRESSED, 999)).unwrap_err();
@@ -221,6 +232,16 @@ mod tests {
                 assert_eq!(error, format!("a dictionary of 40 bytes claims to have {} values", most + 1));
             }
         }
+    }
+
+    #[test]
+    fn a_number_of_too_many_bytes_is_damage() {
+        let limits = limits(Compression::SNAPPY, 1000);
+        let dictionary =
+            |values: &[u8]| [&[0x15, 4, 0x15, 80, 0x15, 80, 0x4c, 0x15], values, &[0x15, 0, 0, 0]].concat();
+        assert_eq!(check(&dictionary(&[0x80, 0]), limits), Ok(()));
+        let values = [&[0xa9; 15][..], &[4]].concat();
+        assert_eq!(check(&dictionary(&values), limits).unwrap_err(), "the header of a page is damaged");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use arrow::datatypes::*;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use proptest::prelude::*;
-use stevedore_common::error::Result;
+use stevedore_common::error::{ErrorKind, Result};
 use stevedore_common::file_format::{FileFormat, FormatKind, OptionValue};
 
 use super::*;
@@ -185,6 +185,21 @@ fn missing_columns_are_an_error_or_a_default() {
 }
 
 #[test]
+fn where_the_table_takes_new_columns_nullable_ones_may_be_missing() {
+    let file = write(&people(), 10);
+    let needed = OutputColumn { nullable: false, ..column("age", Some("INT")) };
+    let with_default = OutputColumn { has_default: true, ..column("size", Some("INT")) };
+    let mut evolving = spec(vec![column("id", None), column("age", Some("INT")), with_default]);
+    evolving.evolves = true;
+    let batches = decode(&file, &evolving).unwrap();
+    assert_eq!(batches[0].batch.column(1).null_count(), 5);
+    assert_eq!(batches[0].defaulted[1..], [None, Some(BooleanArray::from(vec![true; 5]))]);
+    evolving.columns[1] = needed;
+    let error = decode(&file, &evolving).unwrap_err();
+    assert_eq!(error.message(), "column 'age' is not in the file, which has: Id, name");
+}
+
+#[test]
 fn names_that_differ_by_case_are_told_apart() {
     let one: ArrayRef = Arc::new(Int32Array::from(vec![1]));
     let two: ArrayRef = Arc::new(Int32Array::from(vec![2]));
@@ -207,7 +222,9 @@ fn pairs_that_never_cast_fail_the_file_at_once() {
     let date: ArrayRef = Arc::new(Date32Array::from(vec![1]));
     let file = write(&RecordBatch::try_from_iter([("d", date)]).unwrap(), 10);
     let error = decode(&file, &spec(vec![column("d", Some("BOOLEAN"))])).unwrap_err();
-    assert!(error.to_string().contains("cannot cast DATE to BOOLEAN"), "{error}");
+    assert_eq!(error.to_string(), "column 'd': cannot cast DATE to BOOLEAN");
+    // The statement may be good for other files.
+    assert_eq!(error.kind(), ErrorKind::BadData);
 }
 
 #[test]

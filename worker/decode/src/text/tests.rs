@@ -504,6 +504,44 @@ fn ndjson_fields_may_come_in_any_order_and_be_left_out() {
 }
 
 #[test]
+fn where_the_table_takes_new_columns_nullable_fields_may_be_missing_and_unknown_ones_end_the_file() {
+    let mut spec = ndjson(&["id INT NOT NULL", "a INT", "b INT DEFAULT"]);
+    spec.evolves = true;
+    let text = "{\"id\":1,\"A\":2}\n\n{\"b\":null,\"id\":2}\n{\"a\":3}\n";
+    for (block, piece) in [(1, 1), (1 << 20, 1 << 20)] {
+        let decoded = decode_with(&spec, text.as_bytes(), block, piece).unwrap();
+        assert_eq!(decoded.rows, ["1|2|?", "2|~|~"]);
+        assert_eq!(decoded.errors, ["line 4 row 2: missing field 'id'"]);
+    }
+    for (text, told) in [
+        ("{\"id\":1}\n\n{\"id\":2,\"l\\u0061te\":1}\n{\"other\":1}\n", "line 3: field 'late'"),
+        ("{\"id\":1,\"x\":null}\n", "line 1: field 'x'"),
+        // What is no record has no fields.
+        ("{\"x\":1,}\n{\"id\":1,\"late\":{\"id\":2}}\n", "line 2: field 'late'"),
+    ] {
+        for (block, piece) in [(1, 1), (1 << 20, 1 << 20)] {
+            let error = decode_with(&spec, text.as_bytes(), block, piece).unwrap_err();
+            assert!(error.message().starts_with(told), "{error}");
+            assert_eq!(error.kind(), stevedore_common::ErrorKind::InvalidInput);
+        }
+    }
+    // More names than are remembered.
+    let many: String = (0..5_000).map(|n| format!("\"f{n}\":1,")).collect();
+    let names: Vec<String> = (0..5_000).map(|n| format!("f{n} INT")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut wide = ndjson(&names);
+    wide.evolves = true;
+    assert_eq!(
+        decode_with(&wide, format!("{{{many}\"F0\":1}}").as_bytes(), 1 << 20, 1 << 20).unwrap().rows.len(),
+        1
+    );
+    let error = decode_with(&wide, format!("{{{many}\"late\":1}}").as_bytes(), 1 << 20, 1 << 20).unwrap_err();
+    assert!(error.message().starts_with("line 1: field 'late'"), "{error}");
+    spec.evolves = false;
+    assert!(decode_with(&spec, b"{\"id\":1,\"a\":1,\"b\":1,\"x\":1}", 1 << 20, 9).unwrap().errors.is_empty());
+}
+
+#[test]
 fn ndjson_null_and_missing_fields_follow_the_options() {
     let mut spec = ndjson(&["a INT DEFAULT", "b VARCHAR"]);
     assert_eq!(errors(&spec, "{\"a\":1}\n{\"b\":null,\"a\":null}\n"), ["line 1 row 0: missing field 'b'"]);

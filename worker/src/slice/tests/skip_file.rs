@@ -279,6 +279,7 @@ async fn a_file_that_is_judged_otherwise_when_it_is_loaded_ends_the_attempt_for_
         field_ids: &target.field_ids,
         settings: &HashMap::new(),
         disable_variant_check: false,
+        evolves: false,
     };
     let transform = Transform::compile(&fixture.runner.engine, request).await.unwrap();
     let input = input(&fixture, &spec, transform);
