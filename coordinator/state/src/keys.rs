@@ -290,12 +290,12 @@ pub(crate) fn live_task_runs() -> Key {
 pub(crate) fn live_task_run(run: TaskRun) -> Key {
     live_task_runs().u64(run.0)
 }
-/// Runs of a task, newest first.
-pub(crate) fn runs_of_task(task: TaskId) -> Key {
-    Key::new(b"Th").u64(task.0)
+/// Runs of the tasks of a name, newest first.
+pub(crate) fn runs_of_name(name: &str) -> Key {
+    Key::new(b"Th").text(name).end()
 }
-pub(crate) fn run_of_task(task: TaskId, run: TaskRun) -> Key {
-    runs_of_task(task).descending(run.0)
+pub(crate) fn run_of_name(name: &str, run: TaskRun) -> Key {
+    runs_of_name(name).descending(run.0)
 }
 /// Runs by the time of their end.
 pub(crate) fn ended_task_runs() -> Key {

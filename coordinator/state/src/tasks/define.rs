@@ -101,7 +101,8 @@ pub(crate) fn drop(txn: &mut Transaction<'_>, name: &str, if_exists: bool) -> Ou
             refuse(missing_task(name))
         };
     }
-    let waiting = tasks(txn.view())?.into_iter().find(|other| other.definition.after.iter().any(|a| a == name));
+    let waiting =
+        tasks(txn.view())?.into_iter().find(|other| other.definition.after.iter().any(|a| a == name));
     if let Some(other) = waiting {
         return refuse(
             Error::conflict(format!("task '{name}' cannot be dropped: task '{}' runs after it", other.name))

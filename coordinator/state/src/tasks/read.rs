@@ -2,7 +2,7 @@
 
 use stevedore_common::Result;
 use stevedore_common::clock::UnixMillis;
-use stevedore_common::ids::{TaskId, TaskRun};
+use stevedore_common::ids::TaskRun;
 
 use super::{Notification, NotificationIntegration, Run, Task};
 use crate::keys;
@@ -40,18 +40,18 @@ pub fn live_task_runs(view: &dyn ReadView) -> Result<Vec<TaskRun>> {
     keys::read_all(view, &keys::live_task_runs())
 }
 
-/// Runs of all tasks, or of one (of its id), newest first, before one.
+/// Runs of all tasks, or of those of a name, newest first, before one.
 ///
 /// # Errors
 /// Storage.
 pub fn task_runs(
     view: &dyn ReadView,
-    of: Option<TaskId>,
+    of: Option<&str>,
     before: Option<TaskRun>,
     limit: usize,
 ) -> Result<Vec<Run>> {
     let (prefix, after) = match of {
-        Some(task) => (keys::runs_of_task(task), before.map(|run| keys::run_of_task(task, run))),
+        Some(name) => (keys::runs_of_name(name), before.map(|run| keys::run_of_name(name, run))),
         None => (keys::task_runs(), before.map(keys::task_run)),
     };
     let mut runs = Vec::new();

@@ -38,12 +38,8 @@ fn new_run(
     root: Option<Root>,
 ) -> Outcome<Run> {
     let number = TaskRun(txn.count(|counters| next(&mut counters.task_runs))?);
-    let root = root.unwrap_or_else(|| Root {
-        graph: number,
-        graph_id: id,
-        task: task.id,
-        name: task.name.clone(),
-    });
+    let root =
+        root.unwrap_or_else(|| Root { graph: number, graph_id: id, task: task.id, name: task.name.clone() });
     Ok(Run {
         number,
         id,
@@ -90,7 +86,7 @@ fn skip(txn: &mut Transaction<'_>, mut run: Run, remark: String) -> Outcome<()> 
 
 fn index(txn: &mut Transaction<'_>, run: &Run) -> Outcome<()> {
     txn.put(keys::task_run(run.number), run)?;
-    txn.put(keys::run_of_task(run.task, run.number), &run.number)?;
+    txn.put(keys::run_of_name(&run.name, run.number), &run.number)?;
     txn.put(keys::graph_member(run.graph, run.task), &run.number)?;
     txn.event(Event::TasksChanged);
     Ok(())
@@ -345,7 +341,7 @@ pub(crate) fn trim(txn: &mut Transaction<'_>, before_ms: UnixMillis, limit: u32)
                 continue;
             }
             txn.delete(keys::task_run(number));
-            txn.delete(keys::run_of_task(run.task, number));
+            txn.delete(keys::run_of_name(&run.name, number));
             txn.delete(keys::graph_member(run.graph, run.task));
         }
         txn.delete(key);
