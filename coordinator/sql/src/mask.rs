@@ -67,7 +67,7 @@ fn is_secret_value(tokens: &[Token], index: usize) -> bool {
     let same_piece = before.end == tokens.get(index).map_or(0, |token| token.start);
     if same_piece && !before.is_sym("(") && !before.is_sym(",") && index > 0 {
         return is_secret_value(tokens, index - 1)
-            && !matches!(tokens.get(index).map(|t| &t.tok), Some(Tok::Sym(")")));
+            && !matches!(tokens.get(index).map(|t| &t.tok), Some(Tok::Sym(")" | "," | ";")));
     }
     matches!(tokens.get(index).map(|token| &token.tok), Some(Tok::Str(_))) && is_secret(Some(before))
 }
