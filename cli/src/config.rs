@@ -64,6 +64,8 @@ pub struct CoordinatorFile {
     pub lease_ms: Option<i64>,
     /// Input bytes that a slice is packed to.
     pub slice_bytes: Option<u64>,
+    /// Input bytes that small files are gathered to, so that their data files are of a good size.
+    pub lane_bytes: Option<u64>,
     /// Size that written data files aim at, bytes.
     pub target_file_bytes: Option<u64>,
     /// The records of jobs that ended this many days ago are trimmed.

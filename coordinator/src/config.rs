@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use stevedore_common::ids::NodeId;
 use stevedore_common::{Error, Result};
 
+use crate::planner::slices::MIN_SLICE_BYTES;
+
 /// A voter of the group, this node included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -17,11 +19,16 @@ pub struct Peer {
     pub client_address: String,
 }
 
+/// A larger portion makes whoever writes its rows wait for them.
+const MOST_PORTION: u64 = 8 << 20;
+
 /// Limits on what clients may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Largest gRPC message, bytes.
     pub message_bytes: usize,
+    /// Largest Flight message, bytes: bulk ingestion sends a whole batch in one.
+    pub batch_bytes: usize,
     /// Most client sessions at a time.
     pub sessions: usize,
     /// A session that was not used for this long is closed, milliseconds.
@@ -30,7 +37,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_bytes: 16 << 20, sessions: 10_000, session_idle_ms: 24 * 3600 * 1000 }
+        Self {
+            message_bytes: 16 << 20,
+            batch_bytes: 160 << 20,
+            sessions: 10_000,
+            session_idle_ms: 24 * 3600 * 1000,
+        }
     }
 }
 
@@ -45,6 +57,9 @@ pub struct Scheduling {
     pub slice_bytes: u64,
     /// Most files of a slice.
     pub slice_files: usize,
+    /// Input bytes that small files are gathered to, whatever `slice_bytes` says, so that they end in data files of a
+    /// good size. 0: twice `target_file_bytes`, where `slice_bytes` is no smaller than usual.
+    pub lane_bytes: u64,
     /// A file that can be split is, above this size, bytes.
     pub split_above_bytes: u64,
     /// Size that written data files aim at, bytes.
@@ -63,11 +78,28 @@ impl Default for Scheduling {
             heartbeat_ms: 1_000,
             slice_bytes: 128 << 20,
             slice_files: 1_000,
+            lane_bytes: 0,
             split_above_bytes: 512 << 20,
             target_file_bytes: 256 << 20,
             job_history_days: 30,
             task_history_days: 7,
         }
+    }
+}
+
+impl Scheduling {
+    /// What small files are gathered to; `None`: slices are what `slice_bytes` says.
+    pub fn lane_bytes(&self) -> Option<u64> {
+        match self.lane_bytes {
+            0 if self.slice_bytes < MIN_SLICE_BYTES => None,
+            0 => Some(self.target_file_bytes.saturating_mul(2)),
+            bytes => Some(bytes),
+        }
+    }
+
+    /// Input bytes of a portion of such a slice, which a worker reads for another.
+    pub fn portion_bytes(&self) -> u64 {
+        self.lane_bytes().map_or(MOST_PORTION, |lane| lane / 32).clamp(1, MOST_PORTION)
     }
 }
 

@@ -237,7 +237,7 @@ impl Coordinator {
             .add_service(reflection)
             .add_service(
                 FlightServiceServer::new(flight)
-                    .max_decoding_message_size(config.limits.message_bytes)
+                    .max_decoding_message_size(config.limits.batch_bytes)
                     .max_encoding_message_size(usize::MAX),
             )
             .add_service(

@@ -13,15 +13,17 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::{FlightDescriptor, Ticket};
+use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use prost::Message;
+use stevedore_common::ids::WorkerId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::admin_service_client::AdminServiceClient;
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::peers::Peers;
@@ -92,6 +94,28 @@ impl WorkerDirectory {
             .into_inner();
         *self.known.lock() = Some((Instant::now(), status.workers.clone()));
         Ok(status.workers)
+    }
+
+    /// Sends rows to a worker. Answers once it has taken them to their end.
+    ///
+    /// # Errors
+    /// Why it did not take them; unavailable where it cannot be reached.
+    pub async fn put(
+        &self,
+        worker: &WorkerId,
+        messages: impl Stream<Item = FlightData> + Send + 'static,
+    ) -> Result<()> {
+        let listed = self.listed().await?;
+        let address = listed.iter().find(|listed| listed.worker_id == worker.0);
+        let address = address.map(|listed| listed.flight_address.as_str());
+        let address = address.ok_or_else(|| Error::unavailable(format!("worker '{worker}' went away")))?;
+        let mut client = self.client(address)?.max_encoding_message_size(usize::MAX);
+        let put = async {
+            let mut answers = client.do_put(messages).await?.into_inner();
+            while answers.message().await?.is_some() {}
+            Ok(())
+        };
+        put.await.map_err(|status: Status| error_of_status(&status).context(format!("worker at {address}")))
     }
 
     fn channel(&self, address: &str) -> Result<Channel> {

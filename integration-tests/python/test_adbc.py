@@ -243,3 +243,99 @@ def test_the_command_line_client_speaks_to_the_same_server(server, connection, d
     failed = server.sql_shell("-e", "SELECT * FROM nowhere")
     assert failed.returncode != 0
     assert "nowhere" in failed.stderr and "does not exist" in failed.stderr
+
+
+def ingest_error(connection, *arguments, **options):
+    with connection.cursor() as cursor:
+        with pytest.raises(adbc_driver_manager.Error) as raised:
+            cursor.adbc_ingest(*arguments, **options)
+    return str(raised.value)
+
+
+def test_a_table_is_ingested_in_every_mode(connection, database):
+    rows = pa.table({"id": pa.array([1, 2], pa.int64()), "name": ["a", None]})
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("t", rows, mode="create") == 2
+        assert cursor.adbc_ingest("t", rows, mode="append") == 2
+        assert cursor.adbc_ingest("t", rows, mode="create_append") == 2
+        assert cursor.adbc_ingest("u", rows, mode="create_append") == 2
+    assert run(connection, "SELECT count(*) AS n, sum(id) AS s FROM t") == [{"n": 6, "s": 9}]
+    assert run(connection, "SELECT * FROM u ORDER BY id") == [{"id": 1, "name": "a"}, {"id": 2, "name": None}]
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("t", rows.slice(1), mode="replace") == 1
+    assert run(connection, "SELECT id FROM t") == [{"id": 2}]
+    assert "exists already" in ingest_error(connection, "t", rows, mode="create")
+    assert "does not exist" in ingest_error(connection, "missing", rows, mode="append")
+    assert run(connection, "SELECT id FROM t") == [{"id": 2}]
+
+
+def test_rows_are_ingested_into_a_named_database(connection, database):
+    rows = pa.table({"id": [1]})
+    run(connection, "USE default")
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("t", rows, mode="create", db_schema_name=database) == 1
+        assert cursor.adbc_ingest("t", rows, mode="append", catalog_name="stevedore", db_schema_name=database) == 1
+    assert run(connection, f"SELECT count(*) AS n FROM {database}.t") == [{"n": 2}]
+    assert "'nowhere'" in ingest_error(connection, "t", rows, mode="create", db_schema_name="nowhere")
+    assert "'nowhere'" in ingest_error(connection, "t", rows, mode="create", catalog_name="nowhere")
+    assert "temporary tables" in ingest_error(connection, "t", rows, mode="create", temporary=True)
+
+
+def test_ingested_columns_match_by_name_and_are_cast(connection, database):
+    run(
+        connection,
+        "CREATE TABLE t (id BIGINT NOT NULL, price DECIMAL(10, 2), at TIMESTAMP, name VARCHAR, "
+        "tags ARRAY(VARCHAR), v VECTOR(2), state VARCHAR DEFAULT 'new')",
+    )
+    rows = pa.table(
+        {
+            "NAME": pa.array(["x", "y", "x"]).dictionary_encode(),
+            "v": pa.array([[1, 2], [3, 4], None], pa.list_(pa.float64())),
+            "price": pa.array([1.5, None, 2.25]),
+            "tags": pa.array([["a"], [], None], pa.large_list(pa.large_string())),
+            "at": pa.array([0, 1_000_000_000, None], pa.timestamp("ns")),
+            "id": pa.array([1, 2, 3], pa.int8()),
+        }
+    )
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("t", rows, mode="append") == 3
+    found = run(connection, "SELECT id, CAST(price AS VARCHAR) AS price, name, tags, v, state FROM t ORDER BY id")
+    assert found == [
+        {"id": 1, "price": "1.50", "name": "x", "tags": ["a"], "v": [1.0, 2.0], "state": "new"},
+        {"id": 2, "price": None, "name": "y", "tags": [], "v": [3.0, 4.0], "state": "new"},
+        {"id": 3, "price": "2.25", "name": "x", "tags": None, "v": None, "state": "new"},
+    ]
+
+
+def test_what_cannot_be_ingested_is_named_and_nothing_is_loaded(connection, database):
+    run(connection, "CREATE TABLE t (id TINYINT NOT NULL, name VARCHAR)")
+
+    def error(**columns):
+        return ingest_error(connection, "t", pa.table(columns), mode="append")
+
+    assert "column 'id'" in error(name=["x"])
+    assert "column 'colour' does not exist" in error(id=[1], colour=["red"])
+    refused = error(id=[1, 2, 300], name=["a", "b", "c"])
+    assert "row 3" in refused and "300" in refused and "id TINYINT" in refused
+    refused = error(id=[1, None])
+    assert "row 2" in refused and "id" in refused
+    refused = error(id=pa.array([[1]], pa.list_(pa.int8())))
+    assert "column 'id'" in refused
+    assert run(connection, "SELECT count(*) AS n FROM t") == [{"n": 0}]
+
+
+def test_a_table_without_rows_is_created(connection, database):
+    rows = pa.table({"id": pa.array([], pa.int32())})
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("t", rows, mode="create") == 0
+    assert run(connection, "DESC TABLE t")[0]["Type"] == "INT"
+
+
+def test_large_batches_are_ingested(connection, database):
+    rows = 2_000_000
+    table = pa.table({"id": pa.array(range(rows), pa.int64()), "text": pa.array(["0123456789"] * rows)})
+    assert table.nbytes > 32 << 20
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest("t", table, mode="create") == rows
+        assert cursor.adbc_ingest("t", table.to_reader(max_chunksize=10_000), mode="append") == rows
+    assert run(connection, "SELECT count(*) AS n, sum(id) AS s FROM t") == [{"n": 2 * rows, "s": rows * (rows - 1)}]

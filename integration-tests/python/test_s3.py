@@ -1,7 +1,10 @@
 """Stages on an S3-protocol server that checks its callers."""
 
 import json
+import threading
+import urllib.parse
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
@@ -215,6 +218,86 @@ def test_the_identity_of_the_machine_is_used_only_where_the_operator_allows_it(s
         location = statement.removeprefix("LIST ").replace(place, f"{place} ROLE_ARN = '{ROLE}'")
         report = run(connection, f"COPY INTO t FROM {location} FILE_FORMAT = (TYPE = CSV)")
         assert [row["Rows_loaded"] for row in report] == [1]
+
+
+TOKEN = "what-the-cluster-says-of-this-pod"
+MACHINE_ROLE = "arn:aws:iam::123456789012:role/of-the-machine"
+FOREVER = "2999-01-01T00:00:00Z"
+
+
+@pytest.fixture
+def identity_services(store):
+    """A machine's metadata service (IMDSv2) and a security token service, which both hand out keys of the role."""
+    sts = boto3.client(
+        "sts", endpoint_url=store.endpoint, region_name="us-east-1", aws_access_key_id=store.key,
+        aws_secret_access_key=store.secret,
+    )
+    role = sts.assume_role(RoleArn=ROLE, RoleSessionName="machine")["Credentials"]
+
+    class Service(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            assert self.path == "/latest/api/token", self.path
+            self.answer(b"a-session")
+
+        def do_GET(self):
+            if self.headers.get("X-aws-ec2-metadata-token") != "a-session":
+                return self.answer(b"no session", 401)
+            if self.path.endswith("/security-credentials/"):
+                return self.answer(b"machine")
+            assert self.path.endswith("/security-credentials/machine"), self.path
+            keys = {"AccessKeyId": role["AccessKeyId"], "SecretAccessKey": role["SecretAccessKey"]}
+            keys |= {"Token": role["SessionToken"], "Expiration": FOREVER}
+            self.answer(json.dumps(keys).encode())
+
+        def do_POST(self):
+            asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+            right = {"Action": "AssumeRoleWithWebIdentity", "RoleArn": MACHINE_ROLE, "WebIdentityToken": TOKEN}
+            if {key: asked.get(key) for key in right} != right:
+                return self.answer(b"<Error><Code>InvalidIdentityToken</Code></Error>", 400)
+            keys = (
+                f"<AccessKeyId>{role['AccessKeyId']}</AccessKeyId>"
+                f"<SecretAccessKey>{role['SecretAccessKey']}</SecretAccessKey>"
+                f"<SessionToken>{role['SessionToken']}</SessionToken><Expiration>{FOREVER}</Expiration>"
+            )
+            name = "AssumeRoleWithWebIdentity"
+            result = f"<{name}Result><Credentials>{keys}</Credentials></{name}Result>"
+            self.answer(f"<{name}Response>{result}</{name}Response>".encode())
+
+        def answer(self, body, status=200):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("identity", ["instance", "web-identity", "another-web-identity"])
+def test_a_machine_is_known_by_its_metadata_service_or_its_web_identity(store, prefix, tmp_path, identity, identity_services):
+    store.put(f"{prefix}/a.csv", b"1\n")
+    if identity == "instance":
+        environment = {"AWS_METADATA_ENDPOINT": identity_services}
+    else:
+        (tmp_path / "token").write_text(TOKEN if identity == "web-identity" else "of somebody else")
+        environment = {
+            "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), "AWS_ROLE_ARN": MACHINE_ROLE,
+            "AWS_ENDPOINT_URL_STS": identity_services,
+        }
+    place = f"ENDPOINT_URL = '{store.endpoint}' REGION = 'us-east-1'"
+    statement = f"LIST 's3://{BUCKET}/{prefix}/' CONNECTION = ({place})"
+    options = dict(allow_private_network=True, environment=environment, arguments=["--allow-ambient-credentials"])
+    with Server(tmp_path / "data", **options) as server, server.connect() as connection:
+        if identity == "another-web-identity":
+            error = error_of(connection, statement)
+            assert BUCKET in error and "InvalidIdentityToken" in error and TOKEN not in error, error
+        else:
+            assert [row["name"] for row in run(connection, statement)] == ["a.csv"]
 
 
 def test_oss_and_cos_are_s3_under_other_names(connection, database, store, prefix):

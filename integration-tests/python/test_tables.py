@@ -262,6 +262,37 @@ def test_an_added_column_is_null_in_older_rows(server, connection, database):
     assert run(connection, "SELECT * FROM t ORDER BY id") == expected
 
 
+def test_columns_that_files_bring_are_read_by_other_engines(server, connection, database, files):
+    run(connection, "CREATE TABLE growing (id INT) ENABLE_SCHEMA_EVOLUTION = true")
+    (files / "a.ndjson").write_text('{"id": 1}\n')
+    run(connection, f"COPY INTO growing FROM @{files.stage} FILE_FORMAT = (TYPE = NDJSON)")
+    (files / "b.ndjson").write_text('{"id": 2, "n": 1}\n{"id": 3, "n": 2.5, "doc": {"k": [1]}}\n')
+    run(connection, f"COPY INTO growing FROM @{files.stage} FILE_FORMAT = (TYPE = NDJSON)")
+    rows = pa.table({"id": pa.array([4], pa.int32()), "place": [{"x": 1.5, "tags": ["a", None]}], "n": [4]})
+    pq.write_table(rows, files / "c.parquet")
+    run(connection, f"COPY INTO growing FROM @{files.stage}/c.parquet FILE_FORMAT = (TYPE = PARQUET)")
+
+    table = open_table(server, database, "growing")
+    types = [(field.name, str(field.field_type), field.required) for field in table.schema().fields]
+    assert types[:3] == [("id", "int", False), ("n", "double", False), ("doc", "string", False)]
+    assert types[3][0] == "place" and types[3][1].startswith("struct<")
+    expected = [
+        {"id": 1, "n": None, "doc": None, "place": None},
+        {"id": 2, "n": 1.0, "doc": None, "place": None},
+        {"id": 3, "n": 2.5, "doc": '{"k": [1]}', "place": None},
+        {"id": 4, "n": 4.0, "doc": None, "place": {"x": 1.5, "tags": ["a", None]}},
+    ]
+    assert table.scan().to_arrow().sort_by("id").to_pylist() == expected
+    assert run(connection, "SELECT id, n, doc, place FROM growing ORDER BY id") == expected
+    # A field id is one column's for ever, nested ones included.
+    ids = [field.field_id for field in table.schema().fields]
+    assert len(table.schema()._lazy_id_to_field) == 4 + 3 and ids == sorted(set(ids))
+    count, total = duckdb.execute(
+        "SELECT count(*), sum(n) FROM read_parquet(?, union_by_name = true)", [data_files(table)]
+    ).fetchone()
+    assert (count, total) == (4, 7.5)
+
+
 def test_create_table_as_is_readable(server, connection, database):
     run(connection, "CREATE TABLE t AS SELECT value AS id, value * 2 AS twice FROM range(0, 1000)")
     rows = open_table(server, database, "t").scan().to_arrow()

@@ -22,6 +22,8 @@ pub struct ClusterConfig {
     pub lease_ms: u64,
     /// Input bytes that a slice is packed to.
     pub slice_bytes: u64,
+    /// Input bytes that small files are gathered to; 0: as `slice_bytes` has it.
+    pub lane_bytes: u64,
     /// Coordinators: 1, 3 or 5.
     pub coordinators: usize,
     /// Workers.
@@ -37,6 +39,7 @@ impl Default for ClusterConfig {
         Self {
             lease_ms: 2_000,
             slice_bytes: 1,
+            lane_bytes: 0,
             coordinators: 3,
             workers: 2,
             warehouse: None,
@@ -94,7 +97,7 @@ impl Cluster {
             let mut text = format!(
                 "node_id = {}\ncluster_id = 'test'\ndata_dir = {}\nlisten = '127.0.0.1:{}'\n\
                  cluster_listen = '127.0.0.1:{}'\nwarehouse = '{warehouse}'\nwarehouse_options = {{ {} }}\nallow_fs = [{}]\nsealing_key = '{}'\n\
-                 allow_private_network = true\nlease_ms = {}\nslice_bytes = {}\n",
+                 allow_private_network = true\nlease_ms = {}\nslice_bytes = {}\nlane_bytes = {}\n",
                 i + 1,
                 toml(&base.join(format!("coordinator-{}", i + 1))),
                 client[i],
@@ -104,6 +107,7 @@ impl Cluster {
                 sealing_key.expose(),
                 config.lease_ms,
                 config.slice_bytes,
+                config.lane_bytes,
             );
             for peer in 0..config.coordinators {
                 let _ = write!(
@@ -214,6 +218,11 @@ impl Cluster {
     /// A worker's process.
     pub fn worker(&self, i: usize) -> &Process {
         self.workers[i].process.as_ref().unwrap()
+    }
+
+    /// What a worker has logged.
+    pub fn worker_log(&self, i: usize) -> String {
+        std::fs::read_to_string(&self.workers[i].log).unwrap_or_default()
     }
 
     /// The folder that stages may name.

@@ -305,7 +305,7 @@ async fn the_leader_and_a_worker_are_killed_while_a_load_brings_a_column() {
     cluster.kill_worker(worker);
     s3.release();
 
-    let found = find_until(&cluster, "ended", ended).await;
+    let found = find_until(&cluster, "ended", has_ended).await;
     assert_eq!((found.phase(), found.job_id), (JobPhase::Committed, job));
     let client = cluster.client(successor).await;
     Oracle::with_buckets(cluster.url(successor), s3.root()).assert_exactly_once("e", FILES, ROWS).await;

@@ -12,8 +12,9 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandGetDbSchemas,
-    CommandGetTables, CommandPreparedStatementUpdate, CommandStatementQuery, DoPutUpdateResult,
-    ProstMessageExt, SqlInfo,
+    CommandGetTables, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
+    DoPutUpdateResult, ProstMessageExt, SqlInfo, TableDefinitionOptions, TableExistsOption,
+    TableNotExistOption,
 };
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightDescriptor, FlightInfo,
@@ -23,6 +24,7 @@ use futures::TryStreamExt;
 use prost::Message;
 use stevedore_integration_tests::instance::TestInstance;
 use stevedore_integration_tests::{files, oracle, show};
+use stevedore_proto::v1;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
@@ -378,5 +380,132 @@ async fn an_error_says_its_place_and_what_to_do() {
     let error =
         client.inner_mut().get_flight_info(FlightDescriptor::new_cmd(any.encode_to_vec())).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error:?}");
+    instance.stop().await;
+}
+
+fn ingestion(if_not_exist: TableNotExistOption, if_exists: TableExistsOption) -> CommandStatementIngest {
+    let definition =
+        TableDefinitionOptions { if_not_exist: if_not_exist.into(), if_exists: if_exists.into() };
+    CommandStatementIngest {
+        table_definition_options: Some(definition),
+        table: "t".into(),
+        ..CommandStatementIngest::default()
+    }
+}
+
+fn appending() -> CommandStatementIngest {
+    ingestion(TableNotExistOption::Fail, TableExistsOption::Append)
+}
+
+fn numbered(from: i64, to: i64) -> RecordBatch {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(from..to));
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values((from..to).map(|id| format!("row {id}"))));
+    // Not in the order of the table's columns.
+    RecordBatch::try_from_iter([("name", names), ("id", ids)]).unwrap()
+}
+
+async fn ingest(client: &mut Client, command: CommandStatementIngest, rows: Vec<RecordBatch>) -> String {
+    match client.execute_ingest(command, futures::stream::iter(rows.into_iter().map(Ok))).await {
+        Ok(rows) => rows.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_ingested_in_one_commit() {
+    let (instance, mut client) = instance_with_table().await;
+    let batches = (0..10).map(|n| numbered(n * 1000, (n + 1) * 1000)).collect();
+    assert_eq!(ingest(&mut client, appending(), batches).await, "10000");
+    let sums = "SELECT count(*), sum(id), count(DISTINCT name) FROM t";
+    assert_eq!(query(&mut client, sums).await, [["10000", "49995000", "10000"]]);
+    let jobs = ingestions(&instance).await;
+    assert_eq!((jobs[0].kind.as_str(), jobs[0].rows_loaded), ("insert", 10_000));
+
+    // A value that does not fit, a column that is not there: nothing of it is loaded.
+    let ids: ArrayRef = Arc::new(StringArray::from(vec!["1", "2", "two"]));
+    let bad = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    let error = ingest(&mut client, appending(), vec![bad]).await;
+    assert!(error.contains("row 3 of the ingested data") && error.contains("id BIGINT"), "{error}");
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let unknown = RecordBatch::try_from_iter([("colour", ids)]).unwrap();
+    let error = ingest(&mut client, appending(), vec![unknown]).await;
+    assert!(error.contains("column 'colour' does not exist in table 'default.t'"), "{error}");
+    assert_eq!(query(&mut client, "SELECT count(*) FROM t").await, [["10000"]]);
+
+    for (command, said) in [
+        (CommandStatementIngest { temporary: true, ..appending() }, "temporary tables"),
+        (
+            CommandStatementIngest { transaction_id: Some("x".into()), ..appending() },
+            "not supported yet: transactions",
+        ),
+        (
+            CommandStatementIngest { table: "nope".into(), ..appending() },
+            "table 'default.nope' does not exist",
+        ),
+        (CommandStatementIngest { catalog: Some("nope".into()), ..appending() }, "catalog 'nope'"),
+        (ingestion(TableNotExistOption::Create, TableExistsOption::Fail), "exists already"),
+    ] {
+        let error = ingest(&mut client, command, vec![numbered(0, 1)]).await;
+        assert!(error.contains(said), "{error}");
+    }
+
+    let replace = ingestion(TableNotExistOption::Create, TableExistsOption::Replace);
+    assert_eq!(ingest(&mut client, replace, vec![numbered(0, 3)]).await, "3");
+    assert_eq!(query(&mut client, "SELECT id, name FROM t WHERE id > 1").await, [["2", "row 2"]]);
+    instance.stop().await;
+}
+
+/// The jobs of bulk ingestions, newest first.
+async fn ingestions(instance: &TestInstance) -> Vec<v1::Job> {
+    let client = instance.client().await;
+    let list = v1::ListJobsRequest::default();
+    let mut jobs = client.jobs().list_jobs(list).await.unwrap().into_inner().jobs;
+    jobs.retain(|job| job.statement.starts_with("bulk ingestion"));
+    jobs.sort_by(|a, b| b.job_id.cmp(&a.job_id));
+    jobs
+}
+
+/// The data files of all tables.
+fn data_files(instance: &TestInstance) -> usize {
+    let tables = glob_folders(&instance.data().join("warehouse/default"));
+    let files = tables.iter().map(|table| table.join("data"));
+    files.filter_map(|data| std::fs::read_dir(data).ok()).map(Iterator::count).sum()
+}
+
+fn glob_folders(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_while_it_sends_rows_leaves_nothing() {
+    let (instance, mut client) = instance_with_table().await;
+    let create = ingestion(TableNotExistOption::Create, TableExistsOption::Fail);
+    for command in [appending(), CommandStatementIngest { table: "fresh".into(), ..create }] {
+        // Rows, and then nothing more, for as long as the call lasts.
+        let rows = futures::stream::iter((0..4).map(|n| Ok(numbered(n * 100_000, (n + 1) * 100_000))));
+        let rows = futures::StreamExt::chain(rows, futures::stream::pending());
+        let mut sender = connect(&instance).await;
+        let sending = tokio::spawn(async move { sender.execute_ingest(command, rows).await });
+        let last_is = |phase: v1::JobPhase| {
+            let instance = &instance;
+            async move {
+                while ingestions(instance).await.first().is_none_or(|job| job.phase() != phase) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        };
+        timeout(PATIENCE, last_is(v1::JobPhase::Running)).await.unwrap();
+        sending.abort();
+        timeout(PATIENCE, last_is(v1::JobPhase::Aborted)).await.unwrap();
+    }
+    assert_eq!(query(&mut client, "SELECT count(*) FROM t").await, [["0"]]);
+    assert_eq!(query(&mut client, "SELECT count(*) FROM system.tables WHERE name = 'fresh'").await, [["0"]]);
+    // What the worker had written is removed as the slice ends, or swept.
+    let swept = async {
+        while data_files(&instance) > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, swept).await.unwrap();
     instance.stop().await;
 }

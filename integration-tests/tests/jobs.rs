@@ -359,7 +359,12 @@ async fn what_a_failed_copy_wrote_is_swept_and_what_others_committed_stays() {
         let named = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&job);
         files.iter().filter(named).count()
     };
-    assert!(of_job(&files_in(&warehouse)) >= FILES, "each slice has written its file");
+    // A file is done when its rows are; the data file follows.
+    let start = Instant::now();
+    while of_job(&files_in(&warehouse)) < FILES {
+        assert!(start.elapsed() < PATIENCE, "each slice writes its file");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     s3.release();
     let (ended, _) = watch(&client, &job).await;

@@ -1,9 +1,10 @@
-//! The Flight service of a worker: query results out.
+//! The Flight service of a worker: query results out, a client's rows in.
 //!
-//! Comes in: a `QuerySpec` (a query, or a question about what a COPY would do) as the bytes of a ticket (run it, stream the rows) or of a descriptor's command
+//! Comes in: a `QuerySpec` (a query, a question about what a COPY would do, or a portion of another worker's slice) as the bytes of a ticket (run it, stream the rows) or of a descriptor's command
 //! (only say what its columns are). Goes out: Arrow batches in messages of bounded size, produced as fast
-//! as the reader takes them; a reader that goes away stops the query. Anything else is unimplemented.
-//! Only coordinators are meant to call: specs hold credentials, so nothing of them is ever logged.
+//! as the reader takes them; a reader that goes away stops the query. Rows that are put go to the attempt that their
+//! descriptor names, undecoded, as fast as it takes them ([`crate::inbox`]). Anything else is unimplemented.
+//! Only coordinators and workers are meant to call: specs hold credentials, so nothing of them is ever logged.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,16 +21,16 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use stevedore_common::Error;
 use stevedore_common::telemetry::SpanParentExt;
-use stevedore_proto::v1::QuerySpec;
+use stevedore_proto::v1::{PutCommand, QuerySpec};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use crate::query::QueryEngine;
-use crate::slice::SliceRunner;
-use stevedore_status::status_of;
+use crate::slice::{SliceRunner, attempt_key};
+use stevedore_status::{error_of_status, status_of};
 
 /// The size at which a batch is cut into several messages. Rows larger than this travel alone.
-const TARGET_MESSAGE_BYTES: usize = 2 << 20;
+pub(crate) const TARGET_MESSAGE_BYTES: usize = 2 << 20;
 /// The largest message that is sent or taken; a single row may be as large as the decoders allow.
 pub const MAX_MESSAGE_BYTES: usize = 160 << 20;
 
@@ -71,6 +72,10 @@ fn spec(bytes: &[u8]) -> Result<QuerySpec, Status> {
     })
 }
 
+fn no_rows(what: &str) -> Status {
+    status_of(Error::invalid(what).hint("connect to a coordinator; workers only take rows from those"))
+}
+
 fn unimplemented<T>(what: &str) -> Result<T, Status> {
     let error = Error::not_supported(format!("{what} on a worker"))
         .hint("connect to a coordinator; workers only serve the queries that it sends");
@@ -91,6 +96,10 @@ impl FlightService for WorkerFlight {
         let spec = spec(&request.into_inner().ticket)?;
         let span = tracing::info_span!("query");
         span.set_parent_from(&spec.traceparent);
+        if let Some(portion) = spec.portion {
+            let portion = self.runner.clone().portion(portion, spec.settings);
+            return Ok(Response::new(span.in_scope(|| portion).map_err(status_of)?));
+        }
         let (schema, stream) = match &spec.check {
             Some(check) => {
                 self.runner.check(check, &spec.settings).instrument(span).await.map_err(status_of)?
@@ -149,8 +158,23 @@ impl FlightService for WorkerFlight {
         unimplemented("PollFlightInfo")
     }
 
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        unimplemented("DoPut")
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.ok_or_else(|| no_rows("a DoPut without a message"))?;
+        let command = first.flight_descriptor.as_ref().map(|descriptor| descriptor.cmd.clone());
+        let slice = PutCommand::decode(command.unwrap_or_default())
+            .ok()
+            .and_then(|command| command.slice)
+            .ok_or_else(|| no_rows("a DoPut that names no attempt of a slice"))?;
+        let attempt = attempt_key(&slice).map_err(status_of)?;
+        let messages = futures::stream::iter([Ok(first)])
+            .chain(messages.map_err(|status| error_of_status(&status)))
+            .boxed();
+        self.runner.inbox.put(attempt, messages).await.map_err(status_of)?;
+        Ok(Response::new(futures::stream::iter([Ok(PutResult::default())]).boxed()))
     }
 
     async fn do_exchange(
@@ -187,7 +211,15 @@ mod tests {
         let resources = crate::read::WorkerResources::new(1, 64 << 20).unwrap();
         let stages = Arc::new(crate::slice::StageFiles::new(stores.clone(), resources.clone()));
         let encoders = crate::write::Encoders::new(1, 64 << 20);
-        let runner = SliceRunner { engine: engine.clone(), stores, resources, encoders, stages };
+        let runner = SliceRunner {
+            engine: engine.clone(),
+            stores,
+            resources,
+            encoders,
+            stages,
+            inbox: Arc::default(),
+            lanes: crate::slice::LaneResources::new(1, std::env::temp_dir()),
+        };
         WorkerFlight::new(engine, Arc::new(runner))
     }
 

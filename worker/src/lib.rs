@@ -6,7 +6,9 @@
 //! configuration, and nothing here knows the catalog.
 
 pub mod flight;
+pub mod inbox;
 pub mod infer;
+mod messages;
 pub mod query;
 pub mod read;
 pub mod session;

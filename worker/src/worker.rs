@@ -15,7 +15,7 @@ use crate::flight::WorkerFlight;
 use crate::query::{EngineConfig, QueryEngine};
 use crate::read::{ReadLimits, WorkerResources};
 use crate::session::{SessionConfig, run_session};
-use crate::slice::{SliceRunner, StageFiles};
+use crate::slice::{LaneResources, SliceRunner, StageFiles};
 use crate::write::Encoders;
 
 /// The most that queries spill to disk.
@@ -91,7 +91,15 @@ impl Worker {
             stages: stages.clone(),
         })?);
         let encoders = Encoders::new(cores, memory / 4);
-        let runner = Arc::new(SliceRunner { engine: engine.clone(), stores, resources, encoders, stages });
+        let runner = Arc::new(SliceRunner {
+            engine: engine.clone(),
+            stores,
+            resources,
+            encoders,
+            stages,
+            inbox: Arc::default(),
+            lanes: LaneResources::new(cores, config.data_dir.join("spill")),
+        });
         let register = Register {
             worker_id: config.id,
             incarnation: uuid::Uuid::new_v4().to_string(),

@@ -99,6 +99,7 @@ fn assemble(args: CoordinatorArgs) -> Result<CoordinatorConfig> {
         scheduling: Scheduling {
             lease_ms: file.lease_ms.unwrap_or(defaults.lease_ms),
             slice_bytes: file.slice_bytes.unwrap_or(defaults.slice_bytes),
+            lane_bytes: file.lane_bytes.unwrap_or(defaults.lane_bytes),
             target_file_bytes: file.target_file_bytes.unwrap_or(defaults.target_file_bytes),
             job_history_days: file.job_history_days.map_or(defaults.job_history_days, i64::from),
             task_history_days: file.task_history_days.map_or(defaults.task_history_days, i64::from),

@@ -23,7 +23,7 @@ use super::evolution::evolution_plan;
 use super::load::{BoundCopy, copy_plan};
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
-use crate::planner::copy::{can_split, pack_rule};
+use crate::planner::copy::{Fleet, can_split, pack_rule};
 use crate::planner::plan::{CopyPlan, PlacePlan, SourcePlan, TransformPlan};
 use crate::planner::slices::{PackFile, pack};
 use crate::planner::spec::CopyQuestion;
@@ -218,7 +218,8 @@ impl Engine {
                 (0, 0)
             }
         };
-        let slices = pack(&found.packed, pack_rule(&self.scheduling, slots)).len();
+        let fleet = Fleet { workers: u32::try_from(workers).unwrap_or(u32::MAX), slots };
+        let slices = pack(&found.packed, pack_rule(&self.scheduling, fleet)).len();
         report.fact("slices", Some(slices as u64), Some("units of work that a worker takes".to_owned()));
         report.fact("workers", Some(workers as u64), Some(format!("{slots} slices at a time")));
         for (status, meaning) in STATUSES {

@@ -84,7 +84,7 @@ fn on_error_of(on_error: OnError) -> StateOnError {
     StateOnError { mode, limit }
 }
 
-fn recorded_text(sql: &str) -> String {
+pub(super) fn recorded_text(sql: &str) -> String {
     let mut text = stevedore_sql::mask_secrets(sql);
     if text.len() > MOST_STATEMENT {
         let cut = (0..=MOST_STATEMENT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -567,7 +567,10 @@ pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -
 }
 
 /// The columns of CREATE TABLE AS: those declared, else the query's.
-fn columns_of_query(schema: &arrow::datatypes::Schema, declared: &[Column]) -> Result<Vec<Column>> {
+pub(super) fn columns_of_query(
+    schema: &arrow::datatypes::Schema,
+    declared: &[Column],
+) -> Result<Vec<Column>> {
     if !declared.is_empty() {
         if declared.len() != schema.fields().len() {
             return Err(Error::invalid(format!(

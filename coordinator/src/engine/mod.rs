@@ -11,6 +11,7 @@ mod explain;
 mod files;
 mod handle;
 mod history;
+mod ingest;
 mod load;
 mod query;
 mod relations;
@@ -50,6 +51,7 @@ use crate::stores::Stores;
 use crate::worker_directory::WorkerDirectory;
 
 pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
+pub use ingest::{IngestMode, IngestRequest};
 pub use load::{JobProgress, SubmittedJob};
 pub use system_tables::{CATALOG, SYSTEM_VIEW};
 pub use tables::TableListing;

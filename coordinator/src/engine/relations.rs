@@ -190,6 +190,7 @@ impl Engine {
             traceparent: stevedore_common::telemetry::current_traceparent().unwrap_or_default(),
             parameters: handle.parameter_bytes()?.into_iter().collect(),
             check: None,
+            portion: None,
         })
     }
 }

@@ -27,6 +27,15 @@ const MOST_FILES: usize = 10_000_000;
 /// Most file parts in one slice command (each is a few dozen bytes).
 const PARTS_A_COMMAND: usize = 500;
 
+/// The workers that a load is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fleet {
+    /// How many.
+    pub workers: u32,
+    /// Slices that they run at a time.
+    pub slots: u32,
+}
+
 /// Files that a job has claimed.
 #[derive(Debug)]
 pub struct Claimed {
@@ -63,13 +72,13 @@ pub async fn list_and_claim(
 pub async fn plan_and_seal(
     replica: &Replica,
     scheduling: &Scheduling,
-    slots: u32,
+    fleet: Fleet,
     job: JobId,
     claimed: Claimed,
 ) -> Result<()> {
     let started = Instant::now();
     let Claimed { files: claimed, took: claiming } = claimed;
-    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, slots))
+    let slices: Vec<NewSlice> = pack(&claimed, pack_rule(scheduling, fleet))
         .into_iter()
         .map(|slice| NewSlice {
             bytes: slice.bytes,
@@ -102,9 +111,11 @@ pub async fn plan_and_seal(
 }
 
 /// How the files of a COPY are packed.
-pub fn pack_rule(scheduling: &Scheduling, slots: u32) -> PackRule {
+pub fn pack_rule(scheduling: &Scheduling, fleet: Fleet) -> PackRule {
     PackRule {
-        slots,
+        slots: fleet.slots,
+        workers: fleet.workers,
+        lane_bytes: scheduling.lane_bytes(),
         slice_bytes: scheduling.slice_bytes,
         slice_files: scheduling.slice_files,
         split_above_bytes: scheduling.split_above_bytes,

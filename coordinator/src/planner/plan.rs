@@ -248,6 +248,21 @@ impl UnloadPlan {
     }
 }
 
+/// The plan of a bulk ingestion: a client's rows into a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestPlan {
+    /// The target's columns, in order of the rows' columns, by field id.
+    pub field_ids: Vec<i32>,
+    /// The session's settings.
+    pub settings: BTreeMap<String, String>,
+    /// The client's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The table that the commit creates, if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_table: Option<NewTablePlan>,
+}
+
 /// A job's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -258,6 +273,8 @@ pub enum JobPlan {
     Query(Box<QueryPlan>),
     /// COPY INTO a location.
     Unload(Box<UnloadPlan>),
+    /// Bulk ingestion.
+    Ingest(Box<IngestPlan>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -312,6 +329,16 @@ impl JobPlan {
             Self::Copy(plan) => &plan.settings,
             Self::Query(plan) => &plan.settings,
             Self::Unload(plan) => &plan.query.settings,
+            Self::Ingest(plan) => &plan.settings,
+        }
+    }
+
+    /// The table that the commit creates.
+    pub fn new_table(&self) -> Option<&NewTablePlan> {
+        match self {
+            Self::Query(plan) => plan.new_table.as_ref(),
+            Self::Ingest(plan) => plan.new_table.as_ref(),
+            Self::Copy(_) | Self::Unload(_) => None,
         }
     }
 }

@@ -69,6 +69,7 @@ pub async fn slice(
             let query = query_source(view, context.stores, plan).await?;
             (v1::slice_spec::Source::Query(query), &plan.traceparent)
         }
+        JobPlan::Ingest(plan) => (v1::slice_spec::Source::Ingest(v1::IngestSource {}), &plan.traceparent),
         JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     Ok(v1::SliceSpec {
@@ -83,6 +84,8 @@ pub async fn slice(
             .and_then(|bytes| bytes.parse().ok())
             .unwrap_or(context.scheduling.target_file_bytes),
         compatible_encodings: options.get(SERIALIZATION_POLICY).is_some_and(|policy| policy == COMPATIBLE),
+        helpers: Vec::new(),
+        portion_bytes: context.scheduling.portion_bytes(),
     })
 }
 
@@ -123,6 +126,8 @@ async fn unload_slice(
         lease_ms: context.scheduling.lease_ms.max(0) as u64,
         target_file_bytes: 0,
         compatible_encodings: false,
+        helpers: Vec::new(),
+        portion_bytes: 0,
     })
 }
 
@@ -143,9 +148,11 @@ async fn target(
     job: &JobSpec,
     plan: &JobPlan,
 ) -> Result<(v1::TableTarget, BTreeMap<String, String>)> {
-    let (new_table, field_ids) = match plan {
-        JobPlan::Copy(plan) => (None, &plan.field_ids),
-        JobPlan::Query(plan) => (plan.new_table.as_ref(), &plan.field_ids),
+    let new_table = plan.new_table();
+    let field_ids = match plan {
+        JobPlan::Copy(plan) => &plan.field_ids,
+        JobPlan::Query(plan) => &plan.field_ids,
+        JobPlan::Ingest(plan) => &plan.field_ids,
         JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     let (metadata_location, options) = match (new_table, job.table) {
@@ -371,6 +378,7 @@ async fn query_source(view: &dyn ReadView, stores: &Stores, plan: &QueryPlan) ->
         traceparent: plan.traceparent.clone().unwrap_or_default(),
         parameters: plan.parameters.as_deref().map(decode_base64).transpose()?.into_iter().collect(),
         check: None,
+        portion: None,
     })
 }
 

@@ -30,6 +30,8 @@ const PAGE: usize = 1_000;
 const SLICES_AT_ONCE: u32 = 200;
 /// Rounds of slices after which a load gives up: somebody changes the table's columns all the time.
 const MOST_ROUNDS: u32 = 10;
+/// Questions that workers may leave unanswered before the step is given back.
+const MOST_TRIES: u32 = 5;
 /// Between two looks for a worker.
 const LOOK_FOR_WORKER_EVERY: Duration = Duration::from_millis(500);
 
@@ -61,7 +63,8 @@ pub(super) async fn reserve(
     }
 }
 
-/// As long as no worker can be asked, the load waits, as its slices would. `None`: it has ended meanwhile.
+/// As long as there is no worker, the load waits, as its slices would; one that goes away while it is asked is asked
+/// for by another question. `None`: the load has ended meanwhile.
 async fn find(
     context: &Context,
     job: JobId,
@@ -69,20 +72,34 @@ async fn find(
     plan: &CopyPlan,
     evolution: &EvolutionPlan,
 ) -> Result<Option<FileColumns>> {
+    let mut tries = 0;
     loop {
         let files = claimed_files(context.replica.clone(), job);
-        match columns_of_files(&context.directory, source, plan, evolution, files).await {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::warn!(%job, %error, "no worker looks for columns that the table lacks, trying again");
-            }
-            found => return found.map(Some),
+        let error = match columns_of_files(&context.directory, source, plan, evolution, files).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => error,
+        };
+        let nobody_there = context.directory.size().await.is_ok_and(|(workers, _)| workers == 0);
+        tries += u32::from(!nobody_there);
+        if !may_be_asked_again(&error) || tries >= MOST_TRIES {
+            return Err(error);
         }
+        tracing::warn!(%job, %error, tries, "no worker told the columns of the files, trying again");
         let phase = jobs::job(&*context.replica.local(), job)?.map(|job| job.phase);
         if phase != Some(JobPhase::Claiming) {
             return Ok(None);
         }
         tokio::time::sleep(LOOK_FOR_WORKER_EVERY).await;
     }
+}
+
+/// Whether the question was lost rather than answered: its worker, or the store, was not there.
+fn may_be_asked_again(error: &Error) -> bool {
+    let is_lost = matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Cancelled | ErrorKind::Internal
+    );
+    is_lost || error.is_retryable()
 }
 
 fn claimed_files(replica: Replica, job: JobId) -> BoxStream<'static, Result<FileEntry>> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stevedore_common::ids::{AttemptKey, JobId, SliceKey};
+use stevedore_common::ids::{AttemptKey, JobId, SliceKey, WorkerId};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::{CancelSlice, coordinator_message};
 use stevedore_state::command::{Command, JobEnding};
@@ -234,7 +234,8 @@ impl Driver {
         let now = replica.now_ms();
         self.workers.assigned(worker, attempt, now);
         let failure = match self.spec(attempt).await {
-            Ok(spec) => {
+            Ok(mut spec) => {
+                spec.helpers = self.helpers(slice.job, worker);
                 if self.workers.send(worker, coordinator_message::Message::Assign(spec)) {
                     return Ok(());
                 }
@@ -252,6 +253,16 @@ impl Driver {
             None => Command::ReleaseSlice { attempt, reason: "its worker went away".into(), failure: false },
         };
         replica.propose(command).await.map(|_| ())
+    }
+
+    /// The workers that may read for the holder of a slice: all others, where the job has no slice for each.
+    fn helpers(&self, job: JobId, holder: &WorkerId) -> Vec<String> {
+        let slices = jobs::job(&*self.context.replica.local(), job).ok().flatten();
+        let slices = slices.map_or(u32::MAX, |job| job.slices);
+        if self.context.scheduling.lane_bytes().is_none() || slices >= self.workers.fleet().workers {
+            return Vec::new();
+        }
+        self.workers.others(holder)
     }
 
     async fn spec(&self, attempt: AttemptKey) -> Result<stevedore_proto::v1::SliceSpec> {
@@ -307,7 +318,7 @@ impl Driver {
         let view = self.context.replica.local();
         let Some(job) = jobs::job(&*view, id)? else { return Ok(()) };
         match job.phase {
-            JobPhase::Claiming => phases::claim(&self.context, id, self.workers.slots()).await,
+            JobPhase::Claiming => phases::claim(&self.context, id, self.workers.fleet()).await,
             JobPhase::Running | JobPhase::Committing => phases::commit(&self.context, &job).await,
             JobPhase::Purging => phases::purge(&self.context, &job).await,
             JobPhase::Committed | JobPhase::Aborted | JobPhase::Cancelled => Ok(()),

@@ -184,10 +184,8 @@ impl Housekeeping {
     /// The table that a CREATE TABLE AS was to make.
     async fn planned_table(&self, view: &dyn ReadView, job: &Job) -> Result<Option<String>> {
         let Some(spec) = jobs::job_spec(view, job.id)? else { return Ok(None) };
-        match JobPlan::load(&spec.plan, self.context.stores.warehouse().store()).await? {
-            JobPlan::Query(plan) => Ok(plan.new_table.map(|new| new.metadata_location)),
-            JobPlan::Copy(_) | JobPlan::Unload(_) => Ok(None),
-        }
+        let plan = JobPlan::load(&spec.plan, self.context.stores.warehouse().store()).await?;
+        Ok(plan.new_table().map(|new| new.metadata_location.clone()))
     }
 
     fn measure(&self) -> Result<()> {

@@ -19,7 +19,7 @@ use super::{columns, unload};
 use crate::committer::{Append, Committer, Evolution};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
-use crate::planner::copy;
+use crate::planner::copy::{self, Fleet};
 use crate::planner::plan::{JobPlan, NewTablePlan};
 use crate::planner::spec::SpecContext;
 use crate::replica::Replica;
@@ -68,7 +68,7 @@ impl Context {
 ///
 /// # Errors
 /// What listing says; refusals.
-pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
+pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
     let spec = context.spec(job)?;
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
@@ -77,9 +77,9 @@ pub async fn claim(context: &Context, job: JobId, slots: u32) -> Result<()> {
             if let Some(evolution) = plan.evolution.filter(|_| !claimed.is_empty()) {
                 columns::reserve(context, job, &source, &plan, &evolution).await?;
             }
-            copy::plan_and_seal(&context.replica, &context.scheduling, slots, job, claimed).await
+            copy::plan_and_seal(&context.replica, &context.scheduling, fleet, job, claimed).await
         }
-        plan @ (JobPlan::Query(_) | JobPlan::Unload(_)) => {
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Ingest(_)) => {
             let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
             let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
             let slices = copy::plan_slices(&context.replica, job, slices).await?;
@@ -139,12 +139,9 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
                 && matches!(context.plan(&spec).await?, JobPlan::Query(plan) if plan.overwrite);
             commit_to_table(context, id, &spec, table, append, overwrite).await
         }
-        None => match context.plan(&spec).await? {
-            JobPlan::Query(plan) => match plan.new_table {
-                Some(new) => commit_new_table(context, id, &spec, new, append).await,
-                None => Err(Error::internal("a job without a table creates none")),
-            },
-            JobPlan::Copy(_) | JobPlan::Unload(_) => Err(Error::internal("a COPY without a table")),
+        None => match context.plan(&spec).await?.new_table() {
+            Some(new) => commit_new_table(context, id, &spec, new.clone(), append).await,
+            None => Err(Error::internal("a job without a table creates none")),
         },
     }
 }

@@ -14,6 +14,7 @@ use stevedore_proto::v1;
 use tokio::sync::mpsc;
 
 use super::decide::WorkerView;
+use crate::planner::copy::Fleet;
 
 /// What a worker said of itself.
 #[derive(Debug, Clone)]
@@ -156,9 +157,19 @@ impl Workers {
         self.inner.lock().workers.get(id).map(|worker| worker.info.incarnation.clone())
     }
 
-    /// Slices that can run at a time, over all workers.
-    pub fn slots(&self) -> u32 {
-        self.inner.lock().workers.values().map(|worker| worker.info.slots).sum()
+    /// How many there are, and what they run at a time.
+    pub fn fleet(&self) -> Fleet {
+        let inner = self.inner.lock();
+        let workers = u32::try_from(inner.workers.len()).unwrap_or(u32::MAX);
+        Fleet { workers, slots: inner.workers.values().map(|worker| worker.info.slots).sum() }
+    }
+
+    /// The Flight addresses of all but one.
+    pub fn others(&self, id: &WorkerId) -> Vec<String> {
+        let inner = self.inner.lock();
+        let others =
+            inner.workers.iter().filter(|(other, worker)| *other != id && !worker.outbox.is_closed());
+        others.map(|(_, worker)| worker.info.flight_address.clone()).collect()
     }
 
     /// The attempts of a job that are running.

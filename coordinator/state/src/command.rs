@@ -547,6 +547,7 @@ pub struct ListedFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewSlice {
     /// Its file tasks; none for a query.
+    #[serde(with = "crate::jobs::file_runs")]
     pub files: Vec<SliceFile>,
     /// Input bytes.
     pub bytes: u64,

@@ -100,7 +100,7 @@ async fn columns_that_somebody_adds_during_a_load_are_the_ones_it_loads_into() {
     run(&client, "INSERT INTO t (id, theirs, x) VALUES (2, 7, 'seven')").await;
     s3.release();
     assert_committed(&client, &job, 1).await;
-    assert_eq!(columns(&client).await, ["id INT", "theirs INT", "x VARCHAR", "y VARCHAR"]);
+    assert_eq!(columns(&client).await, ["id INT", "theirs INT", "X VARCHAR", "y VARCHAR"]);
     let rows = run(&client, "SELECT id, theirs, x, y FROM t ORDER BY id").await;
     assert_eq!(rows, [["1", "NULL", "10", "a"], ["2", "7", "seven", "NULL"]]);
     instance.stop().await;

@@ -343,8 +343,10 @@ fn match_columns(
         let found = place.and_then(|place| find(place, column));
         match found.and_then(|at| inferred.get(at).map(|source| (at, source))) {
             Some((at, source)) => {
-                if let Some(used) = used.get_mut(at) {
-                    *used = true;
+                for (n, (other, used)) in inferred.iter().zip(&mut used).enumerate() {
+                    // Another spelling of the name, of other files or records, goes there as well.
+                    let loosely = !by_place && !names.case_sensitive;
+                    *used |= n == at || (loosely && other.name.eq_ignore_ascii_case(&column.name));
                 }
                 row.source = Some(if by_place { format!("${}", at + 1) } else { source.name.clone() });
                 row.source_type = Some(source.ty.to_string());

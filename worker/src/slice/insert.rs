@@ -3,6 +3,7 @@
 //! Columns go by position to the target's columns and are cast to their types; the others get their
 //! defaults. The first row that does not fit fails the statement.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
@@ -32,29 +33,45 @@ impl SliceRunner {
         counters: &SliceCounters,
     ) -> Result<(), SliceFailure> {
         let planned = self.engine.plan(query).await?;
-        let insert = Arc::new(Insert::compile(&self.engine, query, target, table, planned.schema())?);
+        let rows_of = "the query";
+        let insert =
+            Insert::compile(&self.engine, &query.settings, target, table, planned.schema(), rows_of)?;
+        let insert = Arc::new(insert);
         let mut rows = self.engine.execute(planned).await?;
         let mut first = 0;
         while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            let before = first;
-            first += batch.num_rows() as u64;
-            let insert = insert.clone();
-            let batch = self.resources.cpu.run(move || insert.apply(&batch, before)).await?;
-            let count = batch.num_rows() as u64;
-            sink.write(batch).await?;
-            SliceCounters::add(&counters.rows, count);
+            self.write_cast(&insert, batch?, &mut first, sink, counters).await?;
         }
+        Ok(())
+    }
+
+    /// Gives a batch to the sink as rows of its table. `first` is the number of its first row, then of the next one.
+    pub(super) async fn write_cast(
+        &self,
+        insert: &Arc<Insert>,
+        batch: RecordBatch,
+        first: &mut u64,
+        sink: &mut dyn BatchSink,
+        counters: &SliceCounters,
+    ) -> Result<()> {
+        let (insert, before) = (insert.clone(), *first);
+        *first += batch.num_rows() as u64;
+        let batch = self.resources.cpu.run(move || insert.apply(&batch, before)).await?;
+        let count = batch.num_rows() as u64;
+        sink.write(batch).await?;
+        SliceCounters::add(&counters.rows, count);
         Ok(())
     }
 }
 
-/// How the result of a query becomes rows of a table.
-struct Insert {
+/// How rows that came from elsewhere, as the result of a query, become rows of a table.
+pub(super) struct Insert {
     columns: Vec<(Column, Source)>,
     result: SchemaRef,
     schema: SchemaRef,
     cast: CastOptions,
+    /// What errors say that a row is of.
+    rows_of: &'static str,
 }
 
 enum Source {
@@ -64,25 +81,27 @@ enum Source {
 }
 
 impl Insert {
-    fn compile(
+    /// The target's columns by position to those of the result, which are `rows_of` something.
+    pub(super) fn compile(
         engine: &QueryEngine,
-        query: &QuerySpec,
+        settings: &HashMap<String, String>,
         target: &TableTarget,
         table: &TableSchema,
         result: &SchemaRef,
+        rows_of: &'static str,
     ) -> Result<Self> {
-        let cast = functions::cast_options(&query.settings)?;
+        let cast = functions::cast_options(settings)?;
         let all: Vec<i32> = table.columns.iter().map(|column| column.id).collect();
         let targets = if target.field_ids.is_empty() { &all } else { &target.field_ids };
         if targets.len() != result.fields().len() {
             return Err(Error::invalid(format!(
-                "the query gives {} columns for {} columns of table '{}'",
+                "{rows_of} gives {} columns for {} columns of table '{}'",
                 result.fields().len(),
                 targets.len(),
                 target.name
             )));
         }
-        let session = engine.session(&query.settings)?;
+        let session = engine.session(settings)?;
         let now = chrono::Utc::now();
         let mut columns = Vec::with_capacity(table.columns.len());
         for (index, column) in table.columns.iter().enumerate() {
@@ -102,7 +121,7 @@ impl Insert {
             };
             columns.push((column.clone(), source));
         }
-        Ok(Self { columns, result: result.clone(), schema: table.to_arrow(), cast })
+        Ok(Self { columns, result: result.clone(), schema: table.to_arrow(), cast, rows_of })
     }
 
     /// `first` is the number of the first row within the result.
@@ -127,7 +146,7 @@ impl Insert {
         source: &Source,
     ) -> Result<ArrayRef> {
         let bad_row = |row: usize, message: String| {
-            Error::bad_data(message).context(format!("row {} of the query", first + row as u64 + 1))
+            Error::bad_data(message).context(format!("row {} of {}", first + row as u64 + 1, self.rows_of))
         };
         let (number, values) = match source {
             Source::Default(None) => (index + 1, new_null_array(&column.ty.to_arrow(), batch.num_rows())),

@@ -1,7 +1,7 @@
 //! Runs one slice from its spec to its report.
 //!
-//! Comes in: a [`SliceSpec`] (files to load, or a query whose rows go into a table or a location) and a token that
-//! cancels. Goes out: a [`SliceReport`] whose data files are durable and uncommitted, or a
+//! Comes in: a [`SliceSpec`] (files to load, a query whose rows go into a table or a location, or a table that a
+//! client's rows go into) and a token that cancels. Goes out: a [`SliceReport`] whose data files are durable and uncommitted, or a
 //! [`SliceFailure`] that says whether another attempt can help. Counters say how far it is.
 //!
 //! Must never: answer with a report while a file of it is not durable, keep files of a slice that failed
@@ -11,7 +11,10 @@
 mod check;
 mod copy;
 mod errors;
+mod held_rows;
+mod ingest;
 mod insert;
+mod lane;
 mod report;
 mod stage_files;
 #[cfg(test)]
@@ -32,9 +35,11 @@ use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTar
 use tokio_util::sync::CancellationToken;
 
 pub use check::Checked;
+pub use lane::LaneResources;
 pub use report::SliceReport;
 pub use stage_files::StageFiles;
 
+use crate::inbox::Inbox;
 use crate::query::QueryEngine;
 use crate::query::stage_scan::StageReader;
 use crate::read::WorkerResources;
@@ -119,6 +124,10 @@ pub struct SliceRunner {
     pub encoders: Encoders,
     /// Infers the columns of files.
     pub stages: Arc<dyn StageReader>,
+    /// Where rows are put that clients send.
+    pub inbox: Arc<Inbox>,
+    /// What it takes to share the reading of a slice with other workers.
+    pub lanes: LaneResources,
 }
 
 impl std::fmt::Debug for SliceRunner {
@@ -150,6 +159,10 @@ impl SliceRunner {
         let filled = {
             let fill = async {
                 let files = match &spec.source {
+                    Some(Source::Copy(source)) if !spec.helpers.is_empty() => {
+                        self.copy_with_helpers(&spec, source, target, &parsed.table, &mut sink, counters)
+                            .await?
+                    }
                     Some(Source::Copy(source)) => {
                         self.copy(source, target, &parsed.table, &spec.settings, &mut sink, counters).await?
                     }
@@ -159,6 +172,13 @@ impl SliceRunner {
                             query.settings.entry(name.clone()).or_insert_with(|| value.clone());
                         }
                         self.insert(&query, target, &parsed.table, &mut sink, counters).await?;
+                        Vec::new()
+                    }
+                    Some(Source::Ingest(_)) => {
+                        let slice = spec.slice.as_ref().ok_or_else(|| missing("its number"))?;
+                        let attempt = attempt_key(slice)?;
+                        self.ingest(attempt, &spec.settings, target, &parsed.table, &mut sink, counters)
+                            .await?;
                         Vec::new()
                     }
                     Some(Source::Unload(_)) | None => return Err(missing("its source").into()),
@@ -171,6 +191,10 @@ impl SliceRunner {
                 filled = fill => filled,
             }
         };
+        // The rows of an ingest come once: another attempt would wait for them in vain.
+        let only_once = matches!(spec.source, Some(Source::Ingest(_))) && !cancel.is_cancelled();
+        let filled =
+            filled.map_err(|failure| SliceFailure { permanent: failure.permanent || only_once, ..failure });
         match filled {
             Ok((files, written)) => Ok(self.report(files, written, counters)),
             Err(failure) => {

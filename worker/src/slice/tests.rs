@@ -65,6 +65,8 @@ impl Fixture {
             resources,
             encoders: Encoders::new(2, 64 << 20),
             stages,
+            inbox: Arc::default(),
+            lanes: LaneResources::new(2, folder.path().join("spill")),
         };
         let columns = vec![
             column("id", "TINYINT", None),

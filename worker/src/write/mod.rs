@@ -13,7 +13,6 @@
 mod encode;
 mod file_names;
 mod file_writer;
-mod lane;
 mod memory;
 mod partition;
 mod sample;
@@ -25,7 +24,6 @@ mod upload;
 
 pub use encode::Encoders;
 pub use file_names::FileNames;
-pub use lane::LaneSink;
 pub use table_writer::{TableWriter, WriteTarget};
 
 use std::sync::Arc;
@@ -48,7 +46,7 @@ pub struct WrittenFile {
     pub bytes: u64,
 }
 
-/// Where the rows of a slice go: files of its own, or a lane that many small slices share.
+/// Where rows go: to data files, or to a writer that is fed by several readers.
 #[async_trait]
 pub trait BatchSink: Send {
     /// Takes the next rows. Returns when there is room for more.

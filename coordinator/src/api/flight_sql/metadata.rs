@@ -39,7 +39,7 @@ impl StaticInfo {
         info.append(SqlInfo::FlightSqlServerSubstrait, false);
         info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
         info.append(SqlInfo::FlightSqlServerCancel, true);
-        info.append(SqlInfo::FlightSqlServerBulkIngestion, false);
+        info.append(SqlInfo::FlightSqlServerBulkIngestion, true);
         info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
         info.append(SqlInfo::FlightSqlServerStatementTimeout, 0i32);
         info.append(SqlInfo::FlightSqlServerTransactionTimeout, 0i32);

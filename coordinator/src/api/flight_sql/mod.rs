@@ -6,6 +6,7 @@
 //! one twice, on any coordinator, runs it once.
 
 mod extensions;
+mod ingest;
 mod metadata;
 mod prepared;
 mod service;

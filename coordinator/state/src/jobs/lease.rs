@@ -17,6 +17,9 @@ use crate::jobs::{
 use crate::keys;
 use crate::result::CommandResult;
 
+/// Slices that one is cut into at most: one of very many files is cut again, until a single file is at fault.
+const MOST_PIECES: usize = 1_000;
+
 pub(crate) fn require_slice(txn: &Transaction<'_>, key: SliceKey) -> Outcome<Slice> {
     match jobs::slice(txn.view(), key.job, key.slice)? {
         Some(slice) => Ok(slice),
@@ -180,17 +183,20 @@ fn cut(
     files: &[SliceFile],
 ) -> Outcome<CommandResult> {
     let first = SliceIndex(job.slices);
-    for file in files {
-        let bytes = match jobs::job_file(txn.view(), job.id, file.file)? {
-            Some(record) if file.parts == 1 => record.version.size,
-            _ => file.range_end.saturating_sub(file.range_start),
-        };
-        let part =
-            FilePart { slice: SliceIndex(job.slices), parts: file.parts, attempt: Attempt(0), report: None };
-        txn.put(keys::file_part(job.id, file.file, file.part), &part)?;
-        add_slice(txn, &mut job, std::slice::from_ref(file), bytes)?;
+    for piece in files.chunks(files.len().div_ceil(MOST_PIECES).max(1)) {
+        let mut bytes = 0u64;
+        for file in piece {
+            bytes = bytes.saturating_add(match jobs::job_file(txn.view(), job.id, file.file)? {
+                Some(record) if file.parts == 1 => record.version.size,
+                _ => file.range_end.saturating_sub(file.range_start),
+            });
+            let slice = SliceIndex(job.slices);
+            let part = FilePart { slice, parts: file.parts, attempt: Attempt(0), report: None };
+            txn.put(keys::file_part(job.id, file.file, file.part), &part)?;
+        }
+        add_slice(txn, &mut job, piece, bytes)?;
     }
-    let count = slice.tasks;
+    let count = job.slices - first.0;
     slice.state = SliceState::Cut { first, count };
     put_slice(txn, key, &slice)?;
     job.cut_slices += 1;

@@ -12,6 +12,7 @@ pub(crate) mod columns;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod end;
+pub(crate) mod file_runs;
 mod history;
 pub(crate) mod lease;
 pub(crate) mod plan;

@@ -8,6 +8,7 @@ use crate::apply::{Outcome, Transaction, next, refuse};
 use crate::command::NewSlice;
 use crate::event::Event;
 use crate::jobs::create::{put, require, wrong_phase};
+use crate::jobs::file_runs::FileRuns;
 use crate::jobs::{self, FilePart, Job, JobKind, JobPhase, Slice, SliceFile, SliceState, SliceTotals};
 use crate::keys;
 use crate::result::{CommandResult, CommitSummary};
@@ -108,7 +109,7 @@ pub(crate) fn add_slice(
         staged_chunks: 0,
         staged: SliceTotals::default(),
     };
-    txn.put(keys::slice_files(job.id, index), &files)?;
+    txn.put(keys::slice_files(job.id, index), &FileRuns(files.to_vec()))?;
     put_slice(txn, SliceKey { job: job.id, slice: index }, &slice)?;
     job.slices += 1;
     Ok(())

@@ -7,6 +7,7 @@ use stevedore_common::clock::UnixMillis;
 use stevedore_common::ids::{FileIndex, JobId, SliceIndex, SliceKey, TableId};
 use stevedore_common::{Error, Result};
 
+use crate::jobs::file_runs::FileRuns;
 use crate::jobs::{
     FileOutcome, FilePart, FileReport, FileStatus, FileStatusKind, Job, JobColumns, JobFile, JobSpec,
     SkippedFiles, Slice, SliceFile, SliceState,
@@ -297,8 +298,8 @@ pub fn slice(view: &dyn ReadView, job: JobId, slice: SliceIndex) -> Result<Optio
 /// # Errors
 /// Storage; not found, if there is no such slice.
 pub fn slice_files(view: &dyn ReadView, key: SliceKey) -> Result<Vec<SliceFile>> {
-    keys::read(view, &keys::slice_files(key.job, key.slice))?
-        .ok_or_else(|| Error::not_found(format!("slice {key} does not exist")))
+    let files: Option<FileRuns> = keys::read(view, &keys::slice_files(key.job, key.slice))?;
+    files.map(|files| files.0).ok_or_else(|| Error::not_found(format!("slice {key} does not exist")))
 }
 
 /// The slices of a job, in order.

@@ -128,8 +128,8 @@ impl PageHeader {
                         _ => PageKind::Other,
                     }
                 }
-                2 => header.uncompressed = walk.zigzag().ok()?,
-                3 => header.compressed = walk.zigzag().ok()?,
+                2 => header.uncompressed = size(&mut walk)?,
+                3 => header.compressed = size(&mut walk)?,
                 5 | 7 | 8 => header.of_kind(id, &mut walk)?,
                 _ => walk.skip_field(kind).ok()?,
             }
@@ -144,9 +144,9 @@ impl PageHeader {
         while let Some((id, kind)) = walk.field(last).ok()? {
             last = id;
             match (of, id) {
-                (5 | 7 | 8, 1) => self.values = walk.zigzag().ok()?,
+                (5 | 7 | 8, 1) => self.values = size(walk)?,
                 (5 | 7, 2) | (8, 4) => self.encoding = walk.zigzag().ok()?,
-                (8, 5 | 6) => self.levels = self.levels.checked_add(walk.zigzag().ok()?)?,
+                (8, 5 | 6) => self.levels += size(walk)?,
                 // The value is the type.
                 (8, 7) => self.is_compressed = kind == 1,
                 _ => walk.skip_field(kind).ok()?,
@@ -168,7 +168,7 @@ impl PageHeader {
                 "a page becomes {uncompressed} bytes, at most {largest} are read (limit max_block_bytes)"
             ));
         }
-        let is_full = |bytes: i64| bytes > (*uncompressed).max(0);
+        let is_full = |bytes: i64| bytes > *uncompressed;
         if self.kind == PageKind::Dictionary && values.checked_mul(value_bytes).is_none_or(is_full) {
             return Err(format!("a dictionary of {uncompressed} bytes claims to have {values} values"));
         }
@@ -179,6 +179,12 @@ impl PageHeader {
             _ => Ok(()),
         }
     }
+}
+
+/// A size or a number of values, of 31 bits. The library would take the lower 32 bits of a larger one.
+fn size(walk: &mut Walk<'_>) -> Option<i64> {
+    let size = walk.zigzag().ok()?;
+    (0..=i64::from(i32::MAX)).contains(&size).then_some(size)
 }
 
 #[cfg(test)]
@@ -235,13 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_too_many_bytes_is_damage() {
+    fn numbers_of_too_many_bytes_and_sizes_of_more_than_31_bits_are_damage() {
         let limits = limits(Compression::SNAPPY, 1000);
         let dictionary =
             |values: &[u8]| [&[0x15, 4, 0x15, 80, 0x15, 80, 0x4c, 0x15], values, &[0x15, 0, 0, 0]].concat();
         assert_eq!(check(&dictionary(&[0x80, 0]), limits), Ok(()));
-        let values = [&[0xa9; 15][..], &[4]].concat();
-        assert_eq!(check(&dictionary(&values), limits).unwrap_err(), "the header of a page is damaged");
+        let too_long = [&[0xa9; 15][..], &[4]].concat();
+        // -1, and 2^32 + 1, whose lower bits are a size.
+        for values in [&too_long[..], &[1], &[0x82, 0x80, 0x80, 0x80, 0x20]] {
+            assert_eq!(check(&dictionary(values), limits).unwrap_err(), "the header of a page is damaged");
+        }
     }
 
     #[test]
