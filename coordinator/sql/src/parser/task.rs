@@ -70,19 +70,15 @@ impl Parser<'_> {
         let if_exists = self.if_exists();
         let name = self.object_name("the name of a task")?;
         let modify = self.eat_kw("MODIFY");
-        let checked = |checked| match checked {
-            Checked::Text(text) => Ok(text),
-            Checked::Unsupported(statement) => Err(statement),
-        };
         let action = if self.eat_kw("AS") {
-            match checked(self.task_body()?) {
-                Ok(text) => AlterTaskAction::ModifyBody(text),
-                Err(statement) => return Ok(statement),
+            match self.task_body()? {
+                Checked::Text(text) => AlterTaskAction::ModifyBody(text),
+                Checked::Unsupported(statement) => return Ok(statement),
             }
         } else if self.eat_kw("WHEN") {
-            match checked(self.task_condition()?) {
-                Ok(text) => AlterTaskAction::ModifyCondition(text),
-                Err(statement) => return Ok(statement),
+            match self.task_condition()? {
+                Checked::Text(text) => AlterTaskAction::ModifyCondition(text),
+                Checked::Unsupported(statement) => return Ok(statement),
             }
         } else if modify {
             return Err(self.expected("AS or WHEN"));

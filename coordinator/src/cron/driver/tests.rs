@@ -151,7 +151,7 @@ fn a_night_without_a_leader_is_one_run_and_one_record() {
 fn an_overrun_starts_the_next_run_at_once_and_keeps_the_grid() {
     let mut cluster = Cluster::new();
     cluster.start("t", Schedule::Interval { ms: 1_000 }, MONDAY);
-    let mut take = |cluster: &mut Cluster, after: i64| {
+    let take = |cluster: &mut Cluster, after: i64| {
         let now = MONDAY + after;
         for tick in Cluster::ticks(&cluster.state, now) {
             cluster.propose(now, TaskCommand::TakeTick(tick));

@@ -348,7 +348,7 @@ proptest! {
                     let definition = if task < 2 { definition(cron(), &[]) } else { definition(None, &[&after]) };
                     Command::Task(TaskCommand::Create {
                         name: named(task), owner: "root".into(), definition, if_not_exists: false,
-                        or_replace: next_id % 2 == 0,
+                        or_replace: next_id.is_multiple_of(2),
                     })
                 }
                 Step::Trim => Command::Task(TaskCommand::TrimRuns { before_ms: i64::MAX, limit: 50 }),
