@@ -341,3 +341,47 @@ def test_tables_outlive_a_restart(tmp_path):
         [v] = [row for row in run(connection, "DESC TABLE t") if row["Field"] == "v"]
         assert v["Type"] == "VECTOR(2)"
         assert open_table(server, "default", "t").scan().to_arrow().num_rows == 2
+
+
+def test_other_engines_read_what_delete_update_and_merge_left(server, connection, database):
+    run(connection, "CREATE TABLE stock (id INT NOT NULL, day DATE, qty INT, note VARCHAR) PARTITION BY (day)")
+    for first in range(0, 300, 100):
+        run(connection, f"""
+            INSERT INTO stock SELECT value, '2024-05-0' || (1 + value % 3), value, 'n' || value
+            FROM range({first}, {first + 100})
+        """)
+    before = open_table(server, database, "stock")
+    [counts] = run(connection, "DELETE FROM stock WHERE id < 100 AND day = '2024-05-01'")
+    assert counts == {"number of rows deleted": 34}
+    [counts] = run(connection, "UPDATE stock SET qty = -qty, day = '2024-06-01' WHERE id % 10 = 5")
+    assert counts == {"number of rows updated": 27}
+    [counts] = run(connection, """
+        MERGE INTO stock USING (SELECT value AS id FROM range(290, 310)) AS s ON stock.id = s.id
+        WHEN MATCHED AND s.id < 295 THEN DELETE WHEN MATCHED THEN UPDATE SET note = NULL
+        WHEN NOT MATCHED THEN INSERT (id, day, qty) VALUES (s.id, '2024-07-01', 0)
+    """)
+    assert counts == {
+        "number of rows inserted": 10, "number of rows updated": 5, "number of rows deleted": 5,
+    }
+
+    expected = {}
+    for n in range(300):
+        if (n < 100 and n % 3 == 0) or 290 <= n < 295:
+            continue
+        moved = n % 10 == 5
+        day = "2024-06-01" if moved else f"2024-05-0{1 + n % 3}"
+        expected[n] = (day, -n if moved else n, None if n >= 295 else f"n{n}")
+    expected.update({n: ("2024-07-01", 0, None) for n in range(300, 310)})
+    table = open_table(server, database, "stock")
+    seen = {row["id"]: (str(row["day"]), row["qty"], row["note"]) for row in table.scan().to_arrow().to_pylist()}
+    assert seen == expected
+    rows, distinct, total = duckdb.execute(
+        "SELECT count(*), count(DISTINCT id), sum(qty) FROM read_parquet(?)", [data_files(table)]
+    ).fetchone()
+    assert (rows, distinct, total) == (len(expected), len(expected), sum(qty for _, qty, _ in expected.values()))
+    # Files without such rows are the same ones, and the snapshot from before is whole.
+    assert set(data_files(before)) & set(data_files(table))
+    old = table.scan(snapshot_id=before.current_snapshot().snapshot_id).to_arrow()
+    assert sorted(old["id"].to_pylist()) == list(range(300))
+    summary = table.current_snapshot().summary
+    assert summary.operation.value == "overwrite" and int(summary["total-records"]) == len(expected)

@@ -145,7 +145,19 @@ impl Cluster {
             cluster.start_worker(i);
         }
         cluster.ready().await;
+        cluster.founded().await;
         cluster
+    }
+
+    /// Waits until the first leader has made what a new cluster has.
+    async fn founded(&self) {
+        let start = Instant::now();
+        let (leader, _) = self.leader().await;
+        let client = self.client(leader).await;
+        while client.query("USE default").await.is_err() {
+            assert!(start.elapsed() < PATIENCE, "the cluster has no database within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn start_coordinator(&mut self, i: usize, found: bool) {
@@ -208,6 +220,11 @@ impl Cluster {
     /// How many coordinators it has, running or not.
     pub fn coordinators(&self) -> usize {
         self.coordinators.len()
+    }
+
+    /// A coordinator's process.
+    pub fn coordinator(&self, i: usize) -> &Process {
+        self.coordinators[i].process.as_ref().unwrap()
     }
 
     /// How many workers it has, running or not.

@@ -47,6 +47,8 @@ struct State {
     left: usize,
     /// Requests that wait now.
     waiting: usize,
+    /// Requests that have passed.
+    passed: usize,
     deleted: Vec<bool>,
 }
 
@@ -82,6 +84,7 @@ impl Bucket {
             self.state.send_if_modified(|state| {
                 may = state.left > 0;
                 state.left = state.left.saturating_sub(1);
+                state.passed += usize::from(may);
                 // Only who waits for the limit hears of it.
                 false
             });
@@ -185,7 +188,7 @@ impl LargeBucket {
 
     /// The same with content of the test's own.
     pub async fn start_with(files: usize, content: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
-        let state = State { left: usize::MAX, waiting: 0, deleted: vec![false; files] };
+        let state = State { left: usize::MAX, waiting: 0, passed: 0, deleted: vec![false; files] };
         let bucket = Arc::new(Bucket { files, content: Box::new(content), state: watch::Sender::new(state) });
         let served = Arc::clone(&bucket);
         let app = Router::new().fallback(move |request: Request| {
@@ -204,6 +207,11 @@ impl LargeBucket {
     /// Lets all pass.
     pub fn pass_all(&self) {
         self.pass_only(usize::MAX);
+    }
+
+    /// The requests that it has served, or is serving.
+    pub fn requests(&self) -> usize {
+        self.bucket.state.borrow().passed
     }
 
     /// Waits until a request waits, for so long; whether one does.

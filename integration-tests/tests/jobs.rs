@@ -733,3 +733,87 @@ async fn a_get_that_broke_off_is_gone_on_with_and_never_ends_in_a_damaged_file()
     }
     instance.stop().await;
 }
+
+/// Statements that change rows of one table at once, while others add rows: each has its effect once.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_changes_of_rows_each_happen_once() {
+    const WRITERS: i32 = 4;
+    const ROUNDS: i32 = 5;
+    let instance = instance_with_files(10, 40).await;
+    let client = instance.client().await;
+    run(&client, "CREATE TABLE counters (id INT, n INT)").await;
+    // Two writers share a data file.
+    run(&client, "INSERT INTO counters VALUES (0, 0), (1, 0)").await;
+    run(&client, "INSERT INTO counters VALUES (2, 0), (3, 0)").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for id in 0..WRITERS {
+        let client = instance.client().await;
+        tasks.spawn(async move {
+            let mut done = 0;
+            while done < ROUNDS {
+                match client.query(&format!("UPDATE counters SET n = n + 1 WHERE id = {id}")).await {
+                    Ok(batches) => {
+                        assert_eq!(show::rows(&batches), [["1"]]);
+                        done += 1;
+                    }
+                    // Others were faster each time: nothing was changed.
+                    Err(error) => assert!(error.is_retryable(), "{error}"),
+                }
+            }
+        });
+    }
+    let adding = instance.client().await;
+    tasks.spawn(async move {
+        for n in 0..ROUNDS {
+            let rows = run(&adding, &format!("INSERT INTO counters VALUES (100, {n})")).await;
+            assert_eq!(rows, [["1"]]);
+        }
+    });
+    while let Some(task) = timeout(PATIENCE, tasks.join_next()).await.expect("the statements end") {
+        task.unwrap();
+    }
+    let rows = run(&client, "SELECT id, n FROM counters WHERE id < 100 ORDER BY id").await;
+    let expected: Vec<Vec<String>> =
+        (0..WRITERS).map(|id| vec![id.to_string(), ROUNDS.to_string()]).collect();
+    assert_eq!(rows, expected);
+    let added = run(&client, "SELECT count(*), sum(n) FROM counters WHERE id = 100").await;
+    assert_eq!(added, [[ROUNDS.to_string(), (0..ROUNDS).sum::<i32>().to_string()]]);
+
+    // A load that runs meanwhile loses nothing, and none of its rows is changed by what began before.
+    let copying = instance.client().await;
+    let copy = tokio::spawn(async move { run(&copying, "COPY INTO t FROM @s/in/").await });
+    let mut deleted = 0;
+    while !copy.is_finished() {
+        let counts = run(&client, "DELETE FROM t WHERE row % 2 = 0").await;
+        deleted += counts[0][0].parse::<u32>().unwrap();
+    }
+    assert_eq!(copy.await.unwrap().len(), 10);
+    let counts = run(&client, "DELETE FROM t WHERE row % 2 = 0").await;
+    assert_eq!(deleted + counts[0][0].parse::<u32>().unwrap(), 200);
+    assert_eq!(run(&client, "SELECT count(*), count(DISTINCT row) FROM t").await, [["200", "20"]]);
+    // What was loaded stays known.
+    assert!(run(&client, "COPY INTO t FROM @s/in/").await.is_empty());
+    instance.stop().await;
+}
+
+/// A change of rows as a job: it has a kind, is found under its key, and does not run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_rows_is_a_job_that_runs_once_under_its_key() {
+    let instance = instance_with_files(3, 10).await;
+    let client = instance.client().await;
+    run(&client, "COPY INTO t FROM @s/in/").await;
+    let delete = "DELETE FROM t WHERE file = 1";
+    let first = submit(&client, delete, "clean-1").await;
+    let (job, _) = watch(&client, &first.job_id).await;
+    assert_eq!(
+        (job.phase(), job.kind.as_str(), job.table.as_str()),
+        (JobPhase::Committed, "delete", "default.t")
+    );
+    assert!(submit(&client, delete, "clean-1").await.existing);
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["20"]]);
+    let update = submit(&client, "UPDATE t SET payload = 'x' WHERE row < 5", "clean-2").await;
+    let (job, _) = watch(&client, &update.job_id).await;
+    assert_eq!((job.phase(), job.kind.as_str()), (JobPhase::Committed, "update"));
+    assert_eq!(run(&client, "SELECT count(*) FROM t WHERE payload = 'x'").await, [["10"]]);
+    instance.stop().await;
+}

@@ -146,7 +146,7 @@ async fn load_under_kills(purge: bool) {
     let ended = cluster.find_job_until("kills", PATIENCE_AT_THE_END, "ended", has_ended).await;
     let took = started.elapsed();
     assert_eq!((ended.job_id.as_str(), ended.phase()), (job.as_str(), JobPhase::Committed), "{ended:?}");
-    println!("{files} files, {killed} kills: {:.1} s", took.as_secs_f64());
+    println!("{files} files, {killed} kills, {} requests: {:.1} s", bucket.requests(), took.as_secs_f64());
 
     let good: Vec<usize> = (0..files).filter(|file| !purge || !is_bad(*file)).collect();
     assert_eq!(ended.rows_loaded, (good.len() * ROWS) as u64);

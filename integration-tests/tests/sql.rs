@@ -33,6 +33,11 @@ async fn scheduled_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn delete_update_and_merge() {
+    run_folder("dml").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_input_and_what_is_not_built() {
     run_folder("errors").await;
 }

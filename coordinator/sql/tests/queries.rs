@@ -24,6 +24,7 @@ fn tables(sql: &str) -> Vec<String> {
         .iter()
         .map(|relation| match &relation.target {
             RelationTarget::Table(table) => table.to_string(),
+            RelationTarget::Target(table) => format!("target {table}"),
             RelationTarget::TableAt { table, at } => format!("{table} at {at:?}"),
             RelationTarget::Stage(stage) => stage.location.to_string(),
             RelationTarget::Function(function) => format!("{}()", function.name),

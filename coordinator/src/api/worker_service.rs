@@ -201,6 +201,8 @@ impl WorkerSessions {
             input_bytes: totals.input_bytes,
             output_bytes: totals.output_bytes,
             errors: totals.errors,
+            rows_updated: totals.rows_updated,
+            rows_deleted: totals.rows_deleted,
         });
         let command = Command::StageReport {
             attempt,

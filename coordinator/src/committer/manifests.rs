@@ -1,7 +1,7 @@
 //! Reading and writing manifests: new ones for added files, merged ones for many small ones, and
 //! those that record what was deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -202,6 +202,37 @@ impl Committer {
             written.push(writer.write_manifest_file().await.map_err(|e| failed("writing a manifest", e))?);
         }
         Ok(written)
+    }
+
+    /// A manifest whose entries at `removed` are marked as deleted; they are taken out of `removed`, and
+    /// counted in `change`.
+    pub(super) async fn write_without(
+        &self,
+        metadata: &TableMetadata,
+        snapshot: &NewSnapshot,
+        file: &ManifestFile,
+        manifest: &iceberg::spec::Manifest,
+        removed: &mut HashSet<&str>,
+        change: &mut Change,
+    ) -> Result<ManifestFile> {
+        let spec = spec_of(metadata, file.partition_spec_id)?;
+        // Its own schema: the files may have columns that are gone by now.
+        let schema = Arc::new(manifest.metadata().schema().as_ref().clone());
+        let mut writer = self.manifest_writer(metadata, snapshot, &schema, spec, file.content)?;
+        for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+            let (Some(added_by), Some(sequence)) = (entry.snapshot_id(), entry.sequence_number()) else {
+                return Err(Error::internal(format!("{} has no sequence number", entry.file_path())));
+            };
+            let file_sequence = Some(entry.file_sequence_number.unwrap_or(sequence));
+            let written = if removed.remove(entry.file_path()) {
+                change.removed(&entry.data_file);
+                writer.add_delete_file(entry.data_file.clone(), sequence, file_sequence)
+            } else {
+                writer.add_existing_file(entry.data_file.clone(), added_by, sequence, file_sequence)
+            };
+            written.map_err(|e| failed("recording a replaced file", e))?;
+        }
+        writer.write_manifest_file().await.map_err(|e| failed("writing a manifest", e))
     }
 
     pub(super) async fn load_manifest(&self, manifest: &ManifestFile) -> Result<iceberg::spec::Manifest> {

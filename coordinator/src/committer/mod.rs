@@ -18,6 +18,7 @@ mod create;
 mod evolve;
 mod manifests;
 mod overwrite;
+mod rewrite;
 mod snapshot;
 pub mod sweep;
 
@@ -125,7 +126,11 @@ impl Committer {
     /// stays is found by the sweep.
     pub async fn discard(&self, prepared: &Prepared) {
         self.cache.lock().by_location.remove(&prepared.metadata_location);
-        for location in &prepared.written {
+        self.discard_files(&prepared.written).await;
+    }
+
+    async fn discard_files(&self, written: &[String]) {
+        for location in written {
             if let Err(error) = self.file_io.delete(location).await {
                 tracing::debug!(location, %error, "an unused metadata file was left behind");
             }

@@ -10,6 +10,7 @@ use iceberg::spec::{
     TableMetadata, Transform, serialize_data_file_to_json,
 };
 use iceberg::table::Table;
+use stevedore_common::ErrorKind;
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
 
@@ -212,6 +213,65 @@ async fn truncate_and_overwrite_leave_only_what_they_bring() {
     assert_eq!(replaced.rows_total, 6);
     let read = committer.load(&replaced.metadata_location).await.unwrap();
     assert_eq!(read.current_snapshot().unwrap().summary().operation, Operation::Overwrite);
+}
+
+#[tokio::test]
+async fn files_are_replaced_by_others_unless_they_changed_since_they_were_read() {
+    let warehouse = Warehouse::new();
+    let committer = &warehouse.committer;
+    let created = warehouse.create(vec![]).await;
+    let metadata = &created.metadata;
+    let files = |names: &[(&str, u64)]| -> Vec<String> {
+        names.iter().map(|(name, rows)| data_file(metadata, name, *rows, None)).collect()
+    };
+    let at = |name: &str| format!("{}/data/{name}", metadata.location());
+    let first = append(metadata, "job-1", files(&[("a", 3), ("b", 4), ("c", 5)]));
+    let first = committer.append(&created.metadata_location, &first).await.unwrap();
+    let base = first.snapshot_id;
+    // Others add a file meanwhile: that is no conflict.
+    let added = append(metadata, "job-2", files(&[("d", 6)]));
+    let added = committer.append(&first.metadata_location, &added).await.unwrap();
+
+    let change = append(metadata, "job-3", files(&[("b2", 2)]));
+    let changed =
+        committer.rewrite(&added.metadata_location, &change, &[at("a"), at("b")], base).await.unwrap();
+    let expected = [file("b2", 2), file("c", 5), file("d", 6)];
+    assert_eq!(warehouse.planned(&changed.metadata_location).await, expected);
+    assert_eq!((changed.rows_total, changed.bytes_total), (13, 130));
+    let read = committer.load(&changed.metadata_location).await.unwrap();
+    let summary = read.current_snapshot().unwrap().summary();
+    assert_eq!(summary.operation, Operation::Overwrite);
+    for (key, value) in [("deleted-data-files", "2"), ("deleted-records", "7"), ("added-records", "2")] {
+        assert_eq!(summary.additional_properties[key], value, "{key}");
+    }
+    // What stays keeps its history.
+    let manifests = committer.live_manifests(&read).await.unwrap();
+    assert_eq!(manifests.len(), 3);
+    let mut entries = Vec::new();
+    for manifest in &manifests {
+        let manifest = committer.load_manifest(manifest).await.unwrap();
+        entries.extend(manifest.entries().iter().filter(|entry| entry.is_alive()).cloned());
+    }
+    let c = entries.iter().find(|entry| entry.file_path() == at("c")).unwrap();
+    assert_eq!((c.sequence_number(), c.snapshot_id()), (Some(1), base));
+
+    // What was read is gone by now, or the snapshot is: nothing is prepared.
+    let late = append(metadata, "job-4", files(&[("b3", 1)]));
+    for (removed, base) in [(vec![at("c"), at("b")], base), (vec![at("c")], Some(1))] {
+        let error = committer.rewrite(&changed.metadata_location, &late, &removed, base).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    }
+    assert_eq!(warehouse.planned(&changed.metadata_location).await, expected);
+
+    // No file comes in the place of one that lost all its rows; and a change of nothing takes nothing away.
+    let nothing = append(metadata, "job-5", Vec::new());
+    let base = changed.snapshot_id;
+    let deleted = committer.rewrite(&changed.metadata_location, &nothing, &[at("d")], base).await.unwrap();
+    assert_eq!(warehouse.planned(&deleted.metadata_location).await, [file("b2", 2), file("c", 5)]);
+    let read = committer.load(&deleted.metadata_location).await.unwrap();
+    assert_eq!(read.current_snapshot().unwrap().summary().operation, Operation::Delete);
+    let same = committer.rewrite(&deleted.metadata_location, &nothing, &[], base).await.unwrap();
+    assert_eq!(warehouse.planned(&same.metadata_location).await, [file("b2", 2), file("c", 5)]);
 }
 
 #[tokio::test]

@@ -193,6 +193,7 @@ impl Engine {
         let mut spec = match &statement {
             Statement::CopyIntoTable(copy) => self.bind_copy(handle, copy).await?,
             Statement::Insert(insert) => self.bind_insert(handle, insert).await?,
+            Statement::Mutation(mutation) => self.bind_mutation(handle, JobId(handle.id), mutation).await?,
             Statement::Unload(unload) => self.bind_unload(handle, unload).await?,
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 self.bind_create_table_as(handle, create).await?
@@ -200,7 +201,10 @@ impl Engine {
             other => {
                 return Err(other.unsupported().unwrap_or_else(|| {
                     Error::invalid(format!("{} does not run as a job", other.name()))
-                        .hint("jobs are COPY INTO, INSERT and CREATE TABLE AS; run others through Flight SQL")
+                        .hint(
+                            "jobs are COPY INTO, INSERT, DELETE, UPDATE, MERGE INTO and CREATE TABLE AS; run others \
+                             through Flight SQL",
+                        )
                 }));
             }
         };

@@ -13,6 +13,7 @@ mod handle;
 mod history;
 mod ingest;
 mod load;
+mod mutate;
 mod query;
 mod relations;
 mod settings;
@@ -181,6 +182,10 @@ impl Engine {
             Statement::Insert(_) => {
                 Description { is_job: true, ..simple(StatementKind::Dml, schema_of(load::INSERT_COLUMNS)) }
             }
+            Statement::Mutation(mutation) => Description {
+                is_job: true,
+                ..simple(StatementKind::Dml, schema_of(mutate::columns_of(mutation)))
+            },
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 Description { is_job: true, ..simple(StatementKind::Ddl, Arc::new(Schema::empty())) }
             }
@@ -228,6 +233,7 @@ impl Engine {
             Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
             Statement::Unload(unload) => self.copy_into_location(handle, &unload).await,
             Statement::Insert(insert) => self.insert(handle, &insert).await,
+            Statement::Mutation(mutation) => self.mutate(handle, &mutation).await,
             Statement::CreateTable(create) if create.as_query.is_some() => {
                 self.create_table_as(handle, &create).await
             }
@@ -302,7 +308,7 @@ impl Engine {
             token.cancel();
             return Ok(true);
         }
-        self.cancel_job(stevedore_common::ids::JobId(id)).await
+        self.cancel_runs(id).await
     }
 }
 

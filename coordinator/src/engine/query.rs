@@ -32,13 +32,11 @@ fn text_of(query: &AnalyzedQuery, explain: Explain) -> String {
     }
 }
 
-fn check_parameters(handle: &StatementHandle, query: &AnalyzedQuery) -> Result<()> {
-    if query.parameters > 0 && handle.parameters.is_none() {
-        return Err(Error::invalid(format!(
-            "the statement has {} parameters, none were bound",
-            query.parameters
-        ))
-        .hint("prepare the statement and bind a value to each ?"));
+/// Whether the values of a statement's parameters are there.
+pub(super) fn check_parameters(handle: &StatementHandle, parameters: usize) -> Result<()> {
+    if parameters > 0 && handle.parameters.is_none() {
+        return Err(Error::invalid(format!("the statement has {parameters} parameters, none were bound"))
+            .hint("prepare the statement and bind a value to each ?"));
     }
     Ok(())
 }
@@ -68,7 +66,7 @@ impl Engine {
         query: &AnalyzedQuery,
         explain: Explain,
     ) -> Result<Execution> {
-        check_parameters(handle, query)?;
+        check_parameters(handle, query.parameters)?;
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, text_of(query, explain), &relations).await?;
         self.relay(handle, &spec).await
@@ -90,7 +88,7 @@ impl Engine {
         handle: &StatementHandle,
         query: &AnalyzedQuery,
     ) -> Result<(SchemaRef, Vec<RelationPlan>, BTreeMap<String, String>)> {
-        check_parameters(handle, query)?;
+        check_parameters(handle, query.parameters)?;
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, query.sql.clone(), &relations).await?;
         let schema = self.workers.describe(&spec).await.map_err(|e| about_empty(e, &spec, &relations))?;

@@ -11,7 +11,7 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{
-    AnalyzedQuery, ConnectionRef, FileFormatRef, FunctionArg, ListFiles, LocationRef,
+    AnalyzedQuery, ConnectionRef, FileFormatRef, FunctionArg, ListFiles, LocationRef, RelationRef,
     RelationTarget as SqlTarget, TableFunction,
 };
 use stevedore_sql::connection::StorageType;
@@ -45,16 +45,24 @@ impl Engine {
         handle: &StatementHandle,
         query: &AnalyzedQuery,
     ) -> Result<Vec<RelationPlan>> {
+        self.plan_relations_of(handle, &query.relations).await
+    }
+
+    pub(super) async fn plan_relations_of(
+        &self,
+        handle: &StatementHandle,
+        relations: &[RelationRef],
+    ) -> Result<Vec<RelationPlan>> {
         let view = self.replica.read().await?;
-        let mut plans = Vec::with_capacity(query.relations.len());
-        for relation in &query.relations {
+        let mut plans = Vec::with_capacity(relations.len());
+        for relation in relations {
             let target = match &relation.target {
                 SqlTarget::Table(name) if is_virtual_database(&self.qualify(handle, name).0) => {
                     let (database, name) = self.qualify(handle, name);
                     let rows = self.virtual_rows(&*view, handle, &database, &name).await?;
                     RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?))
                 }
-                SqlTarget::Table(name) => {
+                SqlTarget::Table(name) | SqlTarget::Target(name) => {
                     let table = self.require_table(&*view, handle, name)?;
                     let pinned = handle.pins.get(&table.id.to_string());
                     RelationTarget::Table {

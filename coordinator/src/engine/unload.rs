@@ -118,8 +118,8 @@ impl Engine {
     }
 }
 
-/// How many slices unload a table whose data files have so many bytes.
-fn parts_of(data_size: u64) -> u32 {
+/// How many slices read a table whose data files have so many bytes.
+pub(super) fn parts_of(data_size: u64) -> u32 {
     u32::try_from(data_size.div_ceil(PART_BYTES)).unwrap_or(MOST_PARTS).clamp(1, MOST_PARTS)
 }
 

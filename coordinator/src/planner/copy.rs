@@ -1,20 +1,28 @@
 //! The first phase of a COPY: listing, claiming, planning slices, sealing.
 //!
 //! Runs on the leader, from the job's plan alone, so a new leader does it again from the start: a file
-//! that the job holds already keeps its index, slices that are planned already stay. Between claiming and planning
-//! there is time to look into the files that were claimed.
+//! that the job holds already keeps its index, slices that are planned already stay. Files that the ledger has
+//! as loaded are not sent through the log one by one: a COPY that runs every minute over a large folder costs
+//! its listing and a look at each name. Between claiming and planning there is time to look into the files that
+//! were claimed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
-use stevedore_common::file_identity::FileEntry;
+use stevedore_common::file_identity::{FileEntry, StoreIdentity};
 use stevedore_common::ids::{FileIndex, JobId, SliceIndex};
 use stevedore_common::{Error, Result};
+use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{CHUNK_BYTES, Command, ListedFile, NewSlice};
-use stevedore_state::jobs::{ErrorMode, SliceFile};
+use stevedore_state::jobs::{
+    self, ClaimRule, ErrorMode, MAX_SKIPPED_NAMES, SkipReason, SkippedFiles, SliceFile, preview_claim,
+};
 use stevedore_state::result::{ClaimOutcome, CommandResult};
+use stevedore_state::view::ReadView;
 
 use super::plan::CopyPlan;
 use super::slices::{PackFile, PackRule, pack};
@@ -26,6 +34,10 @@ use crate::stores::ResolvedSource;
 const MOST_FILES: usize = 10_000_000;
 /// Most file parts in one slice command (each is a few dozen bytes).
 const PARTS_A_COMMAND: usize = 500;
+/// Commands of one statement that are on their way at a time: the log is made durable for several at once.
+const PROPOSED_AT_ONCE: usize = 4;
+/// Bytes of the names of files that are not sent to be claimed; they travel in one command.
+const UNSENT_NAME_BYTES: usize = 32 << 10;
 
 /// The workers that a load is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +140,7 @@ pub fn pack_rule(scheduling: &Scheduling, fleet: Fleet) -> PackRule {
 /// Refusals.
 pub async fn plan_slices(replica: &Replica, job: JobId, slices: Vec<NewSlice>) -> Result<u32> {
     let mut first = 0u32;
+    let mut commands = Vec::new();
     let mut chunk = Vec::new();
     let mut parts = 0;
     let mut slices = slices.into_iter().peekable();
@@ -137,13 +150,18 @@ pub async fn plan_slices(replica: &Replica, job: JobId, slices: Vec<NewSlice>) -
         let full = slices.peek().is_none_or(|next| parts + next.files.len() > PARTS_A_COMMAND);
         if full {
             let count = chunk.len() as u32;
-            let command =
-                Command::PlanSlices { job, first: SliceIndex(first), slices: std::mem::take(&mut chunk) };
-            replica.propose(command).await?;
+            let slices = std::mem::take(&mut chunk);
+            commands.push(Command::PlanSlices { job, first: SliceIndex(first), slices });
             first += count;
             parts = 0;
         }
     }
+    // Each is first polled, and so proposed, in its turn.
+    futures::stream::iter(commands)
+        .map(|command| replica.propose(command))
+        .buffered(PROPOSED_AT_ONCE)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await?;
     Ok(first)
 }
 
@@ -168,18 +186,89 @@ fn is_utf8(label: &str) -> bool {
     matches!(label.to_ascii_lowercase().as_str(), "utf-8" | "utf8")
 }
 
+/// A chunk of the listing that is proposed.
+struct Proposed {
+    outcomes: Vec<ClaimOutcome>,
+    sizes: Vec<u64>,
+    splittable: Vec<bool>,
+}
+
+async fn propose_chunk(
+    replica: &Replica,
+    job: JobId,
+    chunk: u32,
+    listed: Vec<(ListedFile, bool)>,
+) -> Result<Proposed> {
+    let (files, splittable): (Vec<_>, Vec<_>) = listed.into_iter().unzip();
+    let sizes: Vec<u64> = files.iter().map(|file| file.version.size).collect();
+    match replica.propose(Command::ClaimFiles { job, chunk, files }).await? {
+        CommandResult::Claims(outcomes) => Ok(Proposed { outcomes, sizes, splittable }),
+        result => Err(Error::internal(format!("unexpected answer to a claim: {result:?}"))),
+    }
+}
+
+/// Files that need not be sent to be claimed, since the ledger here says already what would become of them.
+struct Unsent<'a> {
+    view: Arc<dyn ReadView>,
+    table: Table,
+    store: &'a StoreIdentity,
+    rule: ClaimRule,
+    skipped: BTreeMap<SkipReason, SkippedFiles>,
+    name_bytes: usize,
+}
+
+impl Unsent<'_> {
+    /// Whether the file is counted here and need not be sent; `taken` files are claimed for certain.
+    fn takes(&mut self, file: &FileEntry, name: &str, taken: u32) -> Result<bool> {
+        let outcome = preview_claim(&*self.view, &self.table, self.store, file, self.rule, taken)?;
+        let reason = match outcome {
+            // Once it was loaded it stays so, as long as the load lives: TRUNCATE ends the load too.
+            ClaimOutcome::AlreadyLoaded => SkipReason::AlreadyLoaded,
+            // Under FORCE it may be one that this very job holds.
+            ClaimOutcome::OverMaxFiles if !self.rule.force => SkipReason::OverMaxFiles,
+            _ => return Ok(false),
+        };
+        let group = self.skipped.entry(reason).or_insert_with(|| SkippedFiles {
+            reason,
+            by: None,
+            count: 0,
+            names: Vec::new(),
+        });
+        group.count += 1;
+        if group.count <= MAX_SKIPPED_NAMES && self.name_bytes + name.len() < UNSENT_NAME_BYTES {
+            self.name_bytes += name.len() + 8;
+            group.names.push(name.to_owned());
+        }
+        Ok(true)
+    }
+}
+
 async fn claim(
     replica: &Replica,
     job: JobId,
     source: &ResolvedSource,
     plan: &CopyPlan,
 ) -> Result<Vec<PackFile>> {
+    let view = replica.local();
+    let spec = jobs::job_spec(&*view, job)?
+        .ok_or_else(|| Error::internal(format!("job {job} has no specification")))?;
+    let table = spec.table.map(|table| catalog::table_by_id(&*view, table)).transpose()?.flatten();
+    let rule = ClaimRule { force: spec.force, max_files: spec.max_files };
+    let mut unsent = table.map(|table| Unsent {
+        view,
+        table,
+        store: &source.identity,
+        rule,
+        skipped: BTreeMap::new(),
+        name_bytes: 0,
+    });
     let mut listing = source.list()?;
     let mut claimed: BTreeMap<u32, PackFile> = BTreeMap::new();
+    let mut proposed = FuturesOrdered::new();
     let mut chunk: Vec<(ListedFile, bool)> = Vec::new();
-    let mut bytes = 0;
-    let mut number = 0u32;
-    let mut listed = 0usize;
+    let (mut bytes, mut number, mut listed) = (0, 0u32, 0usize);
+    // The ledger is looked at here once a chunk has told that it saves something: a first load has only new files.
+    let mut look_first = false;
     loop {
         let file = listing.next().await.transpose()?;
         let last = file.is_none();
@@ -189,30 +278,56 @@ async fn claim(
                 return Err(Error::exhausted(format!("more than {MOST_FILES} files match"))
                     .hint("narrow the path, or set MAX_FILES and repeat the statement"));
             }
-            let splittable = can_split(&plan.format, plan.on_error.mode, &file);
-            let name = source.name_of(&file.path).to_owned();
+            let name = source.name_of(&file.path);
+            let taken = u32::try_from(claimed.len()).unwrap_or(u32::MAX);
+            if let Some(unsent) = unsent.as_mut().filter(|_| look_first)
+                && unsent.takes(&file, name, taken)?
+            {
+                continue;
+            }
+            let (name, splittable) = (name.to_owned(), can_split(&plan.format, plan.on_error.mode, &file));
             bytes += file.path.len() + name.len() + 160;
             chunk.push((ListedFile { path: file.path, name, version: file.version }, splittable));
         }
         if (last || bytes >= CHUNK_BYTES - 4096) && !chunk.is_empty() {
-            let (files, splittable): (Vec<_>, Vec<_>) = std::mem::take(&mut chunk).into_iter().unzip();
-            let sizes: Vec<u64> = files.iter().map(|file| file.version.size).collect();
-            let result = replica.propose(Command::ClaimFiles { job, chunk: number, files }).await?;
-            let CommandResult::Claims(outcomes) = result else {
-                return Err(Error::internal(format!("unexpected answer to a claim: {result:?}")));
+            // First polled below, in this order: so they are proposed, and applied, in this order.
+            proposed.push_back(propose_chunk(replica, job, number, std::mem::take(&mut chunk)));
+            number += 1;
+            bytes = 0;
+        } else if !last {
+            continue;
+        }
+        loop {
+            let answer = match last || proposed.len() >= PROPOSED_AT_ONCE {
+                true => proposed.next().await,
+                false => proposed.next().now_or_never().flatten(),
             };
+            let Some(answer) = answer else { break };
+            let Proposed { outcomes, sizes, splittable } = answer?;
+            look_first = outcomes
+                .iter()
+                .any(|outcome| matches!(outcome, ClaimOutcome::AlreadyLoaded | ClaimOutcome::OverMaxFiles));
             for ((outcome, size), splittable) in outcomes.into_iter().zip(sizes).zip(splittable) {
                 if let ClaimOutcome::Claimed(FileIndex(index)) = outcome {
                     // A path that is listed twice (FILES, overlapping globs) is one file.
                     claimed.entry(index).or_insert(PackFile { file: FileIndex(index), size, splittable });
                 }
             }
-            number += 1;
-            bytes = 0;
         }
         if last {
             break;
         }
+    }
+    let skipped: Vec<SkippedFiles> =
+        unsent.into_iter().flat_map(|unsent| unsent.skipped.into_values()).collect();
+    if !skipped.is_empty() {
+        replica.propose(Command::SkipFiles { job, chunk: number, skipped }).await?;
+        number += 1;
+    }
+    // What a leader before this one has recorded of a listing in more chunks is counted no longer.
+    let chunks = jobs::job(&*replica.local(), job)?.map_or(0, |job| job.chunks);
+    for chunk in number..chunks {
+        replica.propose(Command::SkipFiles { job, chunk, skipped: Vec::new() }).await?;
     }
     Ok(claimed.into_values().collect())
 }

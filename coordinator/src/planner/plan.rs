@@ -248,6 +248,19 @@ impl UnloadPlan {
     }
 }
 
+/// The plan of a DELETE, UPDATE or MERGE INTO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MutationPlan {
+    /// The changes, a row each.
+    pub query: QueryPlan,
+    /// The relation that changes.
+    pub target: String,
+    /// The snapshot whose rows the changes are of; none, where there was no row.
+    pub base_snapshot: Option<i64>,
+    /// Slices, each of which looks at its share of the target's data files.
+    pub parts: u32,
+}
+
 /// The plan of a bulk ingestion: a client's rows into a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngestPlan {
@@ -273,6 +286,8 @@ pub enum JobPlan {
     Query(Box<QueryPlan>),
     /// COPY INTO a location.
     Unload(Box<UnloadPlan>),
+    /// DELETE, UPDATE, MERGE INTO.
+    Mutation(Box<MutationPlan>),
     /// Bulk ingestion.
     Ingest(Box<IngestPlan>),
 }
@@ -329,6 +344,7 @@ impl JobPlan {
             Self::Copy(plan) => &plan.settings,
             Self::Query(plan) => &plan.settings,
             Self::Unload(plan) => &plan.query.settings,
+            Self::Mutation(plan) => &plan.query.settings,
             Self::Ingest(plan) => &plan.settings,
         }
     }
@@ -338,7 +354,7 @@ impl JobPlan {
         match self {
             Self::Query(plan) => plan.new_table.as_ref(),
             Self::Ingest(plan) => plan.new_table.as_ref(),
-            Self::Copy(_) | Self::Unload(_) => None,
+            Self::Copy(_) | Self::Unload(_) | Self::Mutation(_) => None,
         }
     }
 }

@@ -69,6 +69,12 @@ pub async fn slice(
             let query = query_source(view, context.stores, plan).await?;
             (v1::slice_spec::Source::Query(query), &plan.traceparent)
         }
+        JobPlan::Mutation(plan) => {
+            let mut query = query_source(view, context.stores, &plan.query).await?;
+            number_target(&mut query, &plan.target, Some((attempt.slice.slice.0, plan.parts)));
+            let mutation = v1::MutationSource { changes: Some(query), target: plan.target.clone() };
+            (v1::slice_spec::Source::Mutation(mutation), &plan.query.traceparent)
+        }
         JobPlan::Ingest(plan) => (v1::slice_spec::Source::Ingest(v1::IngestSource {}), &plan.traceparent),
         JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
@@ -87,6 +93,16 @@ pub async fn slice(
         helpers: Vec::new(),
         portion_bytes: context.scheduling.portion_bytes(),
     })
+}
+
+/// Gives the relation that a statement changes the numbers of its rows, and a share of its files.
+pub fn number_target(query: &mut v1::QuerySpec, target: &str, share: Option<(u32, u32)>) {
+    for relation in query.relations.iter_mut().filter(|relation| relation.name == target) {
+        if let Some(v1::relation::Relation::Table(scan)) = &mut relation.relation {
+            scan.numbered = true;
+            (scan.part, scan.parts) = share.unwrap_or_default();
+        }
+    }
 }
 
 async fn unload_slice(
@@ -153,6 +169,7 @@ async fn target(
         JobPlan::Copy(plan) => &plan.field_ids,
         JobPlan::Query(plan) => &plan.field_ids,
         JobPlan::Ingest(plan) => &plan.field_ids,
+        JobPlan::Mutation(plan) => &plan.query.field_ids,
         JobPlan::Unload(_) => return Err(Error::internal("an unload has no target table")),
     };
     let (metadata_location, options) = match (new_table, job.table) {
@@ -401,8 +418,7 @@ pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan)
                 warehouse: Some(access_of(stores.warehouse().spec())),
                 snapshot_id: snapshot_id.unwrap_or(0),
                 empty: *empty,
-                part: 0,
-                parts: 0,
+                ..v1::TableScan::default()
             })
         }
         RelationTarget::Stage { source, format } => {

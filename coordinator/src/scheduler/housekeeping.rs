@@ -19,7 +19,7 @@ use stevedore_state::{catalog, ledger};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::phases::{Context, data_files};
+use super::phases::{Context, data_files, removed_file};
 use super::unload;
 use super::workers::Workers;
 use crate::committer::sweep;
@@ -156,7 +156,9 @@ impl Housekeeping {
             let mut kept = HashSet::new();
             if committed {
                 for file in data_files(&*view, &job)? {
-                    kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
+                    if removed_file(&file).is_none() {
+                        kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
+                    }
                 }
             }
             sweep::sweep_job(warehouse.store(), &folder, id, &kept).await?

@@ -9,7 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use stevedore_common::ids::JobId;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
-use stevedore_state::command::{Command, JobCommit, NewSlice, NewTable, TableCommit, TableContents};
+use stevedore_state::command::{
+    Command, JobCommit, JobEnding, NewSlice, NewTable, TableCommit, TableContents,
+};
 use stevedore_state::jobs::{self, Job, JobKind, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
@@ -79,8 +81,12 @@ pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
             }
             copy::plan_and_seal(&context.replica, &context.scheduling, fleet, job, claimed).await
         }
-        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Ingest(_)) => {
-            let parts = if let JobPlan::Unload(unload) = &plan { unload.parts } else { 1 };
+        plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) | JobPlan::Ingest(_)) => {
+            let parts = match &plan {
+                JobPlan::Unload(unload) => unload.parts,
+                JobPlan::Mutation(mutation) => mutation.parts,
+                _ => 1,
+            };
             let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
             let slices = copy::plan_slices(&context.replica, job, slices).await?;
             context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
@@ -123,8 +129,9 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
             _ => Err(Error::internal("an unload without its plan")),
         };
     }
+    let (removed, added) = split(data_files(&*context.replica.local(), job)?);
     let append = Append {
-        data_files: data_files(&*context.replica.local(), job)?,
+        data_files: added,
         schema_id: brought.as_ref().map_or(spec.schema_id, |brought| brought.schema_id),
         spec_id: spec.spec_id,
         job_id: id.to_string(),
@@ -135,9 +142,15 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     };
     match job.table {
         Some(table) => {
-            let overwrite = spec.kind == JobKind::Insert
-                && matches!(context.plan(&spec).await?, JobPlan::Query(plan) if plan.overwrite);
-            commit_to_table(context, id, &spec, table, append, overwrite).await
+            let how = match spec.kind {
+                JobKind::Copy => Added::Appended,
+                _ => match context.plan(&spec).await? {
+                    JobPlan::Query(plan) if plan.overwrite => Added::InPlaceOfAll,
+                    JobPlan::Mutation(plan) => Added::InPlaceOf(removed, plan.base_snapshot),
+                    _ => Added::Appended,
+                },
+            };
+            commit_to_table(context, id, &spec, table, append, how).await
         }
         None => match context.plan(&spec).await?.new_table() {
             Some(new) => commit_new_table(context, id, &spec, new.clone(), append).await,
@@ -146,27 +159,69 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
     }
 }
 
+/// The location of a data file that a job replaces, if this is what the report says of it.
+pub(super) fn removed_file(reported: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Removed {
+        removed: String,
+    }
+    // Data files are described at length; the others in a few words.
+    let short = reported.starts_with("{\"removed\":");
+    short.then(|| serde_json::from_str::<Removed>(reported).ok()).flatten().map(|file| file.removed)
+}
+
+/// Removed and added data files.
+fn split(reported: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let (mut removed, mut added) = (Vec::new(), Vec::new());
+    for file in reported {
+        match removed_file(&file) {
+            Some(location) => removed.push(location),
+            None => added.push(file),
+        }
+    }
+    (removed, added)
+}
+
+/// How a job's data files come into its table.
+enum Added {
+    /// Beside those that are there.
+    Appended,
+    /// INSERT OVERWRITE.
+    InPlaceOfAll,
+    /// DELETE, UPDATE, MERGE INTO: in the place of these files, which had these rows in that snapshot.
+    InPlaceOf(Vec<String>, Option<i64>),
+}
+
 async fn commit_to_table(
     context: &Context,
     job: JobId,
     spec: &JobSpec,
     table: stevedore_common::ids::TableId,
     append: Append,
-    overwrite: bool,
+    how: Added,
 ) -> Result<()> {
+    let overwrite = matches!(how, Added::InPlaceOfAll);
     let view = context.replica.read().await?;
     let record = catalog::table_by_id(&*view, table)?
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {
-        let prepared = match overwrite {
-            true => context.committer.overwrite(&location, &append).await,
-            false => context.committer.append(&location, &append).await,
+        let prepared = match &how {
+            Added::Appended => context.committer.append(&location, &append).await,
+            Added::InPlaceOfAll => context.committer.overwrite(&location, &append).await,
+            Added::InPlaceOf(removed, base) => {
+                context.committer.rewrite(&location, &append, removed, *base).await
+            }
         };
         let prepared = match prepared {
             // The table's columns are others than those that the slices wrote: they run again.
             Err(error) if append.evolution.is_some() && error.kind() == ErrorKind::Conflict => {
                 return columns::reserve_again(context, job, error).await;
+            }
+            // Another try would find the same: the statement has to look at the rows again.
+            Err(error) if matches!(how, Added::InPlaceOf(..)) && error.kind() == ErrorKind::Conflict => {
+                let end = JobEnding::Aborted(error.retryable(true));
+                return context.replica.propose(Command::EndJob { job, end }).await.map(|_| ());
             }
             prepared => prepared?,
         };
@@ -270,7 +325,7 @@ pub async fn purge(context: &Context, job: &Job) -> Result<()> {
                 tracing::warn!(job = %job.id, file = file.name, "not purged: the file changed after it was loaded");
                 Ok((file.file, PurgeOutcome::Changed))
             })
-            .buffered(PURGED_AT_ONCE)
+            .buffer_unordered(PURGED_AT_ONCE)
             .try_collect()
             .await?;
         if !purged.is_empty() {

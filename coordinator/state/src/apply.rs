@@ -84,6 +84,7 @@ fn run(txn: &mut Transaction<'_>, command: &Command) -> Outcome<CommandResult> {
         Command::DropFileFormat { name, if_exists } => objects::drop_file_format(txn, name, *if_exists),
         Command::CreateJob { job, spec } => jobs::create::create(txn, *job, spec),
         Command::ClaimFiles { job, chunk, files } => jobs::claim::claim(txn, *job, *chunk, files),
+        Command::SkipFiles { job, chunk, skipped } => jobs::claim::skip_unsent(txn, *job, *chunk, skipped),
         Command::PlanSlices { job, first, slices } => jobs::plan::plan(txn, *job, *first, slices),
         Command::ReserveColumns { job, schema_id, last_column_id, columns } => {
             jobs::columns::reserve(txn, *job, *schema_id, *last_column_id, columns)

@@ -17,7 +17,7 @@ use stevedore_common::{Error, Result};
 use uuid::Uuid;
 
 use crate::catalog::{StageFormat, StageKind, StageSource};
-use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SliceFile, SliceTotals};
+use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
 use crate::tasks::TaskCommand;
 
 /// The upper limit of an encoded command.
@@ -225,6 +225,16 @@ pub enum Command {
         /// The files, in listing order.
         files: Vec<ListedFile>,
     },
+    /// Records files of the listing that were found loaded already, or beyond MAX_FILES, and so were not sent to be
+    /// claimed. It is a chunk of the listing as [`Command::ClaimFiles`] has them, and can be proposed again.
+    SkipFiles {
+        /// The job.
+        job: JobId,
+        /// The number of the chunk.
+        chunk: u32,
+        /// How many, with the names of the first ones.
+        skipped: Vec<SkippedFiles>,
+    },
     /// Adds slices `first..`. Proposed again with the same content it changes nothing.
     PlanSlices {
         /// The job.
@@ -386,6 +396,7 @@ impl Command {
             Self::DropFileFormat { .. } => "drop_file_format",
             Self::CreateJob { .. } => "create_job",
             Self::ClaimFiles { .. } => "claim_files",
+            Self::SkipFiles { .. } => "skip_files",
             Self::PlanSlices { .. } => "plan_slices",
             Self::ReserveColumns { .. } => "reserve_columns",
             Self::ReopenSlices { .. } => "reopen_slices",

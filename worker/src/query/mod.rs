@@ -9,6 +9,7 @@
 mod error;
 pub mod functions;
 pub(crate) mod names;
+pub(crate) mod numbered_scan;
 mod relations;
 pub(crate) mod schema_scan;
 pub mod session;

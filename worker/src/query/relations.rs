@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use super::error::from_datafusion;
 use super::manifests::MetadataCache;
 use super::names::RelationColumns;
+use super::numbered_scan::NumberedTable;
 use super::schema_scan;
 use super::spelling::planned_names;
 use super::stage_scan::{StageReader, StageTable};
@@ -67,7 +68,10 @@ impl Sources {
             Some(relation::Relation::Table(scan)) => {
                 let table = self.table(&scan).await?;
                 let spelling = table.spelling();
-                let provider: Arc<dyn TableProvider> = Arc::new(table);
+                let provider: Arc<dyn TableProvider> = match scan.numbered {
+                    true => Arc::new(NumberedTable::new(table, scan.files)),
+                    false => Arc::new(table),
+                };
                 Ok(Provided { columns: all_columns(&provider.schema()), provider, name, spelling })
             }
             Some(relation::Relation::Rows(bytes)) => {
@@ -116,7 +120,7 @@ impl Sources {
         Ok(file_io(&self.stores.get(&storage_spec(access)?)?))
     }
 
-    async fn table(&self, scan: &TableScan) -> Result<IcebergTable> {
+    pub(crate) async fn table(&self, scan: &TableScan) -> Result<IcebergTable> {
         let file_io = self.file_io(scan.warehouse.as_ref())?;
         let cache = Arc::clone(&self.cache);
         let mut table =
@@ -125,8 +129,9 @@ impl Sources {
         if scan.empty {
             table.forget_snapshot();
         }
-        if scan.parts > 1 {
-            table.take_part(scan.part as usize, scan.parts as usize);
+        // Numbers of files are places in the order that shares have.
+        if scan.parts > 1 || scan.numbered {
+            table.take_part(scan.part as usize, scan.parts.max(1) as usize);
         }
         Ok(table)
     }

@@ -33,7 +33,7 @@ use futures::{Stream, StreamExt};
 use object_store::memory::InMemory;
 use stevedore_common::storage::Stores;
 use stevedore_common::{Error, Result};
-use stevedore_proto::v1::QuerySpec;
+use stevedore_proto::v1::{QuerySpec, TableScan};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -47,7 +47,7 @@ use super::relations::{Mentions, Sources, read_ipc};
 use super::runtime::CpuRuntime;
 use super::spelling::Spelling;
 use super::stage_scan::StageReader;
-use super::table_scan::STORE_URL;
+use super::table_scan::{DataFileFacts, STORE_URL};
 use super::variant_coercion::VariantCoercion;
 
 /// Batches that may wait between the computing threads and whoever takes the results.
@@ -195,6 +195,19 @@ impl QueryEngine {
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
             Err(e) => Err(Error::internal(format!("reading a relation failed: {e}"))),
+        }
+    }
+
+    /// The data files of a numbered scan, in the order of their numbers.
+    ///
+    /// # Errors
+    /// Where the table's metadata cannot be read.
+    pub(crate) async fn data_files(&self, scan: &TableScan) -> Result<Vec<DataFileFacts>> {
+        let (sources, scan) = (Arc::clone(&self.sources), scan.clone());
+        let task = self.io.spawn(async move { sources.table(&scan).await?.file_list().await });
+        match AbortOnDropHandle::new(task).await {
+            Ok(files) => files,
+            Err(e) => Err(Error::internal(format!("listing the files of a table failed: {e}"))),
         }
     }
 

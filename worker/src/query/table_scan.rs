@@ -41,7 +41,7 @@ use tokio::runtime::Handle;
 use super::deletes::{self, Applicable, EqualityDeleteExec};
 use super::error::{from_datafusion, to_datafusion};
 use super::field_ids::FieldIdAdapterFactory;
-use super::manifests::{MetadataCache, TableFile};
+use super::manifests::{MetadataCache, SnapshotFiles, TableFile};
 use super::spelling::planned_names;
 use super::table_files::{FOOTER_BYTES, ParquetFiles, ReaderFactory};
 
@@ -139,20 +139,81 @@ impl IcebergTable {
 
     /// The files that the filters may match.
     fn prune(&self, state: &dyn Session, filters: &[Expr], files: Vec<TableFile>) -> Vec<TableFile> {
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return files };
+        let keep = self.may_match(state, filters, &files);
+        files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect()
+    }
+
+    /// Whether the filters may match rows of each file.
+    fn may_match(&self, state: &dyn Session, filters: &[Expr], files: &[TableFile]) -> Vec<bool> {
+        let all = || vec![true; files.len()];
+        let Some(filter) = conjunction(filters.iter().cloned()) else { return all() };
         let keep = || -> DfResult<Vec<bool>> {
             let df_schema = DFSchema::try_from(Arc::clone(&self.schema))?;
             let predicate = state.create_physical_expr(filter, &df_schema)?;
             let pruning = PruningPredicate::try_new(predicate, Arc::clone(&self.schema))?;
-            pruning.prune(&Bounds { table: self, files: &files })
+            pruning.prune(&Bounds { table: self, files })
         };
         match keep() {
-            Ok(keep) => files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect(),
+            Ok(keep) => keep,
             Err(error) => {
                 tracing::debug!(%error, "filters do not prune files");
-                files
+                all()
             }
         }
+    }
+
+    /// The live files of the snapshot.
+    async fn live_files(&self, snapshot: &SnapshotRef) -> Result<SnapshotFiles> {
+        let (cache, files) = (Arc::clone(&self.cache), self.files.clone());
+        let (metadata, snapshot) = (Arc::clone(&self.metadata), Arc::clone(snapshot));
+        self.files.on_io(async move { cache.files(&files.file_io, &metadata, &snapshot).await }).await
+    }
+
+    /// The data files of this share in their order, by which `scan_each` names them.
+    pub(crate) async fn file_list(&self) -> Result<Vec<DataFileFacts>> {
+        let Some(snapshot) = &self.snapshot else { return Ok(Vec::new()) };
+        let all = self.live_files(snapshot).await?;
+        let facts = |file: TableFile| {
+            let applicable = deletes::applicable(&file, &all.deletes, &self.metadata);
+            let data_file = file.entry.data_file();
+            DataFileFacts {
+                location: data_file.file_path().to_owned(),
+                rows: data_file.record_count(),
+                has_deletes: applicable != Applicable::default(),
+            }
+        };
+        Ok(self.share(all.data).into_iter().map(facts).collect())
+    }
+
+    /// A plan for each file of this share that the filters may match, of one partition, which gives its live
+    /// rows in the order of the file. `only` names the files by their places,
+    /// ascending; none: all.
+    pub(crate) async fn scan_each(
+        &self,
+        state: &dyn Session,
+        wanted: &[usize],
+        filters: &[Expr],
+        only: &[u32],
+    ) -> Result<Vec<FileScan>> {
+        let Some(snapshot) = &self.snapshot else { return Ok(Vec::new()) };
+        let all = self.live_files(snapshot).await?;
+        let files = self.share(all.data);
+        let keep = self.may_match(state, filters, &files);
+        let mut scans = Vec::new();
+        for ((place, file), keep) in (0u32..).zip(files).zip(keep) {
+            if !keep || (!only.is_empty() && only.binary_search(&place).is_err()) {
+                continue;
+            }
+            check_format(&file)?;
+            let rows = file.entry.data_file().record_count();
+            let applicable = deletes::applicable(&file, &all.deletes, &self.metadata);
+            let equality: Vec<&TableFile> =
+                applicable.equality.iter().filter_map(|i| all.deletes.get(*i)).collect();
+            let group = vec![(file, applicable)];
+            let plan = self.plan_group(state, wanted, None, group, &all.deletes, &equality).await?;
+            scans.push(FileScan { place, rows, plan });
+        }
+        Ok(scans)
     }
 
     fn scan_config(
@@ -198,11 +259,7 @@ impl IcebergTable {
         let Some(snapshot) = &self.snapshot else {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));
         };
-        let all = {
-            let (cache, files) = (Arc::clone(&self.cache), self.files.clone());
-            let (metadata, snapshot) = (Arc::clone(&self.metadata), Arc::clone(snapshot));
-            self.files.on_io(async move { cache.files(&files.file_io, &metadata, &snapshot).await }).await?
-        };
+        let all = self.live_files(snapshot).await?;
         let total = all.data.len();
         let data = self.prune(state, filters, self.share(all.data));
         tracing::debug!(files = total, read = data.len(), "planned a table scan");
@@ -210,13 +267,7 @@ impl IcebergTable {
         // Files by the equality deletes that apply to them: mostly one group, without any.
         let mut groups: BTreeMap<Vec<usize>, Vec<(TableFile, Applicable)>> = BTreeMap::new();
         for file in data {
-            if file.entry.data_file().file_format() != DataFileFormat::Parquet {
-                return Err(Error::not_supported(format!(
-                    "the data file '{}' of format {}",
-                    file.entry.data_file().file_path(),
-                    file.entry.data_file().file_format()
-                )));
-            }
+            check_format(&file)?;
             let applicable = deletes::applicable(&file, &all.deletes, &self.metadata);
             groups.entry(applicable.equality.clone()).or_default().push((file, applicable));
         }
@@ -313,6 +364,36 @@ impl IcebergTable {
             })
             .collect()
     }
+}
+
+/// A data file of a table.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFileFacts {
+    /// Where it is.
+    pub(crate) location: String,
+    /// Its rows, those that were deleted beside it too.
+    pub(crate) rows: u64,
+    /// Whether some may have been.
+    pub(crate) has_deletes: bool,
+}
+
+/// The scan of one data file.
+#[derive(Debug, Clone)]
+pub(crate) struct FileScan {
+    /// Its place in the share.
+    pub(crate) place: u32,
+    /// Its rows.
+    pub(crate) rows: u64,
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+}
+
+fn check_format(file: &TableFile) -> Result<()> {
+    let data_file = file.entry.data_file();
+    if data_file.file_format() == DataFileFormat::Parquet {
+        return Ok(());
+    }
+    let (path, format) = (data_file.file_path(), data_file.file_format());
+    Err(Error::not_supported(format!("the data file '{path}' of format {format}")))
 }
 
 /// Spreads files over at most `partitions` groups of similar size. Large files are split further by

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Decimal128Array, Int32Array, Int64Array, ListArray, StringArray};
 use arrow::datatypes::Float32Type;
 use iceberg::spec::{Datum, NestedField, PrimitiveType, Schema as IcebergSchema, Type};
+use stevedore_proto::v1::relation;
 
 use crate::query::test_support::{Fixture, TestTable, column};
 
@@ -216,4 +217,45 @@ async fn the_shares_of_a_table_are_all_its_rows_each_once() {
     let expected: Vec<String> =
         (0..7).flat_map(|n| [(10 * n).to_string(), (10 * n + 1).to_string()]).collect();
     assert_eq!(all, expected);
+}
+
+#[tokio::test]
+async fn numbered_rows_have_the_same_numbers_whatever_is_read_of_them() {
+    let fixture = Fixture::new();
+    let mut table = TestTable::create(&fixture, "numbered", vec![column("a", "INT"), column("s", "VARCHAR")]);
+    let bounds = |first: i32, last: i32| vec![(1, Datum::int(first), Datum::int(last))];
+    let texts = || texts(&["p", "q", "r", "s"]);
+    let file = table.add(vec![(1, "a", ints(&[1, 2, 3, 4])), (2, "s", texts())], bounds(1, 4)).await;
+    table.add(vec![(1, "a", ints(&[11, 12, 13, 14])), (2, "s", texts())], bounds(11, 14)).await;
+    // The second row of the first file is gone, so the numbers count the others.
+    table.delete_positions(&file, &[1]).await;
+    let location = table.commit().await;
+    let numbered = |files: &[u32]| {
+        let mut relation = fixture.table("__rel_0", &location);
+        if let Some(relation::Relation::Table(scan)) = &mut relation.relation {
+            (scan.numbered, scan.files) = (true, files.to_vec());
+        }
+        vec![relation]
+    };
+    let all = "SELECT a, __target_row, s FROM \"__rel_0\" ORDER BY a";
+    let expected = ["1|0|p", "3|1|r", "4|2|s", "11|0|p", "12|1|q", "13|2|r", "14|3|s"];
+    assert_eq!(fixture.rows(all, numbered(&[])).await, expected);
+    // Files are told apart, and named by their places.
+    let places =
+        fixture.rows("SELECT DISTINCT __target_file FROM \"__rel_0\" WHERE a > 10", numbered(&[])).await;
+    let second: u32 = places[0].parse().unwrap();
+    assert_eq!((places.len(), second < 2), (1, true));
+    assert_eq!(fixture.rows(all, numbered(&[second])).await, expected[3..]);
+    assert_eq!(fixture.rows(all, numbered(&[1 - second])).await, expected[..3]);
+    // No filter goes down into a file, and no column of it is needed.
+    let filtered = "SELECT __target_row FROM \"__rel_0\" WHERE s = 's' AND a IN (4, 14) ORDER BY 1";
+    assert_eq!(fixture.rows(filtered, numbered(&[])).await, ["2", "3"]);
+    let counted = "SELECT __target_file, count(*), max(__target_row) FROM \"__rel_0\" GROUP BY 1 ORDER BY 2";
+    let counts = [format!("{}|3|2", 1 - second), format!("{second}|4|3")];
+    assert_eq!(fixture.rows(counted, numbered(&[])).await, counts);
+    assert_eq!(fixture.rows("SELECT count(*) FROM \"__rel_0\"", numbered(&[])).await, ["7"]);
+    // In joins as well, whichever side is kept in memory.
+    let joined =
+        "SELECT t.a, t.__target_row FROM \"__rel_0\" t JOIN (VALUES (13), (3)) v(k) ON v.k = t.a ORDER BY 1";
+    assert_eq!(fixture.rows(joined, numbered(&[])).await, ["3|1", "13|2"]);
 }

@@ -72,10 +72,7 @@ impl Fixture {
             relation: Some(relation::Relation::Table(TableScan {
                 metadata_location: metadata_location.to_owned(),
                 warehouse: Some(self.access()),
-                snapshot_id: 0,
-                empty: false,
-                part: 0,
-                parts: 0,
+                ..TableScan::default()
             })),
         }
     }

@@ -125,7 +125,7 @@ impl Insert {
     }
 
     /// `first` is the number of the first row within the result.
-    fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
+    pub(super) fn apply(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch> {
         let columns = self
             .columns
             .iter()

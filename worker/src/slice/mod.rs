@@ -1,7 +1,8 @@
 //! Runs one slice from its spec to its report.
 //!
-//! Comes in: a [`SliceSpec`] (files to load, a query whose rows go into a table or a location, or a table that a
-//! client's rows go into) and a token that cancels. Goes out: a [`SliceReport`] whose data files are durable and uncommitted, or a
+//! Comes in: a [`SliceSpec`] (files to load, a query whose rows go into a table or a location, changes of rows that a
+//! table has, or a table that a client's rows go into) and a token that cancels. Goes out: a [`SliceReport`] whose data
+//! files are durable and uncommitted, or a
 //! [`SliceFailure`] that says whether another attempt can help. Counters say how far it is.
 //!
 //! Must never: answer with a report while a file of it is not durable, keep files of a slice that failed
@@ -15,6 +16,7 @@ mod held_rows;
 mod ingest;
 mod insert;
 mod lane;
+mod mutate;
 mod report;
 mod stage_files;
 #[cfg(test)]
@@ -33,6 +35,8 @@ use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::slice_spec::Source;
 use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTarget, UnloadSource};
 use tokio_util::sync::CancellationToken;
+
+use mutate::Mutated;
 
 pub use check::Checked;
 pub use lane::LaneResources;
@@ -158,7 +162,12 @@ impl SliceRunner {
         let mut sink = self.sink(&spec, target, &parsed)?;
         let filled = {
             let fill = async {
+                let mut mutated = Mutated::default();
                 let files = match &spec.source {
+                    Some(Source::Mutation(source)) => {
+                        mutated = self.mutate(source, target, &parsed.table, &mut sink, counters).await?;
+                        Vec::new()
+                    }
                     Some(Source::Copy(source)) if !spec.helpers.is_empty() => {
                         self.copy_with_helpers(&spec, source, target, &parsed.table, &mut sink, counters)
                             .await?
@@ -183,7 +192,7 @@ impl SliceRunner {
                     }
                     Some(Source::Unload(_)) | None => return Err(missing("its source").into()),
                 };
-                Ok::<_, SliceFailure>((files, sink.finish().await?))
+                Ok::<_, SliceFailure>((files, sink.finish().await?, mutated))
             };
             tokio::select! {
                 biased;
@@ -196,7 +205,11 @@ impl SliceRunner {
         let filled =
             filled.map_err(|failure| SliceFailure { permanent: failure.permanent || only_once, ..failure });
         match filled {
-            Ok((files, written)) => Ok(self.report(files, written, counters)),
+            Ok((files, written, mutated)) => {
+                let report = self.report(files, written, counters);
+                let is_mutation = matches!(spec.source, Some(Source::Mutation(_)));
+                Ok(if is_mutation { with_changes(report, mutated) } else { report })
+            }
             Err(failure) => {
                 sink.abort().await;
                 Err(failure)
@@ -229,7 +242,7 @@ impl SliceRunner {
             data_files: unloaded.files.len() as u64,
             input_bytes: unloaded.input_bytes,
             output_bytes: unloaded.files.iter().map(|file| file.bytes).sum(),
-            errors: 0,
+            ..SliceTotals::default()
         };
         let data_files = unloaded.files.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let data_files =
@@ -270,6 +283,7 @@ impl SliceRunner {
             input_bytes: counters.bytes.load(Ordering::Relaxed),
             output_bytes: written.iter().map(|file| file.bytes).sum(),
             errors: files.iter().map(|file| file.errors).sum(),
+            ..SliceTotals::default()
         };
         SliceReport { files, data_files: written.into_iter().map(|file| file.json).collect(), totals }
     }
@@ -289,6 +303,17 @@ impl SliceExecutor for SliceRunner {
     fn memory_used(&self) -> u64 {
         self.resources.memory.used()
     }
+}
+
+/// The report of a slice that changed rows: what it counts are the changes.
+fn with_changes(mut report: SliceReport, mutated: Mutated) -> SliceReport {
+    let removed = mutated.removed.iter();
+    report.data_files.extend(removed.map(|location| serde_json::json!({ "removed": location }).to_string()));
+    report.totals.data_files = report.data_files.len() as u64;
+    report.totals.rows = mutated.inserted;
+    report.totals.rows_updated = mutated.updated;
+    report.totals.rows_deleted = mutated.deleted;
+    report
 }
 
 /// The attempt that a message names.

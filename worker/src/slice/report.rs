@@ -1,10 +1,11 @@
 //! A report, and its cutting into chunks that fit a replicated command.
 
-use prost::Message;
 use stevedore_proto::v1::{FileReport, ReportChunk, SliceRef, SliceTotals};
 
-/// Bytes of a chunk, so that with its envelope it stays under 48 KiB.
+/// Bytes of a chunk as the replicated command has it, JSON, which must stay under 64 KiB.
 const CHUNK_BYTES: usize = 44 << 10;
+/// The same of a file's report, beside the text of its first error: names and numbers.
+const FILE_BYTES: usize = 256;
 /// Characters of an error's text.
 const ERROR_LENGTH: usize = 2000;
 
@@ -38,11 +39,11 @@ impl SliceReport {
                 file.first_error.truncate(end);
                 file.first_error.push('…');
             }
-            make_room(&mut chunk, &mut bytes, file.encoded_len() + 8);
+            make_room(&mut chunk, &mut bytes, FILE_BYTES + json_bytes(&file.first_error));
             chunk.files.push(file);
         }
         for data_file in self.data_files {
-            make_room(&mut chunk, &mut bytes, data_file.len() + 8);
+            make_room(&mut chunk, &mut bytes, json_bytes(&data_file));
             chunk.data_files.push(data_file);
         }
         chunk.last = true;
@@ -55,9 +56,23 @@ impl SliceReport {
     }
 }
 
+/// What a text takes in JSON, escaped.
+fn json_bytes(text: &str) -> usize {
+    text.chars()
+        .map(|c| match c {
+            '"' | '\\' => 2,
+            c if c.is_ascii_control() => 6,
+            c => c.len_utf8(),
+        })
+        .sum::<usize>()
+        + 3
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use prost::Message;
+
     use super::*;
 
     #[test]
@@ -81,6 +96,31 @@ mod tests {
         assert_eq!(chunks.last().unwrap().totals, Some(totals));
         assert!(chunks.iter().flat_map(|chunk| chunk.files.clone()).eq(files));
         assert!(chunks.iter().flat_map(|chunk| chunk.data_files.clone()).eq(data_files));
+    }
+
+    #[test]
+    fn chunks_are_small_as_commands_too() {
+        let file = FileReport {
+            file: u32::MAX,
+            outcome: 1,
+            rows: u64::MAX,
+            errors: u64::MAX,
+            first_error: "invalid value \"x\" for column 1".into(),
+            first_error_line: u64::MAX,
+            lines: u64::MAX,
+            part: u32::MAX,
+        };
+        let text = serde_json::to_string(&file.first_error).unwrap();
+        assert_eq!(json_bytes(&file.first_error), text.len() + 1);
+        let names = ["file", "part", "outcome", "rows", "errors", "first_error", "first_error_line", "lines"];
+        let numbers = 2 * 10 + 4 * 20 + "partially_loaded".len();
+        let most = names.iter().map(|name| name.len() + 4).sum::<usize>() + numbers + 2;
+        assert!(most <= FILE_BYTES, "{most}");
+        let totals = SliceTotals::default();
+        let report = SliceReport { files: vec![file; 1000], data_files: Vec::new(), totals };
+        for chunk in report.chunks(&SliceRef::default()) {
+            assert!(chunk.files.len() * (FILE_BYTES + text.len()) < 48 << 10);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod copy;
 mod location;
+mod mutation;
 mod query;
 mod stage;
 mod table;
@@ -15,6 +16,7 @@ mod unload;
 
 pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, SchemaSample, ValidationMode};
 pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
+pub use mutation::{Assignment, Change, MergeAction, MergeClause, Mutation};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
     TableFunction, TimeTravel, TransformItem,
@@ -277,6 +279,8 @@ pub enum Statement {
     Unload(Box<Unload>),
     /// INSERT INTO and INSERT OVERWRITE.
     Insert(Box<Insert>),
+    /// DELETE, UPDATE, MERGE INTO.
+    Mutation(Box<Mutation>),
     /// A query.
     Query(Box<AnalyzedQuery>),
     /// EXPLAIN.
@@ -419,6 +423,11 @@ impl Statement {
             Self::Unload(_) => "COPY INTO location",
             Self::Insert(insert) if insert.overwrite => "INSERT OVERWRITE",
             Self::Insert(_) => "INSERT INTO",
+            Self::Mutation(mutation) => match mutation.change {
+                Change::Delete { .. } => "DELETE",
+                Change::Update { .. } => "UPDATE",
+                Change::Merge { .. } => "MERGE INTO",
+            },
             Self::Query(_) => "SELECT",
             Self::Explain { .. } => "EXPLAIN",
             Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
@@ -440,12 +449,13 @@ impl Statement {
         }
     }
 
-    /// How many `?` parameters the statement has. Only queries, INSERT, CREATE TABLE AS and the
-    /// transform of COPY can have them.
+    /// How many `?` parameters the statement has. Only queries, INSERT, DELETE, UPDATE, MERGE INTO, CREATE
+    /// TABLE AS and the transform of COPY can have them.
     pub fn parameters(&self) -> usize {
         match self {
             Self::Query(query) | Self::Explain { query, .. } => query.parameters,
             Self::Insert(insert) => insert.source.query().parameters,
+            Self::Mutation(mutation) => mutation.parameters,
             Self::Unload(unload) => unload.query.parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
             Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {

@@ -31,6 +31,8 @@ pub struct RelationRef {
 pub enum RelationTarget {
     /// A table, also of `system` and `information_schema`.
     Table(ObjectRef),
+    /// The table that a DELETE, UPDATE or MERGE INTO changes.
+    Target(ObjectRef),
     /// A table as it was.
     TableAt {
         /// The table.

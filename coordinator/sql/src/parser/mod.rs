@@ -5,6 +5,7 @@
 //! everything that needs no catalog is checked. Fails at a token, saying what was expected there.
 
 mod copy;
+mod mutation;
 mod options;
 mod show;
 mod stage;
@@ -347,6 +348,9 @@ impl<'a> Parser<'a> {
                 Ok(Statement::ExecuteTask { name: self.object_name("the name of a task")? })
             }
             "INSERT" | "REPLACE" => self.insert(),
+            "DELETE" => self.delete(),
+            "UPDATE" => self.update(),
+            "MERGE" => self.merge(),
             "COPY" => self.copy(),
             "LIST" | "LS" => {
                 self.pos += 1;

@@ -70,8 +70,7 @@ impl Parser<'_> {
             _ => String::new(),
         };
         let not_yet = match word {
-            "DELETE" | "UPDATE" | "MERGE" | "GRANT" | "REVOKE" | "KILL" | "VACUUM" | "OPTIMIZE"
-            | "ANALYZE" | "REFRESH" | "REPORT"
+            "GRANT" | "REVOKE" | "KILL" | "VACUUM" | "OPTIMIZE" | "ANALYZE" | "REFRESH" | "REPORT"
                 if more =>
             {
                 Some(word.to_owned())

@@ -5,12 +5,14 @@
 //! Fails with positions in the user's text; never shows a generated name in an error.
 
 mod metered;
+mod mutation;
 mod names;
 mod prepare;
 mod rewrite;
 mod table_functions;
 mod transform;
 
+pub(crate) use mutation::{Pieces, TARGET, analyze_mutation};
 pub(crate) use transform::{TransformOutcome, analyze_transform};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,6 +15,7 @@ use sqlparser::tokenizer::{Location, Span, Token as LibToken, TokenWithSpan};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
+use super::mutation::TARGET;
 use crate::ast::{StageSource, TimeTravel};
 use crate::lexer::{Tok, Token, at_of_string};
 use crate::parser;
@@ -28,7 +29,8 @@ pub(super) const STAGE: &str = "__stage_";
 pub(super) const TYPE: &str = "__type_";
 pub(super) const PATH: &str = "__path_";
 /// Names that begin so are ours.
-const RESERVED: &[&str] = &[STAGE, TYPE, PATH, "__rel_", "__cast", "__try_cast", "__variant_get", "__col_"];
+const RESERVED: &[&str] =
+    &[STAGE, TYPE, PATH, TARGET, "__rel_", "__cast", "__try_cast", "__variant_get", "__col_"];
 
 /// Tokens for the library, and what its names stand for.
 #[derive(Debug, Default)]
@@ -75,6 +77,8 @@ struct Frame {
 struct Walk<'a> {
     text: &'a str,
     tokens: &'a [Token],
+    /// Where the parameters begin, in the order of the text.
+    given: Vec<usize>,
     pos: usize,
     frames: Vec<Frame>,
     frame: Frame,
@@ -97,9 +101,13 @@ enum ItemState {
 /// Prepares the tokens of a query or an expression.
 pub(super) fn prepare(text: &str, tokens: &[Token]) -> Result<Prepared> {
     let base = tokens.iter().take_while(|token| token.is_sym("(")).count();
+    let is_parameter = |token: &&Token| token.tok == Tok::Param;
+    let mut given: Vec<usize> = tokens.iter().filter(is_parameter).map(|token| token.start).collect();
+    given.sort_unstable();
     let mut walk = Walk {
         text,
         tokens,
+        given,
         pos: 0,
         frames: Vec::new(),
         frame: Frame::default(),
@@ -204,7 +212,9 @@ impl<'a> Walk<'a> {
             }
             Tok::Param => {
                 self.out.parameters += 1;
-                let name = format!("${}", self.out.parameters);
+                // Clauses may stand in another order here than the user wrote them.
+                let before = self.given.partition_point(|start| *start < token.start);
+                let name = format!("${}", before + 1);
                 self.operand(token, LibToken::Placeholder(name));
                 Ok(())
             }
@@ -247,7 +257,8 @@ impl<'a> Walk<'a> {
 
     fn check_reserved(&self, token: &Token, name: &str) -> Result<()> {
         let lower = name.to_ascii_lowercase();
-        if RESERVED.iter().any(|prefix| lower.starts_with(prefix)) {
+        // A token of no length is not the user's.
+        if token.start < token.end && RESERVED.iter().any(|prefix| lower.starts_with(prefix)) {
             return Err(place(Error::invalid(format!("the name '{name}' is reserved")), Some(token)));
         }
         Ok(())

@@ -14,6 +14,7 @@ use sqlparser::ast::{
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
+use super::mutation::TARGET;
 use super::names::{fold, is_rendered, quoted};
 use super::prepare::{PATH, Prepared, STAGE, TYPE, Travel};
 use crate::ast::{
@@ -57,6 +58,10 @@ pub(super) struct Rewriter {
     travels: Vec<Travel>,
     pub(super) parameters: usize,
     pub(super) relations: Vec<RelationRef>,
+    /// What stands for the table that the statement changes, until it is met.
+    pub(super) target: Option<ObjectRef>,
+    /// The relation of that table.
+    pub(super) target_relation: Option<String>,
     /// Whether the query reads from a function of the engine's.
     pub(super) reads_elsewhere: bool,
     /// What qualifies columns anywhere in the query, in lower case.
@@ -89,6 +94,8 @@ impl Rewriter {
             travels: prepared.travels,
             parameters: prepared.parameters,
             relations: Vec::new(),
+            target: None,
+            target_relation: None,
             reads_elsewhere: false,
             qualifiers: HashSet::new(),
             scopes: Vec::new(),
@@ -224,6 +231,15 @@ impl Rewriter {
             let index = self.add_relation(RelationTarget::Stage(source));
             *name = relation_name(index);
             self.stage_aliases.push((alias.as_ref().map(|alias| alias.name.value.to_lowercase()), index));
+            fold_alias(alias.as_mut());
+            return Ok(());
+        }
+        if last.value == TARGET
+            && let Some(target) = self.target.take()
+        {
+            let index = self.add_relation(RelationTarget::Target(target));
+            self.target_relation = Some(format!("__rel_{index}"));
+            *name = relation_name(index);
             fold_alias(alias.as_mut());
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Claiming files: the meeting of a listing and the ledger. The hot path of a COPY of many small
 //! files: a claimed file costs two records, its ledger entry and its place in the job; a skipped one
-//! costs a look.
+//! costs a look. Whoever lists may look first, and send what is loaded already as a number ([`skip_unsent`]).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::apply::{Outcome, Transaction, refuse};
 use crate::catalog::Table;
 use crate::command::ListedFile;
 use crate::jobs::create::{put, require, require_spec, wrong_phase};
-use crate::jobs::{self, Job, JobFile, JobPhase, MAX_ALREADY_LOADED_NAMES, SkipReason, SkippedFiles};
+use crate::jobs::{self, Job, JobFile, JobPhase, MAX_SKIPPED_NAMES, SkipReason, SkippedFiles};
 use crate::keys;
 use crate::ledger::{Claim, LedgerEntry, LoadVerdict, ledger_entry, resolve};
 use crate::result::{ClaimOutcome, CommandResult};
@@ -26,16 +26,7 @@ pub(crate) fn claim(
     chunk: u32,
     files: &[ListedFile],
 ) -> Outcome<CommandResult> {
-    let mut job = require(txn, id)?;
-    if job.phase != JobPhase::Claiming {
-        return refuse(wrong_phase(&job, "it claims no more files"));
-    }
-    if chunk > job.chunks {
-        return refuse(Error::conflict(format!(
-            "chunk {chunk} of the listing of job {id} comes before chunk {}",
-            job.chunks
-        )));
-    }
+    let mut job = require_chunk(txn, id, chunk)?;
     let Some(table) = job.table else {
         return refuse(Error::invalid(format!("job {id} has no table to claim files for")));
     };
@@ -97,6 +88,59 @@ pub(crate) fn claim(
     job.chunks = job.chunks.max(chunk + 1);
     put(txn, &job)?;
     Ok(CommandResult::Claims(outcomes))
+}
+
+/// The job of a chunk that comes in its turn, or again.
+fn require_chunk(txn: &Transaction<'_>, id: JobId, chunk: u32) -> Outcome<Job> {
+    let job = require(txn, id)?;
+    if job.phase != JobPhase::Claiming {
+        return refuse(wrong_phase(&job, "it claims no more files"));
+    }
+    if chunk > job.chunks {
+        let error = format!("chunk {chunk} of the listing of job {id} comes before chunk {}", job.chunks);
+        // Several are on their way at a time, and one before it was lost: listing again sets it right.
+        return refuse(Error::conflict(error).retryable(true));
+    }
+    Ok(job)
+}
+
+/// Records files that whoever listed them did not send to be claimed.
+pub(crate) fn skip_unsent(
+    txn: &mut Transaction<'_>,
+    id: JobId,
+    chunk: u32,
+    skipped: &[SkippedFiles],
+) -> Outcome<CommandResult> {
+    let mut job = require_chunk(txn, id, chunk)?;
+    forget_skipped(txn, &mut job, chunk)?;
+    let mut groups = Vec::with_capacity(skipped.len());
+    for group in skipped {
+        if !is_limited(group.reason) || group.by.is_some() || group.names.len() as u64 > group.count {
+            return refuse(Error::invalid(format!(
+                "{} files of job {id} cannot be skipped as {} unless they are claimed",
+                group.count,
+                group.reason.as_str()
+            )));
+        }
+        let counted = job.skipped.entry(group.reason).or_default();
+        let names = usize::try_from(MAX_SKIPPED_NAMES.saturating_sub(*counted)).unwrap_or(usize::MAX);
+        *counted += group.count;
+        groups
+            .push(SkippedFiles { names: group.names.iter().take(names).cloned().collect(), ..group.clone() });
+    }
+    job.skipped.retain(|_, count| *count > 0);
+    if !groups.is_empty() {
+        txn.put(keys::skipped_chunk(id, chunk), &groups)?;
+    }
+    job.chunks = job.chunks.max(chunk + 1);
+    put(txn, &job)?;
+    Ok(CommandResult::Claims(Vec::new()))
+}
+
+/// Whether the names of files that are skipped for this reason are recorded up to a limit only: there may be as
+/// many as the bucket has.
+fn is_limited(reason: SkipReason) -> bool {
+    matches!(reason, SkipReason::AlreadyLoaded | SkipReason::OverMaxFiles)
 }
 
 /// What a COPY says about the files that it may take.
@@ -185,7 +229,7 @@ fn skip(
     });
     let counted = job.skipped.entry(reason).or_default();
     // A COPY that runs every minute over a folder that is loaded must not fill the state with it.
-    if reason != SkipReason::AlreadyLoaded || *counted < MAX_ALREADY_LOADED_NAMES {
+    if !is_limited(reason) || *counted < MAX_SKIPPED_NAMES {
         group.names.push(file.name.clone());
     }
     group.count += 1;

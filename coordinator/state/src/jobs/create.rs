@@ -118,6 +118,8 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
         accepted_parts: 0,
         accepted_bytes: 0,
         rows: 0,
+        rows_updated: 0,
+        rows_deleted: 0,
         errors: 0,
         data_files: 0,
         output_bytes: 0,

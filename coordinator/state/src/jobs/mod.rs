@@ -42,8 +42,8 @@ pub const MAX_SLICE_FAILURES: u32 = 5;
 /// New columns of one load at most.
 pub const MAX_NEW_COLUMNS: usize = 1_000;
 
-/// Names of already loaded files that one job records; beyond it they are counted only.
-pub const MAX_ALREADY_LOADED_NAMES: u64 = 1000;
+/// Names of files that one job records as already loaded, and as over MAX_FILES; beyond it they are counted only.
+pub const MAX_SKIPPED_NAMES: u64 = 1000;
 
 /// What kind of statement a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,12 @@ pub enum JobKind {
     CreateTableAs,
     /// COPY INTO a location.
     Unload,
+    /// DELETE.
+    Delete,
+    /// UPDATE.
+    Update,
+    /// MERGE INTO.
+    Merge,
 }
 
 impl JobKind {
@@ -67,6 +73,9 @@ impl JobKind {
             Self::Insert => "insert",
             Self::CreateTableAs => "create_table_as",
             Self::Unload => "unload",
+            Self::Delete => "delete",
+            Self::Update => "update",
+            Self::Merge => "merge",
         }
     }
 }
@@ -276,8 +285,14 @@ pub struct Job {
     pub accepted_parts: u32,
     /// Input bytes of accepted slices.
     pub accepted_bytes: u64,
-    /// Rows of accepted slices.
+    /// Rows of accepted slices: loaded, inserted or unloaded.
     pub rows: u64,
+    /// Rows that accepted slices update.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_updated: u64,
+    /// Rows that accepted slices delete.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_deleted: u64,
     /// Errors of accepted slices.
     pub errors: u64,
     /// Data files of accepted slices.
@@ -340,7 +355,7 @@ pub struct SkippedFiles {
     pub by: Option<JobId>,
     /// How many.
     pub count: u64,
-    /// Their names; for already loaded ones perhaps not all (see [`MAX_ALREADY_LOADED_NAMES`]).
+    /// Their names, perhaps not all (see [`MAX_SKIPPED_NAMES`]).
     pub names: Vec<String>,
 }
 
@@ -449,6 +464,12 @@ pub struct SliceTotals {
     pub output_bytes: u64,
     /// Rejected rows.
     pub errors: u64,
+    /// Rows that were in the table and have other values now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_updated: u64,
+    /// Rows that were in the table.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_deleted: u64,
 }
 
 /// What became of a file, or of a part of one.

@@ -27,10 +27,9 @@ pub(crate) fn plan(
         return planned_before(txn, &job, first, slices);
     }
     if first.0 > job.slices {
-        return refuse(Error::conflict(format!(
-            "slices from {first} of job {id} come before slice {}",
-            job.slices
-        )));
+        let error = format!("slices from {first} of job {id} come before slice {}", job.slices);
+        // Several commands are on their way at a time, and one before it was lost.
+        return refuse(Error::conflict(error).retryable(true));
     }
     for new in slices {
         let index = SliceIndex(job.slices);

@@ -156,6 +156,8 @@ fn accept(
     job.accepted_parts = job.accepted_parts.saturating_add(slice.tasks);
     job.accepted_bytes = job.accepted_bytes.saturating_add(totals.input_bytes);
     job.rows = job.rows.saturating_add(totals.rows);
+    job.rows_updated = job.rows_updated.saturating_add(totals.rows_updated);
+    job.rows_deleted = job.rows_deleted.saturating_add(totals.rows_deleted);
     job.errors = job.errors.saturating_add(totals.errors);
     job.data_files = job.data_files.saturating_add(totals.data_files);
     job.output_bytes = job.output_bytes.saturating_add(totals.output_bytes);

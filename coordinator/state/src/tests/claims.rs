@@ -186,7 +186,7 @@ fn names_of_loaded_files_are_recorded_up_to_a_limit_and_counted_beyond() {
     }
     let (skipped, _) = read::skipped_files(&world.state, two, None, 100).unwrap();
     let named: usize = skipped.iter().map(|group| group.names.len()).sum();
-    assert_eq!(named as u64, MAX_ALREADY_LOADED_NAMES);
+    assert_eq!(named as u64, MAX_SKIPPED_NAMES);
     assert_eq!(world.job(two).skipped[&SkipReason::AlreadyLoaded], 1200);
 }
 
@@ -313,4 +313,44 @@ fn a_preview_says_what_a_claim_would_and_changes_nothing() {
         assert_eq!(preview, world.claim_files(job, files.clone()), "{rule:?}");
         world.end(job, JobEnding::Cancelled);
     }
+}
+
+#[test]
+fn files_that_were_not_sent_are_counted_and_named_up_to_a_limit_and_never_twice() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let job = world.copy(1, table);
+    world.claim(job, &["a"]);
+    let group = |reason, count: u64, names: std::ops::Range<u64>| SkippedFiles {
+        reason,
+        by: None,
+        count,
+        names: names.map(|n| format!("{n:05}")).collect(),
+    };
+    let unsent = vec![
+        group(SkipReason::AlreadyLoaded, 5_000, 0..1_200),
+        group(SkipReason::OverMaxFiles, 3, 5_000..5_003),
+    ];
+    let skip = Command::SkipFiles { job, chunk: 1, skipped: unsent };
+    world.ok(skip.clone());
+    let once = world.job(job);
+    world.ok(skip);
+    assert_eq!(world.job(job), once);
+    assert_eq!(
+        (once.skipped[&SkipReason::AlreadyLoaded], once.skipped[&SkipReason::OverMaxFiles]),
+        (5_000, 3)
+    );
+    let (skipped, _) = read::skipped_files(&world.state, job, None, 100).unwrap();
+    assert_eq!(skipped.iter().map(|group| group.names.len()).collect::<Vec<_>>(), [1_000, 3]);
+    // A gap; a reason that only the ledger may find; more names than files.
+    world.refused(Command::SkipFiles { job, chunk: 3, skipped: Vec::new() });
+    let changed = vec![group(SkipReason::Changed, 1, 0..1)];
+    let error = world.refused(Command::SkipFiles { job, chunk: 2, skipped: changed });
+    assert!(error.to_string().contains("cannot be skipped as changed"), "{error}");
+    world.refused(Command::SkipFiles {
+        job,
+        chunk: 2,
+        skipped: vec![group(SkipReason::OverMaxFiles, 1, 0..2)],
+    });
+    assert_eq!(world.job(job), once);
 }

@@ -370,6 +370,7 @@ fn report(attempt: AttemptKey, sequence: u32, files: Vec<FileReport>, data_files
         input_bytes: 10,
         output_bytes: 5,
         errors: files.iter().map(|file| file.errors).sum(),
+        ..SliceTotals::default()
     };
     Command::StageReport { attempt, sequence, files, data_files, last: true, totals: Some(totals) }
 }

@@ -1,6 +1,7 @@
 //! Random logs over a few tables, files, jobs and workers. Whatever the order, the rules hold.
 
 use proptest::prelude::*;
+use stevedore_common::types::SqlType;
 
 use super::*;
 
@@ -22,6 +23,8 @@ enum Step {
     Purge { job: u8 },
     EndPurge { job: u8 },
     End { job: u8, cancel: bool },
+    Reserve { job: u8, columns: Vec<(u8, bool)> },
+    AddColumn { table: u8, stale: bool },
     Truncate { table: u8 },
     Drop { table: u8 },
     Undrop { table: u8 },
@@ -58,6 +61,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => job().prop_map(|job| Step::Purge { job }),
         1 => job().prop_map(|job| Step::EndPurge { job }),
         1 => (job(), any::<bool>()).prop_map(|(job, cancel)| Step::End { job, cancel }),
+        8 => (job(), prop::collection::vec((0u8..3, any::<bool>()), 0..3))
+            .prop_map(|(job, columns)| Step::Reserve { job, columns }),
+        2 => (0u8..2, prop::bool::weighted(0.3))
+            .prop_map(|(table, stale)| Step::AddColumn { table, stale }),
         1 => (0u8..2).prop_map(|table| Step::Truncate { table }),
         1 => (0u8..2).prop_map(|table| Step::Drop { table }),
         4 => (0u8..2).prop_map(|table| Step::Undrop { table }),
@@ -78,7 +85,12 @@ struct Oracle {
     /// Loads whose path has not been purged since, by table, ledger generation and path.
     loads: BTreeMap<(TableId, u64, String), Vec<Load>>,
     rows: BTreeMap<TableId, u64>,
+    /// What each field id was handed out for, by its name and type.
+    field_ids: BTreeMap<(TableId, i32), String>,
 }
+
+/// The last field id in the metadata of the tables.
+const LAST_COLUMN: i32 = 2;
 
 struct Run {
     world: World,
@@ -163,6 +175,26 @@ impl Run {
                     if cancel { JobEnding::Cancelled } else { JobEnding::Aborted(Error::internal("x")) };
                 self.world.run(Command::EndJob { job: self.id(job), end });
             }
+            Step::Reserve { job, ref columns } => self.reserve(job, columns),
+            Step::AddColumn { table, stale } => {
+                let id = self.tables[usize::from(table)];
+                let record = read::table_by_id(&self.world.state, id).unwrap().unwrap();
+                let after = if stale { LAST_COLUMN } else { record.last_field_id.max(LAST_COLUMN) };
+                let suffix = format!("a{}", self.world.log.len());
+                let change = TableChange {
+                    new_field_ids: Some(FieldIds { after, last: after + 1 }),
+                    contents: TableContents {
+                        snapshot_id: record.snapshot_id,
+                        num_rows: record.num_rows,
+                        data_size: record.data_size,
+                    },
+                    ..table_change(&record, &suffix, TableChangeKind::Alter { comment: None })
+                };
+                let result = self.world.run(Command::CommitTable(change));
+                if let CommandResult::TableCommit(TableCommitOutcome::Committed { .. }) = result {
+                    self.handed_out(id, after + 1, suffix);
+                }
+            }
             Step::Truncate { table } => {
                 let id = self.tables[usize::from(table)];
                 let record = read::table_by_id(&self.world.state, id).unwrap().unwrap();
@@ -209,10 +241,36 @@ impl Run {
         }
     }
 
+    fn reserve(&mut self, job: u8, columns: &[(u8, bool)]) {
+        let Some(record) = self.found(job) else { return };
+        let column = |(name, is_text): &(u8, bool)| WantedColumn {
+            name: format!("c{name}"),
+            ty: if *is_text { SqlType::String } else { SqlType::Array(Box::new(SqlType::Int32)) },
+            exists: false,
+        };
+        let columns = columns.iter().map(column).collect();
+        let command =
+            Command::ReserveColumns { job: record.id, schema_id: 0, last_column_id: LAST_COLUMN, columns };
+        if let CommandResult::Columns(ColumnsOutcome::Reserved(reserved)) = self.world.run(command) {
+            for column in reserved.columns {
+                self.handed_out(record.table.unwrap(), column.id, format!("{} {}", column.name, column.ty));
+            }
+        }
+    }
+
+    fn handed_out(&mut self, table: TableId, id: i32, to: String) {
+        assert!(id > LAST_COLUMN);
+        let known = self.oracle.field_ids.entry((table, id)).or_insert_with(|| to.clone());
+        assert_eq!(*known, to, "field id {id} of table {table}");
+    }
+
     /// Does what the job waits for.
     fn advance(&mut self, job: u8, left_out: bool) {
         let Some(record) = self.found(job) else { return };
         match record.phase {
+            JobPhase::Running if record.reopening.is_some() => {
+                self.world.run(Command::ReopenSlices { job: record.id, limit: 1 });
+            }
             JobPhase::Claiming if record.chunks > 0 => self.step(&Step::Plan { job, per_slice: 2 }),
             JobPhase::Running => {
                 let pending = read::pending_slices(&self.world.state, record.id, None, 1).unwrap();

@@ -1,0 +1,332 @@
+//! DELETE, UPDATE and MERGE INTO.
+//!
+//! Comes in: the pieces of the statement's query. Goes out: a job whose query has a row for each change: which
+//! row of the target, what happens to it, and the row that takes its place. Workers run it over their share of
+//! the target's files, and write the files that hold such rows again without them. A commit that finds one of
+//! these files changed fails the job, and the statement is run again on the rows as they are by then.
+
+use sha2::{Digest, Sha256};
+use stevedore_common::ids::JobId;
+use stevedore_common::schema::{Column, TableSchema};
+use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_sql::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, ObjectRef};
+use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
+use uuid::Uuid;
+
+use super::load::query_job;
+use super::query::check_parameters;
+use super::tables::target_columns;
+use super::unload::parts_of;
+use super::{Engine, Execution, StatementHandle};
+use crate::planner::plan::{JobPlan, MutationPlan, QueryPlan, RelationPlan, RelationTarget};
+use crate::planner::spec::number_target;
+use crate::results::ColumnKind::UnsignedBigInt;
+use crate::results::{Columns, Value};
+
+/// How often a statement is run when others change the same rows.
+const MOST_RUNS: u32 = 5;
+
+macro_rules! counts {
+    ($($what:literal),+) => {
+        &[$((concat!("number of rows ", $what), UnsignedBigInt)),+]
+    };
+}
+
+/// The columns of the answer: what the statement can do.
+pub(super) fn columns_of(mutation: &Mutation) -> Columns {
+    let clauses = match &mutation.change {
+        Change::Delete { .. } => return counts!("deleted"),
+        Change::Update { .. } => return counts!("updated"),
+        Change::Merge { clauses, .. } => clauses,
+    };
+    let has = |kind: fn(&MergeAction) -> bool| clauses.iter().any(|clause| kind(&clause.action));
+    let inserts = has(MergeAction::inserts);
+    let updates = has(|action| matches!(action, MergeAction::Update(_) | MergeAction::UpdateAll));
+    let deletes = has(|action| matches!(action, MergeAction::Delete));
+    match (inserts, updates, deletes) {
+        (true, true, true) => counts!("inserted", "updated", "deleted"),
+        (true, true, false) => counts!("inserted", "updated"),
+        (true, false, true) => counts!("inserted", "deleted"),
+        (true, false, false) => counts!("inserted"),
+        (false, true, true) => counts!("updated", "deleted"),
+        (false, true, false) => counts!("updated"),
+        (false, false, _) => counts!("deleted"),
+    }
+}
+
+/// The job of a run of the statement; the first has the handle's id, as clients know it.
+fn job_of_run(handle: Uuid, run: u32) -> JobId {
+    if run == 0 {
+        return JobId(handle);
+    }
+    let digest = Sha256::new().chain_update(handle).chain_update(run.to_be_bytes()).finalize();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    JobId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+/// Whether a job failed for nothing but another's commit.
+fn met_another(error: &Error) -> bool {
+    error.kind() == ErrorKind::Conflict && error.is_retryable()
+}
+
+fn kind_of(change: &Change) -> JobKind {
+    match change {
+        Change::Delete { .. } => JobKind::Delete,
+        Change::Update { .. } => JobKind::Update,
+        Change::Merge { .. } => JobKind::Merge,
+    }
+}
+
+/// A name as workers match it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.to_lowercase().replace('"', "\"\""))
+}
+
+/// A value of a column; `None` is its default.
+fn value_of(column: &Column, value: Option<&str>) -> String {
+    let value = value.or(column.default.as_deref()).unwrap_or("NULL");
+    format!("__cast({value}, '{}')", column.ty.to_string().replace('\'', "''"))
+}
+
+/// The values that assignments give, by column.
+fn assigned<'a>(
+    schema: &'a TableSchema,
+    set: &'a [Assignment],
+    table: &ObjectRef,
+) -> Result<Vec<(&'a Column, Option<&'a str>)>> {
+    let names: Vec<String> = set.iter().map(|assignment| assignment.column.clone()).collect();
+    let columns = target_columns(schema, Some(&names), table)?;
+    Ok(columns.into_iter().zip(set.iter().map(|assignment| assignment.value.as_deref())).collect())
+}
+
+/// The query with a row for each change.
+fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
+    let alias = &mutation.alias;
+    let row = format!("{alias}.\"__target_file\", {alias}.\"__target_row\"");
+    let tail = |from: &str, filter: &Option<String>| match filter {
+        Some(filter) => format!("FROM {from} WHERE {filter}"),
+        None => format!("FROM {from}"),
+    };
+    Ok(match &mutation.change {
+        Change::Delete { from, filter } => {
+            format!("SELECT {row}, 2 AS \"__target_action\" {}", tail(from, filter))
+        }
+        Change::Update { from, filter, set } => {
+            let set = assigned(schema, set, &mutation.table)?;
+            let new = |column: &Column| match set.iter().find(|(known, _)| known.id == column.id) {
+                Some((_, value)) => value_of(column, *value),
+                None => format!("{alias}.{}", quoted(&column.name)),
+            };
+            let new = values(schema, &mut |column| Ok(new(column)))?;
+            format!("SELECT {row}, 1 AS \"__target_action\", {new} {}", tail(from, filter))
+        }
+        Change::Merge { source, source_alias, on, clauses } => {
+            let merge = Merge { alias, source_alias, schema, table: &mutation.table };
+            let action = merge.by_clause(clauses, "0", &mut |action| {
+                Ok(match action {
+                    MergeAction::Update(_) | MergeAction::UpdateAll => "1",
+                    MergeAction::Delete => "2",
+                    MergeAction::Insert { .. } | MergeAction::InsertAll => "3",
+                }
+                .to_owned())
+            })?;
+            let new = values(schema, &mut |column| {
+                merge.by_clause(clauses, "NULL", &mut |action| merge.value(action, column))
+            })?;
+            // Rows of the source that match nothing are wanted only where they are inserted.
+            let join = if clauses.iter().any(|clause| clause.action.inserts()) { "LEFT" } else { "INNER" };
+            format!(
+                "SELECT {row}, {action} AS \"__target_action\", {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}",
+                mutation.target
+            )
+        }
+    })
+}
+
+/// The columns of the new row, each under a name of its own.
+fn values(schema: &TableSchema, value: &mut dyn FnMut(&Column) -> Result<String>) -> Result<String> {
+    let columns = schema
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| Ok(format!("{} AS \"__target_value_{index}\"", value(column)?)));
+    Ok(columns.collect::<Result<Vec<_>>>()?.join(", "))
+}
+
+/// What the clauses of a MERGE are rendered with.
+struct Merge<'a> {
+    alias: &'a str,
+    source_alias: &'a str,
+    schema: &'a TableSchema,
+    table: &'a ObjectRef,
+}
+
+impl Merge<'_> {
+    /// What the first clause that holds for a row gives.
+    fn by_clause(
+        &self,
+        clauses: &[MergeClause],
+        otherwise: &str,
+        give: &mut dyn FnMut(&MergeAction) -> Result<String>,
+    ) -> Result<String> {
+        let mut text = "CASE".to_owned();
+        for MergeClause { condition, action } in clauses {
+            let not = if action.inserts() { "" } else { " NOT" };
+            let and = condition.as_ref().map(|condition| format!(" AND {condition}")).unwrap_or_default();
+            let given = give(action)?;
+            text.push_str(&format!(" WHEN {}.\"__target_file\" IS{not} NULL{and} THEN {given}", self.alias));
+        }
+        Ok(format!("{text} ELSE {otherwise} END"))
+    }
+
+    /// A column of the row that an action makes.
+    fn value(&self, action: &MergeAction, column: &Column) -> Result<String> {
+        let same = || format!("{}.{}", self.source_alias, quoted(&column.name));
+        Ok(match action {
+            MergeAction::Delete => "NULL".to_owned(),
+            MergeAction::UpdateAll | MergeAction::InsertAll => value_of(column, Some(&same())),
+            MergeAction::Update(set) => {
+                let set = assigned(self.schema, set, self.table)?;
+                match set.iter().find(|(known, _)| known.id == column.id) {
+                    Some((_, value)) => value_of(column, *value),
+                    None => format!("{}.{}", self.alias, quoted(&column.name)),
+                }
+            }
+            MergeAction::Insert { columns, values } => {
+                let columns = target_columns(self.schema, columns.as_deref(), self.table)?;
+                if columns.len() != values.len() {
+                    return Err(Error::invalid(format!(
+                        "INSERT of MERGE INTO has {} values, table '{}' has {} columns",
+                        values.len(),
+                        self.table,
+                        columns.len()
+                    ))
+                    .hint("name the columns: INSERT (a, b) VALUES (…)"));
+                }
+                let given = columns.iter().zip(values).find(|(known, _)| known.id == column.id);
+                value_of(column, given.and_then(|(_, value)| value.as_deref()))
+            }
+        })
+    }
+}
+
+impl Engine {
+    pub(super) async fn mutate(&self, handle: &StatementHandle, mutation: &Mutation) -> Result<Execution> {
+        let mut run = 0;
+        let job = loop {
+            let id = job_of_run(handle.id, run);
+            if jobs::job(&*self.replica.read().await?, id)?.is_none() {
+                let spec = self.bind_mutation(handle, id, mutation).await?;
+                self.create_job(id, spec).await?;
+            }
+            match self.job_result(id).await {
+                Err(error) if met_another(&error) && run + 1 < MOST_RUNS => {
+                    tracing::info!(job = %id, %error, "run again on the rows as they are now");
+                    run += 1;
+                }
+                job => break job?,
+            }
+        };
+        let columns = columns_of(mutation);
+        let count = |name: &str| match name.rsplit(' ').next() {
+            Some("inserted") => job.rows,
+            Some("updated") => job.rows_updated,
+            _ => job.rows_deleted,
+        };
+        let counts: Vec<Value> = columns.iter().map(|(name, _)| count(name).into()).collect();
+        Ok(Execution::rows(columns, &[counts])?.with_affected(rows_changed(&job)))
+    }
+
+    /// Cancels whichever run of the statement is live.
+    pub(super) async fn cancel_runs(&self, id: Uuid) -> Result<bool> {
+        for run in 0..MOST_RUNS {
+            if self.cancel_job(job_of_run(id, run)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The specification of a run, whose job this is.
+    pub(super) async fn bind_mutation(
+        &self,
+        handle: &StatementHandle,
+        job: JobId,
+        mutation: &Mutation,
+    ) -> Result<JobSpec> {
+        check_parameters(handle, mutation.parameters)?;
+        let view = self.replica.read().await?;
+        let (database, _) = self.qualify(handle, &mutation.table);
+        let table = self.require_table(&*view, handle, &mutation.table)?;
+        let relations = self.plan_relations_of(handle, &mutation.relations).await?;
+        // The rows, the columns and the snapshot are those of one version of the table.
+        let location = relations.iter().find_map(|relation| match relation {
+            RelationPlan { name, target: RelationTarget::Table { metadata_location, .. } }
+                if *name == mutation.target =>
+            {
+                Some(metadata_location)
+            }
+            _ => None,
+        });
+        let location = location.ok_or_else(|| Error::internal("the target of the statement is lost"))?;
+        let metadata = self.committer.load(location).await?;
+        let schema = TableSchema::from_metadata(&metadata)?;
+        let sql = changes_sql(mutation, &schema)?;
+        let mut spec = self.query_spec(handle, sql.clone(), &relations).await?;
+        number_target(&mut spec, &mutation.target, None);
+        // What is wrong with the statement is told before there is a job.
+        self.workers.describe(&spec).await?;
+        let inserts = matches!(&mutation.change, Change::Merge { clauses, .. }
+            if clauses.iter().any(|clause| clause.action.inserts()));
+        // Of a share alone nobody knows which rows of the source match nothing; and files are listed anew for
+        // each slice.
+        let whole = inserts
+            || relations.iter().any(|relation| !matches!(relation.target, RelationTarget::Table { .. }));
+        let plan = MutationPlan {
+            parts: if whole { 1 } else { parts_of(table.data_size) },
+            base_snapshot: metadata.current_snapshot_id(),
+            target: mutation.target.clone(),
+            query: QueryPlan {
+                sql,
+                relations,
+                parameters: handle.parameters.clone(),
+                field_ids: Vec::new(),
+                settings: handle.settings.clone(),
+                traceparent: stevedore_common::telemetry::current_traceparent(),
+                new_table: None,
+                overwrite: false,
+            },
+        };
+        let plan = JobPlan::Mutation(Box::new(plan)).store(job, self.stores.warehouse().store()).await?;
+        Ok(JobSpec {
+            table: Some(table.id),
+            table_name: format!("{database}.{}", table.name),
+            epoch: table.epoch,
+            schema_id: metadata.current_schema_id(),
+            spec_id: metadata.default_partition_spec_id(),
+            ..query_job(kind_of(&mutation.change), handle, plan)
+        })
+    }
+}
+
+/// Rows that a job inserted, updated and deleted.
+fn rows_changed(job: &Job) -> i64 {
+    let rows = job.rows.saturating_add(job.rows_updated).saturating_add(job.rows_deleted);
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn runs_of_a_statement_have_ids_that_can_be_told_again() {
+        let handle = Uuid::now_v7();
+        assert_eq!(job_of_run(handle, 0), JobId(handle));
+        assert_eq!(job_of_run(handle, 1), job_of_run(handle, 1));
+        assert_ne!(job_of_run(handle, 1), job_of_run(handle, 2));
+        assert_ne!(job_of_run(handle, 1), job_of_run(Uuid::now_v7(), 1));
+    }
+}

@@ -1,0 +1,320 @@
+//! DELETE, UPDATE and MERGE INTO, by copy on write.
+//!
+//! Comes in: a query with a row for each change, over the numbered rows of a share of the table's files. Goes
+//! out: data files with the rows that are new or have new values, and with those of the touched files that stay
+//! as they were; and which files they stand for. Files without a change are not written again, those that lose
+//! all their rows are not even read. Keeps in memory a bit for each row of the touched files.
+//!
+//! Must never: change a row twice (the statement fails), lose or double a row of a touched file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Int64Type, Schema};
+use futures::StreamExt;
+use stevedore_common::schema::TableSchema;
+use stevedore_common::{Error, Result};
+use stevedore_proto::v1::{MutationSource, QuerySpec, Relation, TableScan, TableTarget, relation};
+
+use super::insert::Insert;
+use super::{SliceCounters, SliceFailure, SliceRunner, missing};
+use crate::query::numbered_scan::NUMBERS;
+use crate::query::table_scan::DataFileFacts;
+use crate::write::BatchSink;
+
+/// Columns before those of the new row: file, row, action.
+const LEADING: usize = 3;
+
+/// What a statement did to the rows of its share.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Mutated {
+    /// Locations of the files that others stand for now.
+    pub(super) removed: Vec<String>,
+    pub(super) inserted: u64,
+    pub(super) updated: u64,
+    pub(super) deleted: u64,
+}
+
+/// Rows of a file that change.
+struct Marks {
+    bits: Vec<u64>,
+    count: u64,
+}
+
+impl Marks {
+    fn new(rows: u64) -> Self {
+        Self { bits: vec![0; usize::try_from(rows.div_ceil(64)).unwrap_or(0)], count: 0 }
+    }
+
+    fn has(&self, row: usize) -> bool {
+        self.bits.get(row / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
+    }
+
+    /// False: it is marked already, or no row of the file.
+    fn mark(&mut self, row: usize) -> bool {
+        let Some(word) = self.bits.get_mut(row / 64) else { return false };
+        let bit = 1 << (row % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.count += u64::from(new);
+        new
+    }
+}
+
+/// Which rows of which files change, and how many.
+struct Changes {
+    files: Vec<DataFileFacts>,
+    marks: BTreeMap<u32, Marks>,
+    done: Mutated,
+}
+
+impl Changes {
+    /// Notes the changes of a batch; answers the rows that bring a new row.
+    fn note(&mut self, batch: &RecordBatch, table: &str) -> Result<BooleanArray> {
+        let column = |index: usize| -> Result<Int64Array> {
+            let column = batch.columns().get(index).ok_or_else(|| missing("the numbers of its rows"))?;
+            Ok(arrow::compute::cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+        };
+        let (files, rows, actions) = (column(0)?, column(1)?, column(2)?);
+        let mut is_new = Vec::with_capacity(batch.num_rows());
+        for index in 0..batch.num_rows() {
+            let action = if actions.is_valid(index) { actions.value(index) } else { 0 };
+            is_new.push(matches!(action, 1 | 3));
+            match action {
+                1 => self.done.updated += 1,
+                2 => self.done.deleted += 1,
+                3 => {
+                    self.done.inserted += 1;
+                    continue;
+                }
+                _ => continue,
+            }
+            let place = u32::try_from(files.value(index)).ok().filter(|_| files.is_valid(index));
+            let facts = place.and_then(|place| Some((place, self.files.get(place as usize)?)));
+            let Some((place, facts)) = facts else { return Err(missing("the file of a row that changes")) };
+            let marks = self.marks.entry(place).or_insert_with(|| Marks::new(facts.rows));
+            if !marks.mark(usize::try_from(rows.value(index)).unwrap_or(usize::MAX)) {
+                return Err(Error::bad_data(format!(
+                    "a row of table '{table}' matches more than one row of the source, so that it is not clear what \
+                     becomes of it"
+                ))
+                .hint("make the source's rows unique, for example with GROUP BY or SELECT DISTINCT"));
+            }
+        }
+        Ok(BooleanArray::from(is_new))
+    }
+
+    /// Files of which some rows stay, by place.
+    fn to_copy(&self) -> Vec<u32> {
+        let stays = |(place, marks): (&u32, &Marks)| {
+            let facts = self.files.get(*place as usize)?;
+            (facts.has_deletes || marks.count < facts.rows).then_some(*place)
+        };
+        self.marks.iter().filter_map(stays).collect()
+    }
+
+    /// The rows of a numbered batch that stay.
+    fn staying(&self, files: &Int64Array, rows: &Int64Array) -> BooleanArray {
+        let stays = |index: usize| {
+            let marks = u32::try_from(files.value(index)).ok().and_then(|place| self.marks.get(&place));
+            let row = usize::try_from(rows.value(index)).unwrap_or(usize::MAX);
+            !marks.is_some_and(|marks| marks.has(row))
+        };
+        BooleanArray::new(BooleanBuffer::collect_bool(files.len(), stays), None)
+    }
+
+    fn finish(mut self) -> Mutated {
+        let location = |place: &u32| self.files.get(*place as usize).map(|facts| facts.location.clone());
+        self.done.removed = self.marks.keys().filter_map(location).collect();
+        self.done
+    }
+}
+
+/// The scan of the relation that changes.
+fn target_scan<'a>(query: &'a QuerySpec, target: &str) -> Result<&'a TableScan> {
+    let relation = query.relations.iter().find(|relation| relation.name == target);
+    match relation.and_then(|relation| relation.relation.as_ref()) {
+        Some(relation::Relation::Table(scan)) if scan.numbered => Ok(scan),
+        _ => Err(missing("the table that changes")),
+    }
+}
+
+/// The columns of a batch from a place on.
+fn columns_from(batch: &RecordBatch, first: usize) -> Result<RecordBatch> {
+    let indices: Vec<usize> = (first..batch.num_columns()).collect();
+    Ok(batch.project(&indices)?)
+}
+
+impl SliceRunner {
+    pub(super) async fn mutate(
+        &self,
+        source: &MutationSource,
+        target: &TableTarget,
+        table: &TableSchema,
+        sink: &mut dyn BatchSink,
+        counters: &SliceCounters,
+    ) -> Result<Mutated, SliceFailure> {
+        let query = source.changes.as_ref().ok_or_else(|| missing("its query"))?;
+        let scan = target_scan(query, &source.target)?;
+        let files = self.engine.data_files(scan).await?;
+        let mut changes = Changes { files, marks: BTreeMap::new(), done: Mutated::default() };
+
+        let planned = self.engine.plan(query).await?;
+        let new_rows =
+            Schema::new(planned.schema().fields().iter().skip(LEADING).cloned().collect::<Vec<_>>());
+        let insert = match new_rows.fields().is_empty() {
+            true => None,
+            false => Some(Arc::new(Insert::compile(
+                &self.engine,
+                &query.settings,
+                target,
+                table,
+                &Arc::new(new_rows),
+                "the query",
+            )?)),
+        };
+        let mut rows = self.engine.execute(planned).await?;
+        let mut seen = 0;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            let is_new = changes.note(&batch, &target.name)?;
+            if let Some(insert) = insert.clone() {
+                let first = seen;
+                let apply = move || {
+                    let new = filter_record_batch(&columns_from(&batch, LEADING)?, &is_new)?;
+                    insert.apply(&new, first)
+                };
+                let new = self.resources.cpu.run(apply).await?;
+                seen += new.num_rows() as u64;
+                self.take(new, sink, counters).await?;
+            }
+        }
+        drop(rows);
+        let changes = self.copy_staying(query, source, target, table, sink, counters, changes).await?;
+        Ok(changes.finish())
+    }
+
+    async fn take(
+        &self,
+        batch: RecordBatch,
+        sink: &mut dyn BatchSink,
+        counters: &SliceCounters,
+    ) -> Result<(), SliceFailure> {
+        if batch.num_rows() > 0 {
+            SliceCounters::add(&counters.rows, batch.num_rows() as u64);
+            sink.write(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of the touched files that stay as they were.
+    #[allow(clippy::too_many_arguments, reason = "what a slice works with, and what is found by then")]
+    async fn copy_staying(
+        &self,
+        query: &QuerySpec,
+        source: &MutationSource,
+        target: &TableTarget,
+        table: &TableSchema,
+        sink: &mut dyn BatchSink,
+        counters: &SliceCounters,
+        changes: Changes,
+    ) -> Result<Changes, SliceFailure> {
+        let files = changes.to_copy();
+        if files.is_empty() {
+            return Ok(changes);
+        }
+        let scan = TableScan { files, ..target_scan(query, &source.target)?.clone() };
+        let relation = relation::Relation::Table(scan);
+        let copy = QuerySpec {
+            sql: format!("SELECT * FROM \"{}\"", source.target),
+            relations: vec![Relation { name: source.target.clone(), relation: Some(relation) }],
+            settings: query.settings.clone(),
+            traceparent: query.traceparent.clone(),
+            ..QuerySpec::default()
+        };
+        let planned = self.engine.plan(&copy).await?;
+        // The numbers of the rows stand last.
+        let width = planned.schema().fields().len().saturating_sub(NUMBERS);
+        let kept: Vec<_> = planned.schema().fields().iter().take(width).cloned().collect();
+        let all = Insert::compile(
+            &self.engine,
+            &copy.settings,
+            target,
+            table,
+            &Arc::new(Schema::new(kept)),
+            "the table",
+        )?;
+        let (all, changes) = (Arc::new(all), Arc::new(changes));
+        let mut rows = self.engine.execute(planned).await?;
+        let mut seen = 0;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            let (all, changes) = (all.clone(), changes.clone());
+            let first = seen;
+            let keep = move || {
+                let number = |index: usize| batch.column(width + index).as_primitive::<Int64Type>();
+                let columns: Vec<usize> = (0..width).collect();
+                let staying = changes.staying(number(0), number(1));
+                let staying = filter_record_batch(&batch.project(&columns)?, &staying)?;
+                all.apply(&staying, first)
+            };
+            let staying = self.resources.cpu.run(keep).await?;
+            seen += staying.num_rows() as u64;
+            self.take(staying, sink, counters).await?;
+        }
+        drop(rows);
+        Arc::into_inner(changes)
+            .ok_or_else(|| Error::internal("the changes of a slice are still in use").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow::array::ArrayRef;
+
+    use super::*;
+
+    fn changes(rows: &[u64]) -> Changes {
+        let facts =
+            |rows: &u64| DataFileFacts { location: format!("f{rows}"), rows: *rows, has_deletes: false };
+        Changes { files: rows.iter().map(facts).collect(), marks: BTreeMap::new(), done: Mutated::default() }
+    }
+
+    fn batch(rows: &[(Option<i64>, Option<i64>, i64)]) -> RecordBatch {
+        let columns: [ArrayRef; 3] = [
+            Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>()),
+            Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>()),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2))),
+        ];
+        RecordBatch::try_from_iter(["file", "row", "action"].into_iter().zip(columns)).unwrap()
+    }
+
+    #[test]
+    fn files_that_lose_all_rows_are_not_copied_and_untouched_ones_stay() {
+        let mut changes = changes(&[2, 100, 7]);
+        let rows = [(Some(0), Some(0), 2), (Some(0), Some(1), 2), (Some(1), Some(64), 1), (None, None, 3)];
+        let is_new = changes.note(&batch(&rows), "t").unwrap();
+        assert_eq!(is_new, BooleanArray::from(vec![false, false, true, true]));
+        assert_eq!(changes.to_copy(), [1]);
+        let (files, rows) = (Int64Array::from(vec![1, 1, 1]), Int64Array::from(vec![63, 64, 65]));
+        assert_eq!(changes.staying(&files, &rows), BooleanArray::from(vec![true, false, true]));
+        let done = changes.finish();
+        let removed = vec!["f2".to_owned(), "f100".to_owned()];
+        assert_eq!(done, Mutated { removed, inserted: 1, updated: 1, deleted: 2 });
+    }
+
+    #[test]
+    fn a_row_that_changes_twice_fails_and_one_that_nothing_happens_to_may_match_often() {
+        let mut changes = changes(&[5]);
+        changes
+            .note(&batch(&[(Some(0), Some(3), 0), (Some(0), Some(3), 0), (Some(0), Some(3), 1)]), "t")
+            .unwrap();
+        let error = changes.note(&batch(&[(Some(0), Some(3), 2)]), "d.t").unwrap_err();
+        assert!(error.to_string().contains("'d.t' matches more than one row"), "{error}");
+        assert!(changes.note(&batch(&[(Some(1), Some(0), 2)]), "t").is_err());
+    }
+}
