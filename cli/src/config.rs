@@ -70,6 +70,8 @@ pub struct CoordinatorFile {
     pub target_file_bytes: Option<u64>,
     /// The records of jobs that ended this many days ago are trimmed.
     pub job_history_days: Option<u32>,
+    /// Runs of scheduled tasks that ended this many days ago are forgotten.
+    pub task_history_days: Option<u32>,
 }
 
 /// The file of a worker.

@@ -54,6 +54,10 @@ number_ids! {
     FileIndex(u32);
     /// The place of a slice within its job, from 0.
     SliceIndex(u32);
+    /// A scheduled task, never reused.
+    TaskId(u64);
+    /// A run of a scheduled task: its number, in the order in which runs began.
+    TaskRun(u64);
 }
 
 /// A job: one COPY, INSERT or CREATE TABLE AS from its submission to its end. A UUID (version 7)

@@ -67,6 +67,8 @@ pub struct Scheduling {
     /// The records of jobs that ended this many days ago are trimmed. What stops a second load of a file
     /// is kept.
     pub job_history_days: i64,
+    /// Runs of scheduled tasks that ended this many days ago are forgotten.
+    pub task_history_days: i64,
 }
 
 impl Default for Scheduling {
@@ -80,6 +82,7 @@ impl Default for Scheduling {
             split_above_bytes: 512 << 20,
             target_file_bytes: 256 << 20,
             job_history_days: 30,
+            task_history_days: 7,
         }
     }
 }

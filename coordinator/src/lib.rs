@@ -9,6 +9,7 @@
 pub mod api;
 pub mod committer;
 pub mod config;
+pub mod cron;
 pub mod engine;
 pub mod node;
 mod peers;

@@ -35,6 +35,7 @@ use crate::api::stage_service::StageFiles;
 use crate::api::worker_service::WorkerSessions;
 use crate::committer::Committer;
 use crate::config::CoordinatorConfig;
+use crate::cron::driver::CronDriver;
 use crate::engine::Engine;
 use crate::peers::{MAX_CLUSTER_MESSAGE, PeerTransport, Peers};
 use crate::replica::Replica;
@@ -176,6 +177,7 @@ impl Coordinator {
             scheduling,
         );
         let engine = Arc::new(engine);
+        let cron = CronDriver::new(engine.clone(), stores.clone(), config.scheduling.task_history_days);
         let scheduling = config.scheduling.clone();
         let context = Context { replica: replica.clone(), stores, directory, committer, scheduling };
         let driver = Driver::new(context, workers.clone());
@@ -184,6 +186,11 @@ impl Coordinator {
         let driving = driver.clone().run(shutdown.clone());
         tasks.spawn(async move {
             driving.await;
+            Ok(())
+        });
+        let scheduled = cron.run(shutdown.clone());
+        tasks.spawn(async move {
+            scheduled.await;
             Ok(())
         });
         tasks.spawn(found_cluster(replica.clone(), config.cluster_id.clone(), shutdown.clone()));

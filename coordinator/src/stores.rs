@@ -13,6 +13,7 @@ use stevedore_common::file_identity::{FileEntry, StoreIdentity};
 use stevedore_common::ids::StageId;
 use stevedore_common::location::{Location, internal_identity};
 use stevedore_common::secret::{Sealed, SealingKey, Secret};
+use stevedore_common::storage::egress::EgressPolicy;
 use stevedore_common::storage::{
     ListOptions, StagePattern, StoragePolicy, StorageSpec, Store, Stores as StoreCache, Warehouse,
 };
@@ -125,6 +126,27 @@ impl Stores {
             .iter()
             .map(|(key, value)| Ok((key.clone(), self.sealing.seal(&format!("{owner}/{key}"), value)?)))
             .collect()
+    }
+
+    /// Seals one secret for its owner.
+    ///
+    /// # Errors
+    /// Internal.
+    pub fn seal(&self, owner: &str, secret: &Secret<String>) -> Result<Sealed> {
+        self.sealing.seal(owner, secret)
+    }
+
+    /// Opens what [`Stores::seal`] made for the same owner.
+    ///
+    /// # Errors
+    /// Permission denied, for another key; internal, if it is damaged.
+    pub fn open(&self, owner: &str, sealed: &Sealed) -> Result<Secret<String>> {
+        self.sealing.open(owner, sealed)
+    }
+
+    /// Which addresses may be reached.
+    pub fn egress(&self) -> EgressPolicy {
+        self.policy.egress()
     }
 
     fn open_all(

@@ -28,6 +28,11 @@ async fn insert_select_and_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scheduled_tasks() {
+    run_folder("tasks").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn delete_update_and_merge() {
     run_folder("dml").await;
 }

@@ -102,6 +102,7 @@ fn assemble(args: CoordinatorArgs) -> Result<CoordinatorConfig> {
             lane_bytes: file.lane_bytes.unwrap_or(defaults.lane_bytes),
             target_file_bytes: file.target_file_bytes.unwrap_or(defaults.target_file_bytes),
             job_history_days: file.job_history_days.map_or(defaults.job_history_days, i64::from),
+            task_history_days: file.task_history_days.map_or(defaults.task_history_days, i64::from),
             ..defaults
         },
     })

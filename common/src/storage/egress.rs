@@ -107,8 +107,21 @@ impl EgressPolicy {
         }
     }
 
-    /// A client that keeps to the policy and follows no redirect by itself.
-    pub(crate) fn client(self) -> Result<reqwest::Client> {
+    /// Checks the host of a URL as [`EgressPolicy::client`] would meet it. A name passes here and is checked when
+    /// it is resolved.
+    ///
+    /// # Errors
+    /// Permission denied.
+    pub fn check_url(self, url: &url::Url) -> Result<()> {
+        Ok(self.check_host(url.host_str().unwrap_or_default())?)
+    }
+
+    /// A client that keeps to the policy and follows no redirect by itself. Hosts written as addresses are the
+    /// caller's to check: [`EgressPolicy::check_url`].
+    ///
+    /// # Errors
+    /// Internal, if the client cannot be built.
+    pub fn client(self) -> Result<reqwest::Client> {
         install_crypto_provider();
         reqwest::Client::builder()
             .dns_resolver(Arc::new(PolicyResolver(self)))

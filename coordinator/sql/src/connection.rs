@@ -203,7 +203,9 @@ pub fn is_secret_option(name: &str) -> bool {
         .iter()
         .flat_map(|(_, ty)| ty.keys())
         .any(|key| key.secret && key.names.contains(&upper.as_str()))
-        || ["SECRET", "PASSWORD", "TOKEN", "CREDENTIAL"].iter().any(|part| upper.contains(part))
+        || ["SECRET", "PASSWORD", "TOKEN", "CREDENTIAL", "AUTHORIZATION"]
+            .iter()
+            .any(|part| upper.contains(part))
         || ["ACCOUNT_KEY", "MASTER_KEY", "SAS_KEY", "PRIVATE_KEY"].contains(&upper.as_str())
 }
 

@@ -15,6 +15,7 @@ pub mod pattern;
 mod query;
 pub mod render;
 pub mod script;
+pub mod task;
 
 pub use ast::Statement;
 pub use mask::mask_secrets;

@@ -46,8 +46,16 @@ pub fn mask_secrets(sql: &str) -> String {
 
 /// Whether the token is the value of a secret option: `NAME = value`, `NAME => value`, `NAME 'value'`.
 fn is_secret_value(tokens: &[Token], index: usize) -> bool {
+    // Many services put what authorises a message into the URL of their webhook.
+    let of_webhook = tokens
+        .iter()
+        .take(5)
+        .zip(tokens.iter().skip(1))
+        .any(|(a, b)| a.is_word("NOTIFICATION") && b.is_word("INTEGRATION"));
     let is_secret = |token: Option<&Token>| match token.map(|token| &token.tok) {
-        Some(Tok::Word(name) | Tok::Quoted(name) | Tok::Str(name)) => is_secret_option(name),
+        Some(Tok::Word(name) | Tok::Quoted(name) | Tok::Str(name)) => {
+            is_secret_option(name) || (of_webhook && name.eq_ignore_ascii_case("URL"))
+        }
         _ => false,
     };
     let back = |n: usize| index.checked_sub(n).and_then(|i| tokens.get(i));
@@ -59,7 +67,7 @@ fn is_secret_value(tokens: &[Token], index: usize) -> bool {
     let same_piece = before.end == tokens.get(index).map_or(0, |token| token.start);
     if same_piece && !before.is_sym("(") && !before.is_sym(",") && index > 0 {
         return is_secret_value(tokens, index - 1)
-            && !matches!(tokens.get(index).map(|t| &t.tok), Some(Tok::Sym(")")));
+            && !matches!(tokens.get(index).map(|t| &t.tok), Some(Tok::Sym(")" | "," | ";")));
     }
     matches!(tokens.get(index).map(|token| &token.tok), Some(Tok::Str(_))) && is_secret(Some(before))
 }
@@ -106,6 +114,10 @@ mod tests {
             (
                 "ALTER STAGE s SET CONNECTION = (token='hf_x')",
                 "ALTER STAGE s SET CONNECTION = (token='******')",
+            ),
+            (
+                "CREATE NOTIFICATION INTEGRATION n WEBHOOK = (url = 'https://x/T0/B1', authorization_header = 'Bearer x')",
+                "CREATE NOTIFICATION INTEGRATION n WEBHOOK = (url = '******', authorization_header = '******')",
             ),
             ("CREDENTIAL 'eyJ'", "CREDENTIAL '******'"),
             ("SELECT 'https://me:pw@host/x'", "SELECT 'https://******@host/x'"),

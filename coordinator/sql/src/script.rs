@@ -130,7 +130,7 @@ fn check_length(bytes: usize, line: u32, column: u32) -> Result<()> {
     Ok(())
 }
 
-fn text_of<'a>(text: &'a str, tokens: &[Token]) -> &'a str {
+pub(crate) fn text_of<'a>(text: &'a str, tokens: &[Token]) -> &'a str {
     match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => text.get(first.start..last.end).unwrap_or(""),
         _ => "",
@@ -150,13 +150,29 @@ fn split(tokens: &[Token]) -> Vec<(&[Token], bool)> {
             start = i + 1;
             blocks = Blocks::default();
         } else {
-            blocks.see(i - start, token);
+            blocks.see(i - start, token, tokens.get(i + 1));
         }
     }
     if let Some(piece) = tokens.get(start..).filter(|piece| !piece.is_empty()) {
         pieces.push((piece, false));
     }
     pieces
+}
+
+/// BEGIN, unless it is that of a transaction: `BEGIN;`, `BEGIN TRANSACTION`.
+fn begins_block(token: &Token, next: Option<&Token>) -> bool {
+    token.is_word("BEGIN") && !next.is_some_and(|next| next.is_sym(";") || next.is_word("TRANSACTION"))
+}
+
+/// The statements of a task: what stands in its BEGIN … END, or the one that it is.
+pub(crate) fn body_statements(tokens: &[Token]) -> Vec<&[Token]> {
+    let is_block = tokens.first().is_some_and(|first| begins_block(first, tokens.get(1)))
+        && tokens.last().is_some_and(|last| last.is_word("END"));
+    if !is_block {
+        return vec![tokens];
+    }
+    let inner = tokens.get(1..tokens.len() - 1).unwrap_or(&[]);
+    inner.split(|token| token.is_sym(";")).filter(|piece| !piece.is_empty()).collect()
 }
 
 /// BEGIN … END and CASE … END inside the statement of a task.
@@ -172,7 +188,7 @@ impl Blocks {
         self.depth > 0
     }
 
-    fn see(&mut self, index: usize, token: &Token) {
+    fn see(&mut self, index: usize, token: &Token, next: Option<&Token>) {
         // CREATE [OR REPLACE] TASK, ALTER TASK
         if index <= 3 && token.is_word("TASK") {
             self.task = true;
@@ -180,7 +196,7 @@ impl Blocks {
         if !self.task {
             return;
         }
-        if token.is_word("BEGIN") || (self.depth > 0 && token.is_word("CASE")) {
+        if begins_block(token, next) || (self.depth > 0 && token.is_word("CASE")) {
             self.depth += 1;
         } else if token.is_word("END") {
             self.depth = self.depth.saturating_sub(1);
@@ -204,7 +220,7 @@ mod tests {
         assert!(pieces[2].starts_with("CREATE TASK") && pieces[2].ends_with("SELECT 2; END"));
         assert_eq!(pieces[3], "SELECT 3");
         let parsed = parse_all(script).unwrap();
-        assert_eq!(parsed[2].1, Statement::NotSupportedYet("CREATE TASK".into()));
+        assert!(matches!(&parsed[2].1, Statement::CreateTask(create) if create.name == "t"));
     }
 
     #[test]
@@ -227,6 +243,7 @@ mod tests {
             ("SELECT 1 /* ;", Completeness::Incomplete),
             ("CREATE TASK t AS BEGIN SELECT 1;", Completeness::Incomplete),
             ("CREATE TASK t AS BEGIN SELECT 1; END;", Completeness::Complete),
+            ("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END;", Completeness::Complete),
             ("SELECT 1abc;", Completeness::Complete),
         ] {
             assert_eq!(completeness(text), expected, "{text}");

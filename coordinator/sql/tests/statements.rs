@@ -3,9 +3,9 @@
 
 use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_sql::ast::{
-    ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopyOptions, CopySource, CreateMode,
-    CreateStage, CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform, Statement,
-    ValidationMode,
+    AlterTaskAction, ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopyOptions, CopySource,
+    CreateMode, CreateStage, CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform,
+    Statement, TaskOptions, TaskSchedule, ValidationMode,
 };
 use stevedore_sql::connection::StorageType;
 use stevedore_sql::{parse, parse_script};
@@ -563,16 +563,12 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         ("SHOW FULL STREAMS", "SHOW STREAMS"),
         ("SELECT * FROM s WITH CONSUME", "SELECT … WITH CONSUME (streams)"),
         ("CONSUME STREAM s", "CONSUME STREAM"),
-        ("CREATE TASK t WAREHOUSE = 'w' SCHEDULE = 1 MINUTE AS INSERT INTO a SELECT * FROM s", "CREATE TASK"),
         (
             "CREATE TASK t SCHEDULE = USING CRON '0 0 9 * * *' 'UTC' WHEN STREAM_STATUS('s') AS BEGIN SELECT 1; END",
-            "CREATE TASK",
+            "STREAM_STATUS in WHEN (there are no streams)",
         ),
-        ("ALTER TASK t RESUME", "ALTER TASK"),
-        ("ALTER TASK t MODIFY AS SELECT 1", "ALTER TASK"),
-        ("EXECUTE TASK t", "EXECUTE TASK"),
-        ("SHOW TASKS", "SHOW TASKS"),
-        ("DESC TASK t", "DESC TASK"),
+        ("CREATE TASK t SCHEDULE = 1 MINUTE AS GRANT SELECT ON t TO u", "GRANT"),
+        ("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END", "BEGIN (transactions)"),
         ("REPLACE INTO t ON (a) VALUES (1)", "REPLACE INTO"),
         ("CREATE TABLE t (a VECTOR(4), VECTOR INDEX i(a) distance='cosine')", "VECTOR INDEX in CREATE TABLE"),
         ("CREATE TABLE t (a VARIANT, INVERTED INDEX i (a)) CLUSTER BY (a)", "INVERTED INDEX in CREATE TABLE"),
@@ -675,8 +671,8 @@ SELECT COSINE_DISTANCE(embedding, [0.1, 0.2, 0.3, 0.4]::VECTOR(4)) FROM frame_em
             "COPY INTO",
             "unsupported statement",
             "unsupported statement",
-            "unsupported statement",
-            "unsupported statement",
+            "CREATE TASK",
+            "ALTER TASK",
             "INSERT INTO",
             "SELECT",
             "SELECT",
@@ -688,6 +684,107 @@ SELECT COSINE_DISTANCE(embedding, [0.1, 0.2, 0.3, 0.4]::VECTOR(4)) FROM frame_em
         ]
     );
     assert!(statements[2].0 == "LIST @drive_stage/sessions/");
+}
+
+#[test]
+fn tasks() {
+    let Statement::CreateTask(task) = ok(
+        "CREATE OR REPLACE TASK T WAREHOUSE = 'default' SCHEDULE = USING CRON '0 0 9 * * *' 'UTC'
+         WHEN (CAST(1 AS INT) = 1) COMMENT = 'c', SUSPEND_TASK_AFTER_NUM_FAILURES = 3 ERROR_INTEGRATION = 'Hook'
+         timezone = 'Europe/Paris' AS BEGIN INSERT INTO t VALUES (CASE WHEN true THEN 1 END); SELECT 2; END;",
+    ) else {
+        panic!()
+    };
+    assert_eq!((task.name.as_str(), task.condition.as_deref()), ("t", Some("(CAST(1 AS INT) = 1)")));
+    assert_eq!(
+        task.options,
+        TaskOptions {
+            warehouse: Some("default".into()),
+            schedule: Some(TaskSchedule::Cron { expression: "0 0 9 * * *".into(), timezone: "UTC".into() }),
+            suspend_after: Some(3),
+            error_integration: Some("hook".into()),
+            comment: Some("c".into()),
+            settings: vec![("timezone".into(), "Europe/Paris".into())],
+        }
+    );
+    let pieces = stevedore_sql::task::statements(&task.body).unwrap();
+    assert_eq!(pieces, ["INSERT INTO t VALUES (CASE WHEN true THEN 1 END)", "SELECT 2"]);
+    let Statement::CreateTask(task) = ok("CREATE TASK c AFTER 'A', b, COMMENT = 'x' AS SELECT 1") else {
+        panic!()
+    };
+    assert_eq!((task.after, task.body.as_str()), (vec!["a".to_owned(), "b".to_owned()], "SELECT 1"));
+    for (sql, ms) in [("10 MINUTE", 600_000), ("5 SECOND", 5_000), ("500 MILLISECOND", 500)] {
+        let Statement::AlterTask(alter) = ok(&format!("ALTER TASK t SET SCHEDULE = {sql}")) else { panic!() };
+        let AlterTaskAction::Set(options) = alter.action else { panic!() };
+        assert_eq!(options.schedule, Some(TaskSchedule::Interval { ms }));
+    }
+    for (sql, action) in [
+        ("RESUME", AlterTaskAction::Resume),
+        ("SUSPEND", AlterTaskAction::Suspend),
+        ("MODIFY AS SELECT 2", AlterTaskAction::ModifyBody("SELECT 2".into())),
+        ("AS SELECT 2", AlterTaskAction::ModifyBody("SELECT 2".into())),
+        ("MODIFY WHEN 1 = 2", AlterTaskAction::ModifyCondition("1 = 2".into())),
+        ("ADD AFTER 'a', 'b'", AlterTaskAction::AddAfter(vec!["a".into(), "b".into()])),
+        ("REMOVE AFTER a", AlterTaskAction::RemoveAfter(vec!["a".into()])),
+        ("UNSET COMMENT, timezone", AlterTaskAction::Unset(vec!["comment".into(), "timezone".into()])),
+    ] {
+        let Statement::AlterTask(alter) = ok(&format!("ALTER TASK IF EXISTS t {sql}")) else { panic!() };
+        assert_eq!((alter.action, alter.if_exists), (action, true), "{sql}");
+    }
+    assert!(matches!(ok("EXECUTE TASK t"), Statement::ExecuteTask { name } if name == "t"));
+    assert!(matches!(ok("SHOW TASKS LIKE 'a%'"), Statement::ShowTasks { like: Some(_) }));
+    assert!(matches!(ok("DESC TASK t"), Statement::DescTask { .. }));
+    assert!(matches!(ok("DROP TASK IF EXISTS t"), Statement::DropTask { if_exists: true, .. }));
+    errors(&[
+        ("CREATE TASK t SCHEDULE = 1 MINUTE AFTER 'a' AS SELECT 1", "cannot have both SCHEDULE and AFTER"),
+        ("CREATE TASK t SCHEDULE = 400 MILLISECOND AS SELECT 1", "allowed: 500 to 999"),
+        ("CREATE TASK t SCHEDULE = 0 SECOND AS SELECT 1", "SCHEDULE is 0 SECOND"),
+        ("CREATE TASK t SCHEDULE = 1 FORTNIGHT AS SELECT 1", "expected MINUTE, SECOND or MILLISECOND"),
+        ("CREATE TASK t SCHEDULE = USING CRON '0 0 9 * * *' AS SELECT 1", "expected a time zone"),
+        ("CREATE TASK t SCHEDULE = 1 MINUTE SCHEDULE = 2 MINUTE AS SELECT 1", "SCHEDULE is given twice"),
+        ("CREATE TASK t SCHEDULE = 1 MINUTE", "expected WAREHOUSE, SCHEDULE"),
+        ("CREATE TASK t AS", "expected a statement"),
+        ("CREATE TASK t AS SELEC 1", "expected a statement"),
+        ("CREATE TASK t AS SELECT ?", "a task has no parameters"),
+        ("CREATE TASK t WHEN 1 + AS SELECT 1", "the condition of WHEN"),
+        ("CREATE TASK t AS CREATE TASK u AS SELECT 1", "within a task"),
+        ("CREATE TASK t AS PUT fs:///a @s", "PUT in a task"),
+        ("ALTER TASK t FROB", "expected RESUME, SUSPEND"),
+    ]);
+}
+
+#[test]
+fn notification_integrations() {
+    let Statement::CreateNotification { options, .. } =
+        ok("CREATE NOTIFICATION INTEGRATION IF NOT EXISTS N TYPE = WEBHOOK ENABLED = TRUE
+         WEBHOOK = (url = 'https://h/x', method = 'post', authorization_header = 'Bearer x') COMMENT = 'c'")
+    else {
+        panic!()
+    };
+    let webhook = options.webhook.as_ref().unwrap();
+    assert_eq!(
+        (options.name.as_str(), options.enabled, webhook.method.as_deref()),
+        ("n", Some(true), Some("POST"))
+    );
+    assert!(!format!("{options:?}").contains("Bearer"));
+    let Statement::AlterNotification { options, .. } =
+        ok("ALTER NOTIFICATION INTEGRATION n SET ENABLED = FALSE")
+    else {
+        panic!()
+    };
+    assert_eq!((options.enabled, options.webhook), (Some(false), None));
+    errors(&[
+        (
+            "CREATE NOTIFICATION INTEGRATION n ENABLED = TRUE WEBHOOK = (url = 'https://h')",
+            "needs TYPE = WEBHOOK",
+        ),
+        ("CREATE NOTIFICATION INTEGRATION n TYPE = EMAIL ENABLED = TRUE", "allowed: WEBHOOK"),
+        ("CREATE NOTIFICATION INTEGRATION n TYPE = WEBHOOK ENABLED = TRUE", "needs WEBHOOK = (url"),
+        (
+            "CREATE NOTIFICATION INTEGRATION n TYPE = WEBHOOK ENABLED = TRUE WEBHOOK = (url = 'https://h' method = 'EAT')",
+            "allowed: POST, PUT, GET",
+        ),
+    ]);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Engine {
                 Command::CreateFileFormat { name, format: *format, if_not_exists, or_replace }
             }
             Statement::DropFileFormat { name, if_exists } => Command::DropFileFormat { name, if_exists },
-            other => return Err(Error::not_supported_yet(other.name())),
+            other => return self.task_ddl(handle, other).await,
         };
         self.propose_once(handle, command).await?;
         Ok(Execution::nothing())

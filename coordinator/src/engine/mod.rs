@@ -21,6 +21,7 @@ mod show;
 mod snapshots;
 mod system_tables;
 mod tables;
+mod tasks;
 mod unload;
 mod validate;
 
@@ -56,6 +57,7 @@ pub use load::{JobProgress, SubmittedJob};
 pub use system_tables::{CATALOG, SYSTEM_VIEW};
 pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
+pub(crate) use tasks::webhook_owner;
 
 /// A change of the client's session that a statement asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

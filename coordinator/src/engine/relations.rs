@@ -18,7 +18,7 @@ use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
-use super::{Engine, StatementHandle, history, is_virtual_database, snapshots};
+use super::{Engine, StatementHandle, history, is_virtual_database, snapshots, tasks};
 use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
 
@@ -102,6 +102,10 @@ impl Engine {
         let text = |name: &str| function.named(name).and_then(FunctionArg::text).map(str::to_owned);
         let count = |name: &str| function.named(name).and_then(FunctionArg::count);
         let first = || function.arguments.first().and_then(|(_, value)| value.text()).map(str::to_owned);
+        if function.name == "task_history" {
+            let rows = tasks::task_history(view, handle, function)?;
+            return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
+        }
         if function.name == "copy_history" {
             let name = text("table_name").or_else(first).unwrap_or_default();
             let table = self.require_table(view, handle, &stevedore_sql::parse_table_name(&name)?)?;

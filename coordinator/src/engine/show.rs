@@ -12,7 +12,7 @@ use stevedore_state::view::ReadView;
 
 use super::ddl::copy_options_of;
 use super::system_tables::{self, VIRTUAL_TABLES};
-use super::{Engine, Execution, StatementHandle, files, is_virtual_database, settings};
+use super::{Engine, Execution, StatementHandle, files, is_virtual_database, settings, tasks};
 use crate::results::ColumnKind::{self, BigInt, Boolean, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -71,6 +71,8 @@ pub(super) fn columns_of(statement: &Statement) -> Option<Columns> {
         Statement::ShowFileFormats { .. } => FILE_FORMATS,
         Statement::ShowStages { .. } | Statement::DescStage { .. } => STAGES,
         Statement::ShowSettings { .. } => SETTINGS,
+        Statement::ShowTasks { .. } | Statement::DescTask { .. } => tasks::TASKS,
+        Statement::ShowNotifications { .. } | Statement::DescNotification { .. } => tasks::INTEGRATIONS,
         Statement::List(_) => FILES,
         Statement::Remove(_) => files::REMOVED,
         Statement::Presign(_) => files::PRESIGNED,
@@ -217,6 +219,28 @@ impl Engine {
                     .filter(|row| matches!(row.first(), Some(Value::Text(name)) if like.matches(name)))
                     .collect();
                 Execution::rows(SETTINGS, &rows)
+            }
+            Statement::ShowTasks { like } => {
+                let like = Like::new(like.as_deref())?;
+                let all = stevedore_state::tasks::tasks(view)?;
+                let rows: Vec<_> =
+                    all.iter().filter(|task| like.matches(&task.name)).map(tasks::task_row).collect();
+                Execution::rows(tasks::TASKS, &rows)
+            }
+            Statement::DescTask { name } => {
+                let task = stevedore_state::tasks::require_task(view, name)?;
+                Execution::rows(tasks::TASKS, &[tasks::task_row(&task)])
+            }
+            Statement::ShowNotifications { like } => {
+                let like = Like::new(like.as_deref())?;
+                let all = stevedore_state::tasks::integrations(view)?;
+                let shown = all.iter().filter(|integration| like.matches(&integration.name));
+                let rows: Vec<_> = shown.map(tasks::integration_row).collect();
+                Execution::rows(tasks::INTEGRATIONS, &rows)
+            }
+            Statement::DescNotification { name } => {
+                let integration = tasks::require_integration(view, name)?;
+                Execution::rows(tasks::INTEGRATIONS, &[tasks::integration_row(&integration)])
             }
             other => Err(Error::not_supported_yet(other.name())),
         }

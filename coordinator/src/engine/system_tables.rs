@@ -14,7 +14,7 @@ use stevedore_state::catalog::{self, Table};
 use stevedore_state::view::ReadView;
 
 use super::history::{self, MOST_ROWS, Rows};
-use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show};
+use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, tasks};
 use crate::results::ColumnKind::{self, Boolean, Int, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -124,6 +124,8 @@ pub(super) const VIRTUAL_TABLES: &[(&str, &str, Columns)] = &[
     ("system", "settings", show::SETTINGS),
     ("system", "stages", show::STAGES),
     ("system", "tables", TABLES),
+    ("system", "task_history", tasks::TASK_HISTORY),
+    ("system", "tasks", tasks::TASKS),
     ("system", "workers", WORKERS),
 ];
 
@@ -297,6 +299,12 @@ impl Engine {
         };
         match (database, name) {
             ("system", "load_history") => return history::load_history(view),
+            ("system", "task_history") => return tasks::all_runs(view),
+            ("system", "tasks") => {
+                for task in stevedore_state::tasks::tasks(view)? {
+                    push(tasks::task_row(&task))?;
+                }
+            }
             ("system", "databases") => {
                 for database in catalog::databases(view)? {
                     push(vec![

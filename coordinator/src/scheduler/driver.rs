@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{Assignment, JobView, assign};
 use super::housekeeping::Housekeeping;
+use super::leadership::while_leading;
 use super::phases::{self, Context};
 use super::workers::Workers;
 use crate::planner::plan::JobPlan;
@@ -66,31 +67,14 @@ impl Driver {
 
     /// Runs until shutdown, leading whenever the node does.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut status = self.context.replica.status();
-        loop {
-            let leads = status.borrow_and_update().leads_with_current_state;
-            if leads {
-                let term = CancellationToken::new();
-                let leading = tokio::spawn(self.clone().lead(term.clone()));
-                loop {
-                    tokio::select! {
-                        () = shutdown.cancelled() => break,
-                        changed = status.changed() => {
-                            if changed.is_err() || !status.borrow_and_update().leads_with_current_state {
-                                break;
-                            }
-                        }
-                    }
-                }
-                term.cancel();
-                let _ = leading.await;
-                self.workers.clear();
+        while_leading(self.context.replica.status(), shutdown, |term| {
+            let driver = self.clone();
+            async move {
+                driver.clone().lead(term).await;
+                driver.workers.clear();
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = status.changed() => if changed.is_err() { return },
-            }
-        }
+        })
+        .await;
     }
 
     async fn lead(self: Arc<Self>, term: CancellationToken) {

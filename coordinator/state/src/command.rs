@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::catalog::{StageFormat, StageKind, StageSource};
 use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
+use crate::tasks::TaskCommand;
 
 /// The upper limit of an encoded command.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
@@ -369,6 +370,8 @@ pub enum Command {
         /// Records deleted at most (about).
         limit: u32,
     },
+    /// Scheduled tasks, their runs, notification integrations.
+    Task(TaskCommand),
 }
 
 impl Command {
@@ -410,6 +413,7 @@ impl Command {
             Self::SettleLedger { .. } => "settle_ledger",
             Self::SweepLedger { .. } => "sweep_ledger",
             Self::TrimJobs { .. } => "trim_jobs",
+            Self::Task(command) => command.name(),
         }
     }
 }

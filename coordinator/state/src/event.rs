@@ -29,6 +29,8 @@ pub enum Event {
         /// The table.
         table: TableId,
     },
-    /// A database, connection, stage or file format changed.
+    /// A database, connection, stage, file format or notification integration changed.
     CatalogChanged,
+    /// A scheduled task changed, or a run of one began or ended.
+    TasksChanged,
 }

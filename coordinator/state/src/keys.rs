@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stevedore_common::ids::{DatabaseId, FileIndex, JobId, SliceIndex, TableId};
+use stevedore_common::ids::{DatabaseId, FileIndex, JobId, SliceIndex, TableId, TaskId, TaskRun};
 use stevedore_common::{Error, Result};
 
 use crate::view::{KeyValue, ReadView};
@@ -268,6 +268,61 @@ pub(crate) fn sweepable_ledgers() -> Key {
 }
 pub(crate) fn sweepable_ledger(table: TableId) -> Key {
     sweepable_ledgers().u64(table.0)
+}
+
+// Scheduled tasks.
+pub(crate) fn tasks() -> Key {
+    Key::new(b"Tt")
+}
+pub(crate) fn task(name: &str) -> Key {
+    tasks().text(name)
+}
+/// Runs, newest first.
+pub(crate) fn task_runs() -> Key {
+    Key::new(b"Tr")
+}
+pub(crate) fn task_run(run: TaskRun) -> Key {
+    task_runs().descending(run.0)
+}
+pub(crate) fn live_task_runs() -> Key {
+    Key::new(b"Tl")
+}
+pub(crate) fn live_task_run(run: TaskRun) -> Key {
+    live_task_runs().u64(run.0)
+}
+/// Runs of the tasks of a name, newest first.
+pub(crate) fn runs_of_name(name: &str) -> Key {
+    Key::new(b"Th").text(name).end()
+}
+pub(crate) fn run_of_name(name: &str, run: TaskRun) -> Key {
+    runs_of_name(name).descending(run.0)
+}
+/// Runs by the time of their end.
+pub(crate) fn ended_task_runs() -> Key {
+    Key::new(b"Te")
+}
+pub(crate) fn ended_task_run(ended_on_ms: i64, run: TaskRun) -> Key {
+    ended_task_runs().u64(ended_on_ms.max(0).unsigned_abs()).u64(run.0)
+}
+/// A graph that has not ended, by the run that began it.
+pub(crate) fn task_graph(graph: TaskRun) -> Key {
+    Key::new(b"Tg").u64(graph.0)
+}
+/// The run of a task within a graph.
+pub(crate) fn graph_member(graph: TaskRun, task: TaskId) -> Key {
+    Key::new(b"Tm").u64(graph.0).u64(task.0)
+}
+pub(crate) fn notifications() -> Key {
+    Key::new(b"To")
+}
+pub(crate) fn notification(run: TaskRun) -> Key {
+    notifications().u64(run.0)
+}
+pub(crate) fn integrations() -> Key {
+    Key::new(b"Ti")
+}
+pub(crate) fn integration(name: &str) -> Key {
+    integrations().text(name)
 }
 
 /// The last four bytes of a key, as the number they are.

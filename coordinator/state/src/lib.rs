@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod memory;
 pub mod overlay;
 pub mod result;
+pub mod tasks;
 pub mod view;
 
 pub use apply::{Applied, apply};
@@ -47,4 +48,8 @@ pub mod read {
         unsettled_jobs,
     };
     pub use crate::ledger::{ledger_entry, sweepable_ledgers};
+    pub use crate::tasks::{
+        has_old_task_runs, integration, integrations, live_task_runs, notifications, task, task_run,
+        task_runs, tasks,
+    };
 }

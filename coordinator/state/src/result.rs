@@ -1,7 +1,7 @@
 //! What commands answer. A refused command is an answer too: it changed nothing.
 
 use serde::{Deserialize, Serialize};
-use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, StageId, TableId};
+use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, StageId, TableId, TaskRun};
 use stevedore_common::{Error, Result};
 
 use crate::jobs::{JobColumns, JobPhase};
@@ -14,7 +14,7 @@ pub enum CommandResult {
     Done,
     /// Refused: nothing changed.
     Refused(Error),
-    /// CREATE of a database, connection, stage or file format.
+    /// CREATE of anything but a table.
     Created {
         /// The id of the object, new or existing.
         id: u64,
@@ -85,6 +85,11 @@ pub enum CommandResult {
     },
     /// CommitJob.
     Commit(CommitOutcome),
+    /// Execute and TakeTick of a task.
+    TaskRun {
+        /// The run that begins; none: it was skipped.
+        run: Option<TaskRun>,
+    },
     /// ReopenSlices, SettleLedger, SweepLedger, TrimJobs: whether all is done; else propose it again.
     Progress {
         /// Nothing is left.

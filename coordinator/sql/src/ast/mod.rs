@@ -11,6 +11,7 @@ mod mutation;
 mod query;
 mod stage;
 mod table;
+mod task;
 mod unload;
 
 pub use copy::{ColumnMatchMode, CopyInto, CopyOptions, CopySource, OnError, SchemaSample, ValidationMode};
@@ -22,6 +23,9 @@ pub use query::{
 };
 pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
+pub use task::{
+    AlterTask, AlterTaskAction, CreateTask, NotificationOptions, TaskOptions, TaskSchedule, WebhookOptions,
+};
 pub use unload::Unload;
 
 use std::fmt;
@@ -312,6 +316,63 @@ pub enum Statement {
         /// LIKE.
         like: Option<String>,
     },
+    /// CREATE TASK.
+    CreateTask(Box<CreateTask>),
+    /// ALTER TASK.
+    AlterTask(Box<AlterTask>),
+    /// DROP TASK.
+    DropTask {
+        /// Name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DESC TASK.
+    DescTask {
+        /// Name.
+        name: String,
+    },
+    /// SHOW TASKS.
+    ShowTasks {
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// EXECUTE TASK.
+    ExecuteTask {
+        /// Name.
+        name: String,
+    },
+    /// CREATE NOTIFICATION INTEGRATION.
+    CreateNotification {
+        /// What it is.
+        options: Box<NotificationOptions>,
+        /// What to do when it exists.
+        mode: CreateMode,
+    },
+    /// ALTER NOTIFICATION INTEGRATION.
+    AlterNotification {
+        /// What changes.
+        options: Box<NotificationOptions>,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DROP NOTIFICATION INTEGRATION.
+    DropNotification {
+        /// Name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DESC NOTIFICATION INTEGRATION.
+    DescNotification {
+        /// Name.
+        name: String,
+    },
+    /// SHOW NOTIFICATION INTEGRATIONS.
+    ShowNotifications {
+        /// LIKE.
+        like: Option<String>,
+    },
     /// In the dialect's grammar, but not built yet: answer [`Error::not_supported_yet`].
     NotSupportedYet(String),
     /// Will not be built: answer [`Error::not_supported`].
@@ -373,6 +434,17 @@ impl Statement {
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
             Self::ShowSettings { .. } => "SHOW SETTINGS",
+            Self::CreateTask(_) => "CREATE TASK",
+            Self::AlterTask(_) => "ALTER TASK",
+            Self::DropTask { .. } => "DROP TASK",
+            Self::DescTask { .. } => "DESC TASK",
+            Self::ShowTasks { .. } => "SHOW TASKS",
+            Self::ExecuteTask { .. } => "EXECUTE TASK",
+            Self::CreateNotification { .. } => "CREATE NOTIFICATION INTEGRATION",
+            Self::AlterNotification { .. } => "ALTER NOTIFICATION INTEGRATION",
+            Self::DropNotification { .. } => "DROP NOTIFICATION INTEGRATION",
+            Self::DescNotification { .. } => "DESC NOTIFICATION INTEGRATION",
+            Self::ShowNotifications { .. } => "SHOW NOTIFICATION INTEGRATIONS",
             Self::NotSupportedYet(_) | Self::NotSupported(_) => "unsupported statement",
         }
     }

@@ -10,6 +10,7 @@ mod options;
 mod show;
 mod stage;
 mod table;
+mod task;
 mod unload;
 mod unsupported;
 
@@ -342,6 +343,10 @@ impl<'a> Parser<'a> {
                 Ok(Statement::UndropTable { table: self.object_ref("the name of a table")? })
             }
             "RENAME" if self.is_kw_at(1, "TABLE") => self.rename_table(),
+            "EXECUTE" if self.is_kw_at(1, "TASK") => {
+                self.pos += 2;
+                Ok(Statement::ExecuteTask { name: self.object_name("the name of a task")? })
+            }
             "INSERT" | "REPLACE" => self.insert(),
             "DELETE" => self.delete(),
             "UPDATE" => self.update(),
@@ -453,6 +458,14 @@ impl<'a> Parser<'a> {
                 self.pos += 2;
                 self.create_file_format(or_replace)
             }
+            "TASK" => {
+                self.pos += 1;
+                self.create_task(or_replace)
+            }
+            "NOTIFICATION" if self.is_kw_at(1, "INTEGRATION") => {
+                self.pos += 2;
+                self.create_notification(or_replace)
+            }
             "TEMPORARY" | "TEMP" => {
                 self.pos += 1;
                 match self.peek().map(|token| &token.tok) {
@@ -510,6 +523,17 @@ impl<'a> Parser<'a> {
                     if_exists,
                 })
             }
+            "TASK" => {
+                self.pos += 1;
+                let if_exists = self.if_exists();
+                Ok(Statement::DropTask { name: self.object_name("the name of a task")?, if_exists })
+            }
+            "NOTIFICATION" if self.is_kw_at(1, "INTEGRATION") => {
+                self.pos += 2;
+                let if_exists = self.if_exists();
+                let name = self.object_name("the name of a notification integration")?;
+                Ok(Statement::DropNotification { name, if_exists })
+            }
             other => self.unsupported_object("DROP", other).ok_or_else(|| self.expected(CREATABLE)),
         }
     }
@@ -521,6 +545,12 @@ impl<'a> Parser<'a> {
         }
         if self.eat_kw("STAGE") {
             return self.alter_stage();
+        }
+        if self.eat_kw("TASK") {
+            return self.alter_task();
+        }
+        if self.eat_kws(&["NOTIFICATION", "INTEGRATION"]) {
+            return self.alter_notification();
         }
         let kind = match self.peek().map(|token| &token.tok) {
             Some(Tok::Word(kind)) => kind.to_ascii_uppercase(),

@@ -6,8 +6,8 @@ use super::Parser;
 use crate::ast::Statement;
 use crate::lexer::Tok;
 
-const SHOWABLE: &str =
-    "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS or SETTINGS";
+const SHOWABLE: &str = "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS, TASKS, \
+     NOTIFICATION INTEGRATIONS or SETTINGS";
 
 impl Parser<'_> {
     pub(super) fn show(&mut self) -> Result<Statement> {
@@ -19,10 +19,10 @@ impl Parser<'_> {
         };
         let kind = kind.to_ascii_uppercase();
         match kind.as_str() {
-            "STREAMS" | "TASKS" | "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS"
-            | "INDEXES" | "PROCEDURES" | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS"
-            | "STATISTICS" | "SEQUENCES" | "WAREHOUSES" | "NOTIFICATION" | "PASSWORD" | "NETWORK"
-            | "LOCKS" | "DROP" | "TABLE" | "VARIABLES" | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
+            "STREAMS" | "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS" | "INDEXES"
+            | "PROCEDURES" | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS" | "STATISTICS"
+            | "SEQUENCES" | "WAREHOUSES" | "PASSWORD" | "NETWORK" | "LOCKS" | "DROP" | "TABLE"
+            | "VARIABLES" | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
                 self.skip_rest();
                 return Ok(Statement::NotSupportedYet(format!("SHOW {kind}")));
             }
@@ -73,6 +73,12 @@ impl Parser<'_> {
                 Statement::ShowFileFormats { like: self.like()? }
             }
             "SETTINGS" => Statement::ShowSettings { like: self.like()? },
+            "TASKS" => Statement::ShowTasks { like: self.like()? },
+            "NOTIFICATIONS" => Statement::ShowNotifications { like: self.like()? },
+            "NOTIFICATION" => {
+                self.expect_kw("INTEGRATIONS")?;
+                Statement::ShowNotifications { like: self.like()? }
+            }
             _ => {
                 self.pos -= 1;
                 return Err(self.expected(SHOWABLE));
@@ -109,7 +115,14 @@ impl Parser<'_> {
             if self.eat_kw("CONNECTION") {
                 return Ok(Statement::DescConnection { name: self.object_name("the name of a connection")? });
             }
-            for kind in ["STREAM", "TASK", "VIEW", "FUNCTION", "PROCEDURE", "DATABASE", "USER", "PIPE"] {
+            if self.eat_kw("TASK") {
+                return Ok(Statement::DescTask { name: self.object_name("the name of a task")? });
+            }
+            if self.eat_kws(&["NOTIFICATION", "INTEGRATION"]) {
+                let name = self.object_name("the name of a notification integration")?;
+                return Ok(Statement::DescNotification { name });
+            }
+            for kind in ["STREAM", "VIEW", "FUNCTION", "PROCEDURE", "DATABASE", "USER", "PIPE"] {
                 if self.is_kw(kind) {
                     self.skip_rest();
                     return Ok(Statement::NotSupportedYet(format!("DESC {kind}")));

@@ -9,7 +9,6 @@ use crate::lexer::Tok;
 /// Kinds of objects that CREATE, ALTER and DROP may name.
 const OBJECTS: &[&str] = &[
     "STREAM",
-    "TASK",
     "VIEW",
     "FUNCTION",
     "SEQUENCE",
@@ -35,7 +34,6 @@ const LONG_OBJECTS: &[&[&str]] = &[
     &["VIRTUAL", "COLUMN"],
     &["EXTERNAL", "TABLE"],
     &["DYNAMIC", "TABLE"],
-    &["NOTIFICATION", "INTEGRATION"],
     &["PASSWORD", "POLICY"],
     &["NETWORK", "POLICY"],
     &["MASKING", "POLICY"],

@@ -23,12 +23,31 @@ use crate::ast::{
 
 /// Table functions of the dialect.
 const OWN_FUNCTIONS: &[&str] =
-    &["list_stage", "infer_schema", "inspect_parquet", "copy_history", "system.snapshots"];
+    &["list_stage", "infer_schema", "inspect_parquet", "copy_history", "task_history", "system.snapshots"];
 /// Table functions that the dialect has and nobody answers yet.
 const LATER_FUNCTIONS: &[&str] =
-    &["stream_status", "task_history", "flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
+    &["stream_status", "flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
 /// Table functions of the worker's engine.
 const ENGINE_FUNCTIONS: &[&str] = &["range", "generate_series", "unnest"];
+
+/// A time that is written as `TO_TIMESTAMP('…')` or with a cast, as the text in it.
+fn without_timestamp(expr: Expr) -> Expr {
+    match expr {
+        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("to_timestamp") => {
+            let argument = match &function.args {
+                FunctionArguments::List(list) => match list.args.as_slice() {
+                    [LibArg::Unnamed(FunctionArgExpr::Expr(only))] => Some(only.clone()),
+                    _ => None,
+                },
+                _ => None,
+            };
+            argument.unwrap_or(Expr::Function(function))
+        }
+        Expr::Cast { expr, .. } => without_timestamp(*expr),
+        Expr::TypedString(typed) => Expr::Value(typed.value),
+        other => other,
+    }
+}
 
 /// Rewrites one query.
 pub(super) struct Rewriter {
@@ -278,7 +297,7 @@ impl Rewriter {
         if !OWN_FUNCTIONS.contains(&function.as_str()) {
             return Err(Error::invalid(format!("unknown table function '{function}'"))
                 .hint(
-                    "known are list_stage, infer_schema, inspect_parquet, copy_history, system.snapshots, range, \
+                    "known are list_stage, infer_schema, inspect_parquet, copy_history, task_history, system.snapshots, range, \
                      generate_series, unnest",
                 )
                 .at(line, column));
@@ -289,6 +308,12 @@ impl Rewriter {
                 LibArg::Named { name, arg, .. } => (Some(name.value.to_lowercase()), arg),
                 LibArg::ExprNamed { name, arg, .. } => (Some(name.to_string().to_lowercase()), arg),
                 LibArg::Unnamed(arg) => (None, arg),
+            };
+            let value = match value {
+                FunctionArgExpr::Expr(expr) if function == "task_history" => {
+                    FunctionArgExpr::Expr(without_timestamp(expr))
+                }
+                other => other,
             };
             let FunctionArgExpr::Expr(Expr::Value(value)) = value else {
                 return Err(

@@ -77,6 +77,9 @@ fn signature(function: &str) -> Signature {
 /// # Errors
 /// Invalid input that names the function, the argument and what is allowed.
 pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
+    if function == "task_history" {
+        return check_task_history(arguments);
+    }
     let signature = signature(function);
     let first = signature.arguments.first().map_or("location", |(name, _)| *name);
     let mut has_first = false;
@@ -108,6 +111,47 @@ pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
     }
     let needed = if first == "location" { "location => '@stage/path'" } else { "the name of a table" };
     Err(Error::invalid(format!("{function} needs {needed}")).hint(format!("write {}", signature.example)))
+}
+
+/// All arguments of `task_history` may be left out; two may stand without names.
+fn check_task_history(arguments: &Arguments) -> Result<()> {
+    const EXAMPLE: &str = "task_history(scheduled_time_range_start => '…', scheduled_time_range_end => '…', \
+                           result_limit => 100, task_name => '…', error_only => true, root_task_id => '…') or \
+                           task_history('name', 100)";
+    for (place, (name, value)) in arguments.iter().enumerate() {
+        let name = match (name.as_deref(), place) {
+            (Some(name), _) => name,
+            (None, 0) => "task_name",
+            (None, 1) => "result_limit",
+            (None, _) => {
+                return Err(Error::invalid("task_history takes two arguments without names")
+                    .hint(format!("write {EXAMPLE}")));
+            }
+        };
+        let wrong = |what: &str| Err(Error::invalid(format!("{name} of task_history must be {what}")));
+        match name {
+            "scheduled_time_range_start" | "scheduled_time_range_end" | "task_name" | "root_task_id" => {
+                if value.text().is_none() {
+                    return wrong("a string");
+                }
+            }
+            "result_limit" => {
+                if !matches!(value.count(), Some(1..=10_000)) {
+                    return wrong("an integer from 1 to 10000");
+                }
+            }
+            "error_only" => {
+                if !matches!(value, FunctionArg::Bool(_)) {
+                    return wrong("TRUE or FALSE");
+                }
+            }
+            _ => {
+                return Err(Error::invalid(format!("task_history has no argument {name}"))
+                    .hint(format!("allowed: {EXAMPLE}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_value(

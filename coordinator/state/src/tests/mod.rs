@@ -6,6 +6,7 @@
 //! - `endings`: commit against cancel, rebase, TRUNCATE, DROP and REPLACE during a load, PURGE.
 //! - `catalog`: DDL and its refusals.
 //! - `upkeep`: retried proposals, settling, sweeping and trimming.
+//! - `tasks`: ticks that are taken once, graphs, failures.
 //! - `properties`: random logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,6 +17,7 @@ mod claims;
 mod columns;
 mod endings;
 mod properties;
+mod tasks;
 mod upkeep;
 
 use std::collections::BTreeMap;
