@@ -713,6 +713,17 @@ fn tasks() {
         panic!()
     };
     assert_eq!((task.after, task.body.as_str()), (vec!["a".to_owned(), "b".to_owned()], "SELECT 1"));
+    for (condition, setting) in [
+        ("(SELECT count(*) FROM readings) > 0", "timezone = 'Europe/Paris'"),
+        ("true", ", timezone = 'Europe/Paris'"),
+        ("a = 1 AND b = 'x' OR NOT c = 2", "timezone = 'Europe/Paris'"),
+        ("CASE WHEN a = 1 THEN b = 2 ELSE c = 3 END", "timezone = 'Europe/Paris' COMMENT = 'x'"),
+    ] {
+        let sql = format!("CREATE TASK t WHEN {condition} {setting} AS SELECT 1");
+        let Statement::CreateTask(task) = ok(&sql) else { panic!() };
+        assert_eq!(task.condition.as_deref(), Some(condition));
+        assert_eq!(task.options.settings, [("timezone".to_owned(), "Europe/Paris".to_owned())]);
+    }
     for (sql, ms) in [("10 MINUTE", 600_000), ("5 SECOND", 5_000), ("500 MILLISECOND", 500)] {
         let Statement::AlterTask(alter) = ok(&format!("ALTER TASK t SET SCHEDULE = {sql}")) else { panic!() };
         let AlterTaskAction::Set(options) = alter.action else { panic!() };

@@ -22,6 +22,12 @@ const NAMED_OPTIONS: &[&str] =
     &["WAREHOUSE", "SCHEDULE", "SUSPEND_TASK_AFTER_NUM_FAILURES", "ERROR_INTEGRATION", "COMMENT"];
 const WEBHOOK_METHODS: &[&str] = &["POST", "PUT", "GET"];
 
+/// Words of an expression that an operand follows.
+const BEFORE_OPERANDS: &[&str] = &[
+    "AND", "OR", "NOT", "IS", "LIKE", "ILIKE", "RLIKE", "REGEXP", "SIMILAR", "TO", "ESCAPE", "BETWEEN",
+    "DISTINCT", "FROM", "CASE", "WHEN", "THEN", "ELSE", "DIV", "XOR", "INTERVAL",
+];
+
 /// A part of a task's text: as written, or what it needs that is not built.
 enum Checked {
     Text(String),
@@ -228,7 +234,8 @@ impl Parser<'_> {
             } else if depth == 0 {
                 let option = NAMED_OPTIONS.iter().any(|name| token.is_word(name))
                     && self.peek_at(1).is_some_and(|next| next.is_sym("="));
-                if token.is_word("AS") || token.is_word("AFTER") || option {
+                let setting = self.pos > start && self.begins_setting();
+                if token.is_word("AS") || token.is_word("AFTER") || token.is_sym(",") || option || setting {
                     break;
                 }
             }
@@ -263,6 +270,16 @@ impl Parser<'_> {
             }
             other => Ok(Checked::Unsupported(other)),
         }
+    }
+
+    /// Whether `name = …` stands where an operator would have to stand in a condition: it is a setting.
+    fn begins_setting(&self) -> bool {
+        let operand_ended = match self.pos.checked_sub(1).and_then(|at| self.tokens.get(at)).map(|t| &t.tok) {
+            Some(Tok::Str(_) | Tok::Number(_) | Tok::Quoted(_) | Tok::Sym(")" | "]")) => true,
+            Some(Tok::Word(word)) => !BEFORE_OPERANDS.iter().any(|known| word.eq_ignore_ascii_case(known)),
+            _ => false,
+        };
+        operand_ended && self.option_name().is_some()
     }
 
     /// After AS: one statement, or `BEGIN …; … END`.
