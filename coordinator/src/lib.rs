@@ -11,6 +11,7 @@ pub mod committer;
 pub mod config;
 pub mod cron;
 pub mod engine;
+mod leadership;
 pub mod node;
 mod peers;
 pub mod planner;

@@ -100,9 +100,10 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
             return answer.read().decode()
 
-    def connect(self):
+    def connect(self, options=None):
         """A connection with a session of its own: USE and SET hold for it."""
-        return adbc_driver_flightsql.dbapi.connect(self.address, db_kwargs=CLIENT_OPTIONS, autocommit=True)
+        options = CLIENT_OPTIONS | (options or {})
+        return adbc_driver_flightsql.dbapi.connect(self.address, db_kwargs=options, autocommit=True)
 
     def sql_shell(self, *arguments):
         """Runs `stevedore sql` against this server."""

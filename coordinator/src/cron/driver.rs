@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::schedule::Ticks;
 use super::{notify, run};
 use crate::engine::Engine;
-use crate::scheduler::leadership::while_leading;
+use crate::leadership::while_leading;
 use crate::stores::Stores;
 
 /// The state is looked at this often, whatever events and schedules say.

@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{Assignment, JobView, assign};
 use super::housekeeping::Housekeeping;
-use super::leadership::while_leading;
 use super::phases::{self, Context};
 use super::workers::Workers;
+use crate::leadership::while_leading;
 use crate::planner::plan::JobPlan;
 use crate::planner::spec;
 

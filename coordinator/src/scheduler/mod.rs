@@ -8,7 +8,6 @@ mod columns;
 pub mod decide;
 pub mod driver;
 mod housekeeping;
-pub mod leadership;
 pub mod phases;
 pub mod progress;
 pub(crate) mod unload;
