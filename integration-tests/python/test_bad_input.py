@@ -26,9 +26,9 @@ BUDGET = 256 * MIB
 # What a file may take beside the budget: what is in flight outside of it, one value that is held in several forms at
 # a time.
 ALLOWANCE = 256 * MIB
-# What the process may hold between files beside the budget: itself, its caches, and what the allocator keeps of the
-# largest values that it has seen.
-KEPT = 640 * MIB
+# What a process that has met all files of a kind may hold between them beside the budget: itself, its caches, and what
+# the allocator keeps of the largest values that it has seen.
+KEPT = 512 * MIB
 # What a user should never read.
 NOT_FOR_USERS = re.compile(
     r"internal|panick|unwrap\(\)|(?<!dictionary )index out of bounds|out of range for slice|assertion|attempt to \w+ with overflow"
@@ -40,7 +40,7 @@ TOLD = 12
 SECONDS = 100
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def budgeted(tmp_path_factory, folder):
     data_dir = tmp_path_factory.mktemp("budgeted") / "data"
     with Server(data_dir, allow_fs=[folder], arguments=["--memory-budget", str(BUDGET)]) as server:
