@@ -247,6 +247,12 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
+
+    /// Whether nothing but somebody else's change in between was in the way: the same, made anew on what is there now,
+    /// may succeed.
+    pub fn is_lost_race(&self) -> bool {
+        self.kind() == ErrorKind::Conflict && self.is_retryable()
+    }
 }
 
 impl fmt::Display for Error {

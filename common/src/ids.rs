@@ -9,6 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -58,6 +59,14 @@ number_ids! {
     TaskId(u64);
     /// A run of a scheduled task: its number, in the order in which runs began.
     TaskRun(u64);
+}
+
+/// An id that is the same whenever it is made of the same: of another id, for something that belongs to it.
+pub fn derived_id(of: Uuid, what: &[u8]) -> Uuid {
+    let digest = Sha256::new().chain_update(of).chain_update(what).finalize();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// A job: one COPY, INSERT or CREATE TABLE AS from its submission to its end. A UUID (version 7)

@@ -49,6 +49,16 @@ async fn cluster_with_rows() -> (Cluster, S3Server) {
     (cluster, s3)
 }
 
+/// The same, its leader, and an unload whose writes of such names are held but for the first three.
+async fn held_unload(part: &str) -> (Cluster, S3Server, usize, String) {
+    let (cluster, s3) = cluster_with_rows().await;
+    let (leader, _) = cluster.leader().await;
+    s3.hold(Operation::Write, part, 3);
+    let job = cluster.submit(leader, UNLOAD, KEY).await;
+    s3.wait_until_held(1).await;
+    (cluster, s3, leader, job)
+}
+
 /// The names of the files in the bucket, but somebody else's; hidden ones apart.
 fn names(s3: &S3Server) -> (Vec<String>, Vec<String>) {
     let entries = std::fs::read_dir(s3.folder("bucket/x")).unwrap();
@@ -93,11 +103,7 @@ async fn assert_unloaded_exactly_once(cluster: &Cluster, s3: &S3Server, job: &st
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_killed_while_it_writes_files() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let (mut cluster, s3) = cluster_with_rows().await;
-    let (leader, _) = cluster.leader().await;
-    s3.hold(Operation::Write, ".stevedore-unload", 3);
-    let job = cluster.submit(leader, UNLOAD, KEY).await;
-    s3.wait_until_held(1).await;
+    let (mut cluster, s3, _, job) = held_unload(".stevedore-unload").await;
     let (visible, hidden) = names(&s3);
     assert_eq!((visible.len(), hidden.is_empty()), (0, false), "{visible:?} {hidden:?}");
     let worker = cluster.busy_worker().await;
@@ -109,11 +115,7 @@ async fn a_worker_is_killed_while_it_writes_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_is_killed_while_a_worker_writes_files() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let (mut cluster, s3) = cluster_with_rows().await;
-    let (leader, _) = cluster.leader().await;
-    s3.hold(Operation::Write, ".stevedore-unload", 3);
-    let job = cluster.submit(leader, UNLOAD, KEY).await;
-    s3.wait_until_held(1).await;
+    let (mut cluster, s3, leader, job) = held_unload(".stevedore-unload").await;
     cluster.kill_coordinator(leader);
     s3.release();
     assert_unloaded_exactly_once(&cluster, &s3, &job).await;
@@ -122,11 +124,7 @@ async fn the_leader_is_killed_while_a_worker_writes_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_is_killed_while_files_get_their_names() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let (mut cluster, s3) = cluster_with_rows().await;
-    let (leader, _) = cluster.leader().await;
-    s3.hold(Operation::Write, "/x/data_", 3);
-    let job = cluster.submit(leader, UNLOAD, KEY).await;
-    s3.wait_until_held(1).await;
+    let (mut cluster, s3, leader, job) = held_unload("/x/data_").await;
     let found =
         cluster.find_job_until(KEY, PATIENCE, "committing", |job| job.phase() == JobPhase::Committing);
     assert_eq!(found.await.job_id, job);
@@ -138,11 +136,7 @@ async fn the_leader_is_killed_while_files_get_their_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_killed_while_files_get_their_names() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let (mut cluster, s3) = cluster_with_rows().await;
-    let (leader, _) = cluster.leader().await;
-    s3.hold(Operation::Write, "/x/data_", 3);
-    let job = cluster.submit(leader, UNLOAD, KEY).await;
-    s3.wait_until_held(1).await;
+    let (mut cluster, s3, _, job) = held_unload("/x/data_").await;
     cluster.kill_all();
     s3.release();
     cluster.restart_all();
@@ -153,11 +147,7 @@ async fn everything_is_killed_while_files_get_their_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unload_that_is_cancelled_leaves_nothing() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let (cluster, s3) = cluster_with_rows().await;
-    let (leader, _) = cluster.leader().await;
-    s3.hold(Operation::Write, ".stevedore-unload", 3);
-    let job = cluster.submit(leader, UNLOAD, KEY).await;
-    s3.wait_until_held(1).await;
+    let (cluster, s3, leader, job) = held_unload(".stevedore-unload").await;
     let client = cluster.client(leader).await;
     client.jobs().cancel_job(v1::CancelJobRequest { job_id: job }).await.unwrap();
     s3.release();

@@ -1,7 +1,8 @@
 //! The Flight service of a worker: query results out, a client's rows in.
 //!
-//! Comes in: a `QuerySpec` (a query, a question about what a COPY would do, or a portion of another worker's slice) as the bytes of a ticket (run it, stream the rows) or of a descriptor's command
-//! (only say what its columns are). Goes out: Arrow batches in messages of bounded size, produced as fast
+//! Comes in: a `QuerySpec` (a query, a question about what a COPY would do, or a portion of another worker's slice)
+//! as the bytes of a ticket (run it, stream the rows) or of a descriptor's command (only say what its columns
+//! are). Goes out: Arrow batches in messages of bounded size, produced as fast
 //! as the reader takes them; a reader that goes away stops the query. Rows that are put go to the attempt that their
 //! descriptor names, undecoded, as fast as it takes them ([`crate::inbox`]). Anything else is unimplemented.
 //! Only coordinators and workers are meant to call: specs hold credentials, so nothing of them is ever logged.

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
-use sha2::{Digest, Sha256};
 use stevedore_common::clock::UnixMillis;
-use stevedore_common::ids::TaskRun;
+use stevedore_common::ids::{TaskRun, derived_id};
 use stevedore_common::{Error, Result};
 use stevedore_state::command::Command;
 use stevedore_state::tasks::{self, Notification, NotificationIntegration, Run, TaskCommand};
@@ -176,12 +175,10 @@ fn time(ms: Option<UnixMillis>) -> serde_json::Value {
 
 /// What is told of a failed run. A message that is sent again has the same id.
 fn payload(run: &Run, cluster: &str) -> serde_json::Value {
-    let mut id = [0; 16];
-    id.copy_from_slice(&Sha256::digest([run.id.as_bytes().as_slice(), b"failed"].concat())[..16]);
     let error = run.error.as_ref();
     serde_json::json!({
         "version": "1.0",
-        "messageId": uuid_of(id),
+        "messageId": derived_id(run.id, b"failed").to_string(),
         "messageType": "TASK_FAILED",
         "timestamp": time(run.completed_on_ms),
         "tenantId": cluster,
@@ -200,8 +197,4 @@ fn payload(run: &Run, cluster: &str) -> serde_json::Value {
             "errorMessage": error.map(stevedore_common::Error::message_with_context),
         }],
     })
-}
-
-fn uuid_of(bytes: [u8; 16]) -> String {
-    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }

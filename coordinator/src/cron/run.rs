@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, BooleanArray};
 use futures::StreamExt;
-use sha2::{Digest, Sha256};
-use stevedore_common::ids::{JobId, TaskRun};
+use stevedore_common::ids::{JobId, TaskRun, derived_id};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::Statement;
 use stevedore_state::command::Command;
@@ -26,13 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The id of a statement of a run: the same whoever runs it.
 fn statement_id(run: Uuid, step: usize) -> Uuid {
-    let mut hash = Sha256::new();
-    hash.update(run.as_bytes());
-    hash.update((step as u64).to_be_bytes());
-    let digest = hash.finalize();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    derived_id(run, &(step as u64).to_be_bytes())
 }
 
 /// The session of a run, as its statements have left it so far.

@@ -5,10 +5,9 @@
 //! the target's files, and write the files that hold such rows again without them. A commit that finds one of
 //! these files changed fails the job, and the statement is run again on the rows as they are by then.
 
-use sha2::{Digest, Sha256};
-use stevedore_common::ids::JobId;
+use stevedore_common::ids::{JobId, derived_id};
 use stevedore_common::schema::{Column, TableSchema};
-use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_common::{Error, Result};
 use stevedore_sql::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, ObjectRef};
 use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
 use uuid::Uuid;
@@ -56,18 +55,7 @@ pub(super) fn columns_of(mutation: &Mutation) -> Columns {
 
 /// The job of a run of the statement; the first has the handle's id, as clients know it.
 fn job_of_run(handle: Uuid, run: u32) -> JobId {
-    if run == 0 {
-        return JobId(handle);
-    }
-    let digest = Sha256::new().chain_update(handle).chain_update(run.to_be_bytes()).finalize();
-    let mut bytes = [0; 16];
-    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    JobId(uuid::Builder::from_random_bytes(bytes).into_uuid())
-}
-
-/// Whether a job failed for nothing but another's commit.
-fn met_another(error: &Error) -> bool {
-    error.kind() == ErrorKind::Conflict && error.is_retryable()
+    JobId(if run == 0 { handle } else { derived_id(handle, &run.to_be_bytes()) })
 }
 
 fn kind_of(change: &Change) -> JobKind {
@@ -221,7 +209,7 @@ impl Engine {
                 self.create_job(id, spec).await?;
             }
             match self.job_result(id).await {
-                Err(error) if met_another(&error) && run + 1 < MOST_RUNS => {
+                Err(error) if error.is_lost_race() && run + 1 < MOST_RUNS => {
                     tracing::info!(job = %id, %error, "run again on the rows as they are now");
                     run += 1;
                 }

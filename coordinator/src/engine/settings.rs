@@ -38,6 +38,11 @@ fn one_of(value: &str, allowed: &[&str]) -> std::result::Result<(), String> {
     if allowed.contains(&value.to_ascii_lowercase().as_str()) { Ok(()) } else { Err(allowed.join(", ")) }
 }
 
+/// Whether there is such a setting.
+pub(super) fn is_known(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.name == name)
+}
+
 /// Whether a session may set this; `None` is back to the default.
 pub(super) fn check(name: &str, value: Option<&str>) -> Result<()> {
     let setting = SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {

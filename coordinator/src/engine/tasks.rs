@@ -24,7 +24,7 @@ use stevedore_state::view::ReadView;
 use url::Url;
 
 use super::ddl::mode_flags;
-use super::history::Rows;
+use super::history::{MOST_ROWS, Rows};
 use super::{Engine, Execution, StatementHandle, settings};
 use crate::cron::schedule::Ticks;
 use crate::results::ColumnKind::{Boolean, Int, Text, Timestamp, UnsignedBigInt};
@@ -114,17 +114,19 @@ fn warehouse_of(name: &str) -> Result<String> {
         .hint("groups of workers are not supported yet; 'default' holds every worker"))
 }
 
+fn check_known(setting: &str) -> Result<()> {
+    if settings::is_known(setting) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("a task has no option or setting {setting}")).about(setting).hint(
+        "options are WAREHOUSE, SCHEDULE, AFTER, WHEN, SUSPEND_TASK_AFTER_NUM_FAILURES, \
+         ERROR_INTEGRATION, COMMENT; SHOW SETTINGS lists the settings",
+    ))
+}
+
 fn check_setting(name: &str, value: &str) -> Result<()> {
-    settings::check(name, Some(value)).map_err(|error| {
-        if error.message().starts_with("unknown setting") {
-            Error::invalid(format!("a task has no option or setting {name}")).about(name).hint(
-                "options are WAREHOUSE, SCHEDULE, AFTER, WHEN, SUSPEND_TASK_AFTER_NUM_FAILURES, \
-                 ERROR_INTEGRATION, COMMENT; SHOW SETTINGS lists the settings",
-            )
-        } else {
-            error
-        }
-    })
+    check_known(name)?;
+    settings::check(name, Some(value))
 }
 
 /// A task keeps its text where everybody who may see it reads it.
@@ -172,9 +174,7 @@ fn unset(definition: &mut TaskDefinition, name: &str) -> Result<()> {
         "error_integration" => definition.error_integration = None,
         setting => {
             if definition.settings.remove(setting).is_none() {
-                settings::check(setting, None).map_err(|_| {
-                    Error::invalid(format!("a task has no option or setting {setting}")).about(setting)
-                })?;
+                check_known(setting)?;
             }
         }
     }
@@ -329,32 +329,44 @@ impl HistoryFilter {
     }
 }
 
-fn history_rows(view: &dyn ReadView, filter: &HistoryFilter, limit: usize) -> Result<Vec<RecordBatch>> {
-    let mut rows = Rows::new(TASK_HISTORY, limit);
+fn too_long() -> Error {
+    Error::exhausted("the history of tasks is longer than one statement may read")
+        .hint("read the newest runs of one task: task_history('name', 1000); task_history_days says how long runs are kept")
+}
+
+/// The newest runs that are asked for, `limit` at most. What is longer than one statement may read is refused, and
+/// never cut in silence.
+fn history_rows(view: &dyn ReadView, filter: &HistoryFilter, limit: u64) -> Result<Vec<RecordBatch>> {
+    let mut rows = Rows::new(TASK_HISTORY, MOST_ROWS);
+    let mut left = limit;
     let (mut before, mut looked_at) = (None, 0);
     loop {
         let page = tasks::task_runs(view, filter.name.as_deref(), before, PAGE)?;
         let last = page.last().map(|run| run.number);
         looked_at += page.len();
         for run in &page {
-            if filter.matches(run) && !rows.push(run_row(run))? {
+            if !filter.matches(run) {
+                continue;
+            }
+            if left == 0 {
                 return rows.finish();
+            }
+            left -= 1;
+            if !rows.push(run_row(run))? {
+                return Err(too_long());
             }
         }
         match last {
             Some(last) if looked_at < MOST_LOOKED_AT => before = Some(last),
-            Some(_) => {
-                tracing::warn!(looked_at, "the history of tasks was cut");
-                return rows.finish();
-            }
+            Some(_) => return Err(too_long()),
             None => return rows.finish(),
         }
     }
 }
 
-/// All runs, as far as one statement may read them.
+/// All runs.
 pub(super) fn all_runs(view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
-    history_rows(view, &HistoryFilter::default(), super::history::MOST_ROWS)
+    history_rows(view, &HistoryFilter::default(), u64::MAX)
 }
 
 /// The rows of `task_history(…)`.
@@ -382,7 +394,7 @@ pub(super) fn task_history(
             _ => {}
         }
     }
-    history_rows(view, &filter, usize::try_from(limit).unwrap_or(usize::MAX))
+    history_rows(view, &filter, limit)
 }
 
 /// A task's name as users write it in a string: exactly, or in any case.
@@ -408,10 +420,6 @@ fn time_of(handle: &StatementHandle, name: &str, text: &str) -> Result<UnixMilli
             Error::invalid(format!("{name} of task_history is '{text}', which is not a time"))
                 .hint("write '2026-01-31 09:00:00' or '2026-01-31T09:00:00-07:00'")
         })
-}
-
-fn is_conflict(error: &Error) -> bool {
-    error.kind() == ErrorKind::Conflict && error.is_retryable()
 }
 
 impl Engine {
@@ -471,7 +479,7 @@ impl Engine {
             let Some(command) = command(&*view)? else { return Ok(Execution::nothing()) };
             drop(view);
             match self.replica.propose_as(proposer.clone(), sequence, Command::Task(command)).await {
-                Err(error) if is_conflict(&error) && sequence < TRIES => sequence += 1,
+                Err(error) if error.is_lost_race() && sequence < TRIES => sequence += 1,
                 result => return result.map(|_| Execution::nothing()),
             }
         }

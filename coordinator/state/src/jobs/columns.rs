@@ -154,14 +154,7 @@ pub(crate) fn reopen(txn: &mut Transaction<'_>, id: JobId, limit: u32) -> Outcom
         if slice.state != SliceState::Accepted {
             continue;
         }
-        let done = slice.staged;
-        job.accepted_slices = job.accepted_slices.saturating_sub(1);
-        job.accepted_parts = job.accepted_parts.saturating_sub(slice.tasks);
-        job.accepted_bytes = job.accepted_bytes.saturating_sub(done.input_bytes);
-        job.rows = job.rows.saturating_sub(done.rows);
-        job.errors = job.errors.saturating_sub(done.errors);
-        job.data_files = job.data_files.saturating_sub(done.data_files);
-        job.output_bytes = job.output_bytes.saturating_sub(done.output_bytes);
+        job.uncount_accepted(&slice);
         discard(txn, key, &mut slice);
         slice.state = SliceState::Pending;
         put_slice(txn, key, &slice)?;

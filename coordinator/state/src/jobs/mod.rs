@@ -312,6 +312,34 @@ impl Job {
     pub fn all_accepted(&self) -> bool {
         self.reopening.is_none() && self.accepted_slices + self.cut_slices == self.slices
     }
+
+    /// Counts a slice that is accepted.
+    pub(crate) fn count_accepted(&mut self, slice: &Slice) {
+        let totals = &slice.staged;
+        self.accepted_slices += 1;
+        self.accepted_parts = self.accepted_parts.saturating_add(slice.tasks);
+        self.accepted_bytes = self.accepted_bytes.saturating_add(totals.input_bytes);
+        self.rows = self.rows.saturating_add(totals.rows);
+        self.rows_updated = self.rows_updated.saturating_add(totals.rows_updated);
+        self.rows_deleted = self.rows_deleted.saturating_add(totals.rows_deleted);
+        self.errors = self.errors.saturating_add(totals.errors);
+        self.data_files = self.data_files.saturating_add(totals.data_files);
+        self.output_bytes = self.output_bytes.saturating_add(totals.output_bytes);
+    }
+
+    /// Takes back what [`Job::count_accepted`] counted.
+    pub(crate) fn uncount_accepted(&mut self, slice: &Slice) {
+        let totals = &slice.staged;
+        self.accepted_slices = self.accepted_slices.saturating_sub(1);
+        self.accepted_parts = self.accepted_parts.saturating_sub(slice.tasks);
+        self.accepted_bytes = self.accepted_bytes.saturating_sub(totals.input_bytes);
+        self.rows = self.rows.saturating_sub(totals.rows);
+        self.rows_updated = self.rows_updated.saturating_sub(totals.rows_updated);
+        self.rows_deleted = self.rows_deleted.saturating_sub(totals.rows_deleted);
+        self.errors = self.errors.saturating_sub(totals.errors);
+        self.data_files = self.data_files.saturating_sub(totals.data_files);
+        self.output_bytes = self.output_bytes.saturating_sub(totals.output_bytes);
+    }
 }
 
 /// The columns that the files of a load have and its table had not when they were looked at. A load with this

@@ -152,15 +152,7 @@ fn accept(
     }
     slice.staged = *totals;
     slice.state = SliceState::Accepted;
-    job.accepted_slices += 1;
-    job.accepted_parts = job.accepted_parts.saturating_add(slice.tasks);
-    job.accepted_bytes = job.accepted_bytes.saturating_add(totals.input_bytes);
-    job.rows = job.rows.saturating_add(totals.rows);
-    job.rows_updated = job.rows_updated.saturating_add(totals.rows_updated);
-    job.rows_deleted = job.rows_deleted.saturating_add(totals.rows_deleted);
-    job.errors = job.errors.saturating_add(totals.errors);
-    job.data_files = job.data_files.saturating_add(totals.data_files);
-    job.output_bytes = job.output_bytes.saturating_add(totals.output_bytes);
+    job.count_accepted(slice);
     if job.errors > 0 {
         let on_error = require_spec(txn, job.id)?.on_error;
         let limit = match on_error.mode {
