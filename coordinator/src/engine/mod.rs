@@ -19,6 +19,7 @@ mod relations;
 mod settings;
 mod show;
 mod snapshots;
+mod streams;
 mod system_tables;
 mod tables;
 mod tasks;
@@ -296,7 +297,12 @@ impl Engine {
 
     /// Proposes the statement's own command: once, however often the handle is run.
     async fn propose_once(&self, handle: &StatementHandle, command: Command) -> Result<CommandResult> {
-        self.replica.propose_as(format!("statement-{}", handle.id.simple()), 1, command).await
+        self.replica.propose_as(Self::proposer_of(handle), 1, command).await
+    }
+
+    /// The key by which the commands of a statement are deduplicated.
+    fn proposer_of(handle: &StatementHandle) -> String {
+        format!("statement-{}", handle.id.simple())
     }
 
     /// Cancels what runs under a handle's id: a job of the cluster, or a query of this node.

@@ -160,11 +160,17 @@ impl Engine {
             return Err(Error::denied(format!("table '{database}.{name}' is read-only")).about(name));
         }
         self.require_database(view, &database)?;
-        catalog::table(view, &database, &name)?.ok_or_else(|| {
-            Error::not_found(format!("table '{database}.{name}' does not exist"))
+        if let Some(table) = catalog::table(view, &database, &name)? {
+            return Ok(table);
+        }
+        if self.stream_named(view, handle, table)?.is_some() {
+            return Err(Error::invalid(format!("'{database}.{name}' is a stream, not a table"))
                 .about(name)
-                .hint("SHOW TABLES lists them")
-        })
+                .hint("a stream is read, and changes as its table does"));
+        }
+        Err(Error::not_found(format!("table '{database}.{name}' does not exist"))
+            .about(name)
+            .hint("SHOW TABLES lists them"))
     }
 
     pub(super) async fn schema_of_table(&self, table: &Table) -> Result<TableSchema> {

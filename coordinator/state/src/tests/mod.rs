@@ -309,6 +309,7 @@ fn copy_spec(table: TableId) -> JobSpec {
         max_files: None,
         idempotency_key: None,
         request: String::new(),
+        consumes: Vec::new(),
         plan: "{}".into(),
     }
 }
