@@ -143,6 +143,10 @@ impl<'a> Walk<'a> {
         self.tokens.get(self.pos + ahead)
     }
 
+    fn rest_after(&self, ahead: usize) -> &'a [Token] {
+        self.tokens.get(self.pos + ahead + 1..).unwrap_or(&[])
+    }
+
     fn too_deep(&self, token: Option<&Token>) -> Error {
         let error = Error::exhausted(format!("an expression chains more than {MAX_CHAIN} operators"))
             .hint("use IN (…) for long lists of alternatives");
@@ -341,9 +345,13 @@ impl<'a> Walk<'a> {
                     self.pos += 1;
                     return self.cast_type();
                 }
-                "WITH" if suffix::reads_stream(self.tokens.get(self.pos + 1..).unwrap_or(&[])) => {
-                    let after = self.tokens.get(self.pos + 1..).unwrap_or(&[]);
-                    let (options, length) = suffix::stream_options(after)?;
+                // Where a relation may stand, WITH begins a query.
+                "WITH"
+                    if self.frame.in_from
+                        && !self.frame.expecting
+                        && suffix::reads_stream(self.rest_after(0)) =>
+                {
+                    let (options, length) = suffix::stream_options(self.rest_after(0))?;
                     return self.suffix(token, Suffix::With(options), 1 + length);
                 }
                 _ => {}
@@ -401,8 +409,7 @@ impl<'a> Walk<'a> {
 
     /// At `AT (key => value)`.
     fn time_travel(&mut self, token: &'a Token) -> Result<()> {
-        let rest = self.tokens.get(self.pos + 4..).unwrap_or(&[]);
-        let value = suffix::inside(rest, "AT (…)", Some(token))?;
+        let value = suffix::inside(self.rest_after(3), "AT (…)", Some(token))?;
         let at = suffix::time_travel(self.text, self.token(2), value)?;
         self.suffix(token, Suffix::At(at), 4 + value.len() + 1)
     }
