@@ -13,7 +13,6 @@ pub mod file_identity;
 pub mod ids;
 pub mod location;
 pub mod merged_type;
-pub mod row_changes;
 pub mod schema;
 pub mod secret;
 pub mod storage;

@@ -8,7 +8,6 @@ use iceberg::spec::{
 };
 use stevedore_common::Result;
 use stevedore_common::clock::UnixMillis;
-use stevedore_common::row_changes::ROW_LINEAGE;
 use uuid::Uuid;
 
 use super::manifests::ParsedFiles;
@@ -158,9 +157,6 @@ impl NewSnapshot {
         set("total-delete-files", totals.delete_files, true);
         set("total-position-deletes", totals.position_deletes, true);
         set("total-equality-deletes", totals.equality_deletes, true);
-        if operation != Operation::Append {
-            properties.insert(ROW_LINEAGE.to_owned(), "true".to_owned());
-        }
         properties.insert(JOB_ID.to_owned(), append.job_id.clone());
         properties.insert(COMMIT_ID.to_owned(), append.commit_id.clone());
         Summary { operation, additional_properties: properties }

@@ -11,8 +11,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use iceberg::spec::{SnapshotRef, TableMetadata};
-use stevedore_common::row_changes::explain;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, Result, row_lineage};
 use stevedore_sql::ast::{CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction};
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::Command;
@@ -106,27 +105,19 @@ impl Lag {
     }
 }
 
-/// The snapshots behind one up to another, oldest first, or why they cannot be told.
+/// The snapshots behind one up to another, oldest first, or why what they changed cannot be told.
 fn between(
     metadata: &TableMetadata,
     from: Option<i64>,
     to: Option<i64>,
 ) -> std::result::Result<Vec<SnapshotRef>, String> {
+    row_lineage::explain(metadata, from.unwrap_or(0), to.unwrap_or(0)).map_err(|why| why.to_string())?;
     let mut snapshots = Vec::new();
-    let mut next = to;
-    while next != from {
-        let Some(id) = next else {
-            return Err("the table was set back to a version in which its offset does not occur".to_owned());
-        };
-        let Some(snapshot) = metadata.snapshot_by_id(id) else {
-            return Err(format!("snapshot {id} of the table, which it needs, has expired"));
-        };
-        explain(snapshot.summary()).map_err(|why| format!("snapshot {id} of the table {why}"))?;
+    let mut next = to.filter(|_| to != from).and_then(|id| metadata.snapshot_by_id(id));
+    while let Some(snapshot) = next {
         snapshots.push(Arc::clone(snapshot));
-        next = snapshot.parent_snapshot_id();
-    }
-    if let Some(id) = from.filter(|id| metadata.snapshot_by_id(*id).is_none()) {
-        return Err(format!("snapshot {id} of the table, at which it stands, has expired"));
+        let parent = snapshot.parent_snapshot_id().filter(|parent| Some(*parent) != from);
+        next = parent.and_then(|id| metadata.snapshot_by_id(id));
     }
     snapshots.reverse();
     Ok(snapshots)
