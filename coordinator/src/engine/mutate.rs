@@ -93,6 +93,9 @@ fn assigned<'a>(
 fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
     let alias = &mutation.alias;
     let row = format!("{alias}.\"__target_file\", {alias}.\"__target_row\"");
+    // Which row the new one was before.
+    let lineage =
+        ["origin", "origin_row", "added"].map(|name| format!("{alias}.\"__target_{name}\"")).join(", ");
     let tail = |from: &str, filter: &Option<String>| match filter {
         Some(filter) => format!("FROM {from} WHERE {filter}"),
         None => format!("FROM {from}"),
@@ -108,7 +111,7 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
                 None => format!("{alias}.{}", quoted(&column.name)),
             };
             let new = values(schema, &mut |column| Ok(new(column)))?;
-            format!("SELECT {row}, 1 AS \"__target_action\", {new} {}", tail(from, filter))
+            format!("SELECT {row}, 1 AS \"__target_action\", {lineage}, {new} {}", tail(from, filter))
         }
         Change::Merge { source, source_alias, on, clauses } => {
             let merge = Merge { alias, source_alias, schema, table: &mutation.table };
@@ -126,7 +129,7 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
             // Rows of the source that match nothing are wanted only where they are inserted.
             let join = if clauses.iter().any(|clause| clause.action.inserts()) { "LEFT" } else { "INNER" };
             format!(
-                "SELECT {row}, {action} AS \"__target_action\", {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}",
+                "SELECT {row}, {action} AS \"__target_action\", {lineage}, {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}",
                 mutation.target
             )
         }

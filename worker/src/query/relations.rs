@@ -111,6 +111,7 @@ impl Sources {
                 let spelling = columns.columns.iter().map(|name| (name.clone(), name.clone())).collect();
                 Ok(Provided { columns, provider, name, spelling })
             }
+            Some(relation::Relation::Stream(_)) => Err(Error::not_supported_yet("reading a stream")),
             None => Err(Error::internal(format!("relation {name} of the query is of an unknown kind"))),
         }
     }
