@@ -39,7 +39,7 @@ impl Parser<'_> {
                     self.skip_rest();
                     return Ok(Statement::NotSupportedYet("SHOW TABLES HISTORY".into()));
                 }
-                Statement::ShowTables { database: self.from_database()?, like: self.like()? }
+                Statement::ShowTables { database: self.database_clause()?, like: self.like()? }
             }
             "COLUMNS" | "FIELDS" => {
                 if !self.eat_kw("FROM") && !self.eat_kw("IN") {
@@ -67,7 +67,7 @@ impl Parser<'_> {
                 self.expect_kw("FORMATS")?;
                 Statement::ShowFileFormats { like: self.like()? }
             }
-            "STREAMS" => Statement::ShowStreams { database: self.from_database()?, like: self.like()? },
+            "STREAMS" => Statement::ShowStreams { database: self.database_clause()?, like: self.like()? },
             "SETTINGS" => Statement::ShowSettings { like: self.like()? },
             "TASKS" => Statement::ShowTasks { like: self.like()? },
             "NOTIFICATIONS" => Statement::ShowNotifications { like: self.like()? },
@@ -90,7 +90,7 @@ impl Parser<'_> {
     }
 
     /// `[FROM | IN database]`.
-    fn from_database(&mut self) -> Result<Option<String>> {
+    fn database_clause(&mut self) -> Result<Option<String>> {
         if self.eat_kw("FROM") || self.eat_kw("IN") {
             self.object_name("the name of a database").map(Some)
         } else {
