@@ -112,8 +112,7 @@ async fn what_goes_in_comes_out_once_whatever_dies() {
     let mut cluster = Cluster::start(ClusterConfig { lease_ms: 1_000, ..ClusterConfig::default() }).await;
     let files = cluster.files().to_path_buf();
     std::fs::create_dir_all(files.join("in")).unwrap();
-    let stage =
-        format!("CREATE STAGE drop_off URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", files.display());
+    let stage = format!("CREATE STAGE drop_off URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", files.display());
     insist(&cluster, &stage).await;
     for sql in SETUP {
         insist(&cluster, sql).await;
@@ -123,7 +122,8 @@ async fn what_goes_in_comes_out_once_whatever_dies() {
     for round in 0..rounds {
         // Nobody may see half of a file.
         write(&files.join(format!("{round}.part")), numbered_csv(round, ROWS));
-        std::fs::rename(files.join(format!("{round}.part")), files.join(format!("in/{round:04}.csv"))).unwrap();
+        std::fs::rename(files.join(format!("{round}.part")), files.join(format!("in/{round:04}.csv")))
+            .unwrap();
         let change = match random.random_range(0..4) {
             // Run again by whoever did not hear the answer, these change nothing more.
             0 | 1 => format!(

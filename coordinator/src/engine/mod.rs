@@ -55,9 +55,10 @@ use crate::worker_directory::WorkerDirectory;
 pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
 pub use ingest::{IngestMode, IngestRequest};
 pub use load::{JobProgress, SubmittedJob};
+pub use streams::STREAM;
 pub use system_tables::{CATALOG, SYSTEM_VIEW};
-pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
+pub use tables::{TABLE, TableListing};
 pub(crate) use tasks::webhook_owner;
 
 /// A change of the client's session that a statement asks for.

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use iceberg::spec::{SnapshotRef, TableMetadata};
+use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result, row_lineage};
 use stevedore_sql::ast::{CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction};
 use stevedore_state::catalog::{self, Table};
@@ -63,8 +65,23 @@ pub(super) const STREAMS: Columns = &[
     ("lag_rows", UnsignedBigInt),
 ];
 
+/// What streams are to clients that ask for their type.
+pub const STREAM: &str = "STREAM";
+
 /// The columns of `stream_status('s')`.
 const STATUS: Columns = &[("has_data", Boolean)];
+
+/// The columns of a stream on a table.
+pub(super) fn with_change_columns(table: &TableSchema) -> Schema {
+    let mut fields = table.to_arrow().fields().to_vec();
+    let more = [
+        ("change$action", DataType::Utf8),
+        ("change$is_update", DataType::Boolean),
+        ("change$row_id", DataType::Utf8),
+    ];
+    fields.extend(more.map(|(name, ty)| Arc::new(Field::new(name, ty, true))));
+    Schema::new(fields)
+}
 
 /// What pins the range of a stream, beside the metadata of its table.
 fn pin_of(stream: &Stream) -> String {
