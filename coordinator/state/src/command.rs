@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::catalog::{StageFormat, StageKind, StageSource};
 use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
+use crate::streams::StreamCommand;
 use crate::tasks::TaskCommand;
 
 /// The upper limit of an encoded command.
@@ -370,6 +371,8 @@ pub enum Command {
         /// Records deleted at most (about).
         limit: u32,
     },
+    /// Streams and their offsets.
+    Stream(StreamCommand),
     /// Scheduled tasks, their runs, notification integrations.
     Task(TaskCommand),
 }
@@ -413,6 +416,7 @@ impl Command {
             Self::SettleLedger { .. } => "settle_ledger",
             Self::SweepLedger { .. } => "sweep_ledger",
             Self::TrimJobs { .. } => "trim_jobs",
+            Self::Stream(command) => command.name(),
             Self::Task(command) => command.name(),
         }
     }

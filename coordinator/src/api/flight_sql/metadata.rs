@@ -11,12 +11,10 @@ use arrow_flight::sql::{
 use stevedore_common::{Error, Result};
 
 use super::CATALOG;
-use crate::engine::{SYSTEM_VIEW, TableListing};
+use crate::engine::{STREAM, SYSTEM_VIEW, TABLE, TableListing};
 
 /// The version of Flight SQL's Arrow format that we speak.
 const ARROW_VERSION: &str = "1.3";
-/// `FLIGHT_SQL_SERVER_TRANSACTION` (id 8) reads this on connect in several drivers.
-const TABLE_TYPE: &str = "TABLE";
 
 /// What never changes while the server runs.
 pub struct StaticInfo {
@@ -136,9 +134,8 @@ pub(super) fn schemas(command: CommandGetDbSchemas, databases: &[String]) -> Res
 pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
     for table in tables {
-        let table_type = if table.is_virtual { SYSTEM_VIEW } else { TABLE_TYPE };
         builder
-            .append(CATALOG, &table.database, &table.name, table_type, &table.schema)
+            .append(CATALOG, &table.database, &table.name, table.table_type, &table.schema)
             .map_err(|e| Error::internal(format!("listing table '{}': {e}", table.name)))?;
     }
     builder.build().map_err(arrow_error)
@@ -146,7 +143,8 @@ pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Resu
 
 pub(super) fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
-    builder.append(SYSTEM_VIEW);
-    builder.append(TABLE_TYPE);
+    for table_type in [STREAM, SYSTEM_VIEW, TABLE] {
+        builder.append(table_type);
+    }
     builder.build().map_err(arrow_error)
 }
