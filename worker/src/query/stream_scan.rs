@@ -137,8 +137,8 @@ impl Changes {
         // Names of their own: the engine pushes a filter down by the names of its columns, and takes one that both
         // sides have for that of either.
         let named = |number: Number| format!("__other{}", number.name());
-        let known =
-            [Number::Origin, Number::OriginRow, Number::Updated].map(|key| number(other, key).alias(named(key)));
+        let known = [Number::Origin, Number::OriginRow, Number::Updated]
+            .map(|key| number(other, key).alias(named(key)));
         let is_same_row = [Number::Origin, Number::OriginRow];
         let of_others = is_same_row.map(|key| Column::new_unqualified(named(key))).to_vec();
         let of_rows = is_same_row.map(|key| column(side, key.name())).to_vec();
