@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn snapshots_that_are_gone_explain_nothing() {
-        let appends = || table(&[(Operation::Append, &[]), (Operation::Append, &[]), (Operation::Append, &[])]);
+        let appends =
+            || table(&[(Operation::Append, &[]), (Operation::Append, &[]), (Operation::Append, &[])]);
         assert_eq!(explain(&appends(), 7, 3), Err(Unexplained::FromGone(7)));
         assert_eq!(explain(&appends(), 0, 7), Err(Unexplained::ToGone(7)));
         assert_eq!(explain(&without(appends(), 1), 1, 3), Err(Unexplained::FromGone(1)));

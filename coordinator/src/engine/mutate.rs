@@ -93,7 +93,8 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
     let alias = &mutation.alias;
     let row = format!("{alias}.\"__target_file\", {alias}.\"__target_row\"");
     // Which row the new one was before.
-    let lineage = ["origin", "origin_row", "added"].map(|name| format!("{alias}.\"__target_{name}\"")).join(", ");
+    let lineage =
+        ["origin", "origin_row", "added"].map(|name| format!("{alias}.\"__target_{name}\"")).join(", ");
     let tail = |from: &str, filter: &Option<String>| match filter {
         Some(filter) => format!("FROM {from} WHERE {filter}"),
         None => format!("FROM {from}"),
