@@ -124,6 +124,10 @@ def bucket(tour):
         for path in files.rglob("*.parquet"):
             client.upload_file(str(path), "everdrive-lakehouse", f"raw/{path.relative_to(files)}")
         yield endpoint
+        # The buckets of this kind of server outlive it.
+        for listed in client.list_objects_v2(Bucket="everdrive-lakehouse")["Contents"]:
+            client.delete_object(Bucket="everdrive-lakehouse", Key=listed["Key"])
+        client.delete_bucket(Bucket="everdrive-lakehouse")
     finally:
         server.stop()
 
