@@ -134,16 +134,20 @@ impl Changes {
         let rows = self.scan(side, files)?;
         let Some(others) = others else { return self.rows(rows, side, action, lit(false)) };
         let other = if side == NEW { OLD } else { NEW };
+        // Names of their own: the engine pushes a filter down by the names of its columns, and takes one that both
+        // sides have for that of either.
+        let named = |number: Number| format!("__other{}", number.name());
+        let known =
+            [Number::Origin, Number::OriginRow, Number::Updated].map(|key| number(other, key).alias(named(key)));
         let is_same_row = [Number::Origin, Number::OriginRow];
-        let keys = |side: &str| is_same_row.map(|key| column(side, key.name())).to_vec();
-        let known: Vec<Expr> =
-            [Number::Origin, Number::OriginRow, Number::Updated].map(|name| number(other, name)).to_vec();
-        let updated = number(other, Number::Updated);
+        let of_others = is_same_row.map(|key| Column::new_unqualified(named(key))).to_vec();
+        let of_rows = is_same_row.map(|key| column(side, key.name())).to_vec();
+        let updated = Expr::Column(Column::new_unqualified(named(Number::Updated)));
         // The side in memory stands left; it has numbers only.
         let changed = self
             .scan(other, others)?
             .project(known)?
-            .join(rows.build()?, JoinType::Right, (keys(other), keys(side)), None)?
+            .join(rows.build()?, JoinType::Right, (of_others, of_rows), None)?
             .filter(updated.clone().is_null().or(updated.clone().not_eq(number(side, Number::Updated))))?;
         self.rows(changed, side, action, updated.is_not_null())
     }
