@@ -246,43 +246,20 @@ const CONSUME_STREAM: &str = "CONSUME STREAM frame_events_stream;";
 /// How a later edition of the guide consumes it.
 const READ_AND_CONSUME: &str = "SELECT * FROM frame_events_stream WITH CONSUME;  -- advance the offset";
 
-const TASKS: [&str; 4] = [
-    "CREATE OR REPLACE TASK task_load_sessions
-  WAREHOUSE = 'default'
-  SCHEDULE = 5 MINUTE
-AS
-  COPY INTO drive_sessions (session_id, vehicle_id, route_name, start_time, end_time, weather, camera_setup)
-  FROM (
-    SELECT session_id::STRING,
-           vehicle_id::STRING,
-           route_name::STRING,
-           start_time::TIMESTAMP,
-           end_time::TIMESTAMP,
-           weather::STRING,
-           camera_setup::STRING
-    FROM @drive_stage/sessions/
-  )
-  FILE_FORMAT = (TYPE = 'PARQUET');",
-    "ALTER TASK task_load_sessions RESUME;",
-    "CREATE OR REPLACE TASK task_load_frame_events
-  WAREHOUSE = 'default'
-  SCHEDULE = 5 MINUTE
-AS
-  COPY INTO frame_events (frame_id, session_id, frame_index, captured_at, event_type, risk_score)
-  FROM (
-    SELECT frame_id::STRING,
-           session_id::STRING,
-           frame_index::INT,
-           captured_at::TIMESTAMP,
-           event_type::STRING,
-           risk_score::DOUBLE
-    FROM @drive_stage/frame-events/
-  )
-  FILE_FORMAT = (TYPE = 'PARQUET');",
-    "ALTER TASK task_load_frame_events RESUME;
-
--- Repeat for frame_payloads and frame_embeddings",
-];
+/// The tasks of the guide and how they are started: each runs one of its loads.
+fn tasks() -> [String; 4] {
+    let create = |name: &str, (load, _, _): (&str, usize, usize)| {
+        let load = load.replace('\n', "\n  ");
+        format!("CREATE OR REPLACE TASK {name}\n  WAREHOUSE = 'default'\n  SCHEDULE = 5 MINUTE\nAS\n  {load}")
+    };
+    [
+        create("task_load_sessions", COPIES[0]),
+        "ALTER TASK task_load_sessions RESUME;".to_owned(),
+        create("task_load_frame_events", COPIES[1]),
+        "ALTER TASK task_load_frame_events RESUME;\n\n-- Repeat for frame_payloads and frame_embeddings"
+            .to_owned(),
+    ]
+}
 
 /// The statement that names the store, with the store of the test.
 fn connection(s3: &S3Server) -> String {
@@ -383,8 +360,8 @@ async fn the_guide_runs_word_for_word() {
     assert!(rows(&client, READ_STREAM).await.is_empty());
 
     // The tasks load what comes, and nothing twice.
-    for statement in TASKS {
-        rows(&client, statement).await;
+    for statement in tasks() {
+        rows(&client, &statement).await;
     }
     assert_started(&client).await;
     execute(&client, "task_load_sessions").await;
@@ -457,12 +434,13 @@ async fn the_guide_runs_as_a_script_of_the_command_line() {
         rows(&client, table).await;
     }
     let connection = connection(&s3);
+    let tasks = tasks();
     let mut script = vec![connection.as_str(), STAGE];
     script.extend(LISTS.map(|(list, _)| list));
     script.extend(PREVIEWS.map(|(preview, _)| preview));
     script.extend(COPIES.map(|(copy, _, _)| copy));
     script.extend([CREATE_STREAM, READ_STREAM, CONSUME_STREAM]);
-    script.extend(TASKS);
+    script.extend(tasks.iter().map(String::as_str));
     let path = instance.files().join("everdrive.sql");
     files::write(&path, script.join("\n\n"));
     let run = async || {
