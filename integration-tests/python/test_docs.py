@@ -1,5 +1,5 @@
 """The documents are true: every ```sql block of the user guide and of the quickstart, in English and in Chinese, runs,
-page by page, on a server of its own.
+page by page, on a server of its own; the session that the README shows gives what it shows.
 
 A statement after a comment `-- error: text` must fail with that text. A block that opens with ```sql no-run
 is only shown. In the guide `fs:///data/` stands for the folder of the sample files, which every page gets afresh.
@@ -22,9 +22,14 @@ import guide_files
 from stevedore_server import Server, binary, error_of, run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+README = DOCS.parent / "README.md"
 PAGES = sorted(path for path in DOCS.glob("guide/*.md") if "```sql\n" in path.read_text(encoding="utf-8"))
 QUICKSTARTS = {"en": DOCS / "quickstart.md", "zh": DOCS / "zh/quickstart.md"}
 EXPECTED_ERROR = re.compile(r"^\s*--\s*error:\s*(.+?)\s*$", re.MULTILINE)
+# A command that makes files, in a line of its own or within the text; or a statement and its answer.
+STEP_OF_A_SESSION = re.compile(
+    r"^(mkdir [^\n]*|printf [^\n]*)$|`(printf [^`]*)`|^stevedore> (.*?;)\n(.*?)(?=\n\n|\n```)", re.MULTILINE | re.DOTALL
+)
 TASKS_END_WITHIN_SECONDS = 120
 
 
@@ -82,7 +87,7 @@ def test_the_quickstart_has_the_same_statements_in_both_languages():
 
 
 def test_links_within_the_documents_lead_somewhere():
-    pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"]
+    pages = [*DOCS.rglob("*.md"), README, DOCS.parent / "CHANGELOG.md"]
     dead = [
         f"{page.relative_to(DOCS.parent)}: {target}"
         for page in pages
@@ -90,6 +95,34 @@ def test_links_within_the_documents_lead_somewhere():
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert not dead
+
+
+def test_the_session_of_the_readme_gives_what_it_shows(tmp_path):
+    def without_times(text):
+        return re.sub(r"\d+ ms", "… ms", text).strip()
+
+    folder = (tmp_path / "tour").resolve()
+    text = README.read_text(encoding="utf-8")
+    text = text[text.index("## Five minutes") : text.index("## What works today")].replace("/tmp/tour", str(folder))
+    steps = STEP_OF_A_SESSION.findall(text)
+    assert sum(bool(sql) for _, _, sql, _ in steps) > 10
+    subprocess.run(["mkdir", "-p", folder], check=True)
+    with Server(folder / "data", allow_fs=[folder]) as server:
+        before = ""
+        for line, inline, sql, shown in steps:
+            if not sql:
+                subprocess.run(["sh", "-c", line or inline], check=True)
+                continue
+            # A task that was just told to run may take a moment.
+            deadline = time.monotonic() + (TASKS_END_WITHIN_SECONDS if before.startswith("EXECUTE TASK") else 0)
+            while True:
+                answer = server.sql_shell("-e", sql)
+                found = without_times(answer.stdout + answer.stderr)
+                if found == without_times(shown) or time.monotonic() > deadline:
+                    break
+                time.sleep(0.1)
+            assert found == without_times(shown), sql
+            before = sql
 
 
 @pytest.fixture(scope="module")
