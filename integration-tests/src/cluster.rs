@@ -22,6 +22,8 @@ pub struct ClusterConfig {
     pub lease_ms: u64,
     /// Input bytes that a slice is packed to.
     pub slice_bytes: u64,
+    /// How much more that is at each coordinator than at the one before, as in the middle of a change of configuration.
+    pub slice_bytes_step: u64,
     /// Input bytes that small files are gathered to; 0: as `slice_bytes` has it.
     pub lane_bytes: u64,
     /// Coordinators: 1, 3 or 5.
@@ -39,6 +41,7 @@ impl Default for ClusterConfig {
         Self {
             lease_ms: 2_000,
             slice_bytes: 1,
+            slice_bytes_step: 0,
             lane_bytes: 0,
             coordinators: 3,
             workers: 2,
@@ -106,7 +109,7 @@ impl Cluster {
                 toml(&files),
                 sealing_key.expose(),
                 config.lease_ms,
-                config.slice_bytes,
+                config.slice_bytes + config.slice_bytes_step * i as u64,
                 config.lane_bytes,
             );
             for peer in 0..config.coordinators {
@@ -239,7 +242,12 @@ impl Cluster {
 
     /// What a worker has logged.
     pub fn worker_log(&self, i: usize) -> String {
-        std::fs::read_to_string(&self.workers[i].log).unwrap_or_default()
+        self.workers[i].logged()
+    }
+
+    /// What a coordinator has logged.
+    pub fn coordinator_log(&self, i: usize) -> String {
+        self.coordinators[i].logged()
     }
 
     /// The folder that stages may name.
@@ -326,5 +334,9 @@ impl Node {
             client_url: format!("http://127.0.0.1:{client_port}"),
             process: None,
         }
+    }
+
+    fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
