@@ -54,8 +54,10 @@ impl Default for ClusterConfig {
 struct Node {
     config: PathBuf,
     log: PathBuf,
-    /// Of coordinators.
+    /// Of workers their Flight service.
     client_url: String,
+    /// Of coordinators.
+    cluster_url: String,
     process: Option<Process>,
 }
 
@@ -122,7 +124,8 @@ impl Cluster {
                     client[peer],
                 );
             }
-            coordinators.push(Node::new(&base, &format!("coordinator-{}", i + 1), &text, client[i]));
+            let name = format!("coordinator-{}", i + 1);
+            coordinators.push(Node::new(&base, &name, &text, client[i], cluster[i]));
         }
         let addresses: Vec<String> =
             cluster.iter().map(|port| format!("'http://127.0.0.1:{port}'")).collect();
@@ -136,7 +139,7 @@ impl Cluster {
                     flight[i],
                     toml(&base.join(format!("worker-{}", i + 1))),
                 );
-                Node::new(&base, &format!("worker-{}", i + 1), &text, flight[i])
+                Node::new(&base, &format!("worker-{}", i + 1), &text, flight[i], flight[i])
             })
             .collect();
         let environment = config.environment;
@@ -265,6 +268,16 @@ impl Cluster {
         &self.coordinators[i].client_url
     }
 
+    /// The cluster port of a coordinator, where workers register.
+    pub fn cluster_url(&self, i: usize) -> &str {
+        &self.coordinators[i].cluster_url
+    }
+
+    /// The Flight service of a worker.
+    pub fn worker_url(&self, i: usize) -> &str {
+        &self.workers[i].client_url
+    }
+
     /// A client of a coordinator that must be up.
     pub async fn client(&self, i: usize) -> Client {
         Client::connect(self.url(i)).await.unwrap()
@@ -325,13 +338,14 @@ impl Cluster {
 }
 
 impl Node {
-    fn new(base: &Path, name: &str, config: &str, client_port: u16) -> Self {
+    fn new(base: &Path, name: &str, config: &str, client_port: u16, cluster_port: u16) -> Self {
         let path = base.join(format!("{name}.toml"));
         std::fs::write(&path, config).unwrap();
         Self {
             config: path,
             log: base.join(format!("{name}.log")),
             client_url: format!("http://127.0.0.1:{client_port}"),
+            cluster_url: format!("http://127.0.0.1:{cluster_port}"),
             process: None,
         }
     }
