@@ -162,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn who_has_the_key_derives_the_same_secrets() {
+        let text = SealingKey::generate_text();
+        let key = || SealingKey::from_text(text.expose()).unwrap();
+        let derived = key().derive("one");
+        assert_eq!(derived.expose(), key().derive("one").expose());
+        assert_ne!(derived.expose(), key().derive("two").expose());
+        let other = SealingKey::from_text(SealingKey::generate_text().expose()).unwrap();
+        assert_ne!(derived.expose(), other.derive("one").expose());
+        assert_eq!(derived.expose().len(), 64);
+    }
+
+    #[test]
     fn a_secret_prints_as_a_mask() {
         assert_eq!(format!("{:?}", Secret::new("x")), MASK);
     }

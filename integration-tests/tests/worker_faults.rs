@@ -346,7 +346,7 @@ async fn a_report_that_cannot_be_recorded_is_a_failure_of_its_slice_and_ends_the
         ("is described in", |report| {
             report.data_files = vec![format!("{{\"file_path\":\"{}\"}}", "x".repeat(60 << 10))];
         }),
-        ("cannot be proposed", |report| {
+        ("the limit is 65536", |report| {
             report.data_files = vec![format!("{{\"file_path\":\"{}\"}}", "x".repeat(200 << 10))]
         }),
         ("are not the sums", |report| report.totals.as_mut().unwrap().rows = 3),
