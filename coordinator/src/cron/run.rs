@@ -40,6 +40,7 @@ fn session_of(run: &Run) -> StatementHandle {
         parameters: None,
         pins: Default::default(),
         traceparent: String::new(),
+        transaction: None,
     }
 }
 

@@ -10,6 +10,7 @@ use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, FieldIds, NewTable, TableChange, TableChangeKind, TableContents};
 use stevedore_state::result::{CommandResult, TableCommitOutcome};
+use stevedore_state::transactions;
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
@@ -160,11 +161,16 @@ impl Engine {
             return Err(Error::denied(format!("table '{database}.{name}' is read-only")).about(name));
         }
         self.require_database(view, &database)?;
-        catalog::table(view, &database, &name)?.ok_or_else(|| {
+        let table = catalog::table(view, &database, &name)?.ok_or_else(|| {
             Error::not_found(format!("table '{database}.{name}' does not exist"))
                 .about(name)
                 .hint("SHOW TABLES lists them")
-        })
+        })?;
+        // A transaction sees the table with its own changes, else as it was when it began.
+        match handle.transaction_id().map(|id| transactions::transaction(view, id)).transpose()?.flatten() {
+            Some(transaction) => transactions::version_in(view, &transaction, table),
+            None => Ok(table),
+        }
     }
 
     pub(super) async fn schema_of_table(&self, table: &Table) -> Result<TableSchema> {

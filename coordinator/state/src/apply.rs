@@ -17,7 +17,7 @@ use crate::keys::{self, Key};
 use crate::overlay::Overlay;
 use crate::result::CommandResult;
 use crate::view::{ReadView, WriteBatch};
-use crate::{catalog, jobs, ledger, tasks as scheduled_tasks};
+use crate::{catalog, jobs, ledger, tasks as scheduled_tasks, transactions};
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +119,7 @@ fn run(txn: &mut Transaction<'_>, command: &Command) -> Outcome<CommandResult> {
         Command::SweepLedger { table, limit } => ledger::settle::sweep(txn, *table, *limit),
         Command::TrimJobs { before_ms, limit } => jobs::trim::trim(txn, *before_ms, *limit),
         Command::Task(command) => scheduled_tasks::command::run(txn, command),
+        Command::Transaction(command) => transactions::command::run(txn, command),
     }
 }
 
@@ -166,6 +167,7 @@ pub(crate) struct Counters {
     pub(crate) stores: u32,
     pub(crate) tasks: u64,
     pub(crate) task_runs: u64,
+    pub(crate) transactions: u64,
 }
 
 impl<'a> Transaction<'a> {

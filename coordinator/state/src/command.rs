@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::catalog::{StageFormat, StageKind, StageSource};
 use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
 use crate::tasks::TaskCommand;
+use crate::transactions::TransactionCommand;
 
 /// The upper limit of an encoded command.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
@@ -372,6 +373,8 @@ pub enum Command {
     },
     /// Scheduled tasks, their runs, notification integrations.
     Task(TaskCommand),
+    /// Multi-statement transactions.
+    Transaction(TransactionCommand),
 }
 
 impl Command {
@@ -414,6 +417,7 @@ impl Command {
             Self::SweepLedger { .. } => "sweep_ledger",
             Self::TrimJobs { .. } => "trim_jobs",
             Self::Task(command) => command.name(),
+            Self::Transaction(command) => command.name(),
         }
     }
 }

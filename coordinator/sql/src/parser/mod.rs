@@ -11,6 +11,7 @@ mod show;
 mod stage;
 mod table;
 mod task;
+mod transaction;
 mod unload;
 mod unsupported;
 
@@ -364,6 +365,7 @@ impl<'a> Parser<'a> {
             "PUT" => self.put(),
             "GET" => self.get(),
             "SET" | "UNSET" => self.set(),
+            "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => self.transaction(&word),
             _ => self.unsupported(&word),
         }
     }

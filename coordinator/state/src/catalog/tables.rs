@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::jobs;
 use crate::keys;
 use crate::result::{CommandResult, TableCommitOutcome};
+use crate::transactions;
 
 fn require_database(txn: &Transaction<'_>, name: &str) -> Outcome<Database> {
     match catalog::database(txn.view(), name)? {
@@ -80,6 +81,7 @@ pub(crate) fn create_table(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome
 
 /// Writes a table's record.
 pub(crate) fn put(txn: &mut Transaction<'_>, table: &Table) -> Outcome<()> {
+    transactions::keep_version(txn, table)?;
     txn.put(keys::table(table.id), table)?;
     txn.event(Event::TableChanged { table: table.id });
     Ok(())

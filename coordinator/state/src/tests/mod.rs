@@ -7,6 +7,7 @@
 //! - `catalog`: DDL and its refusals.
 //! - `upkeep`: retried proposals, settling, sweeping and trimming.
 //! - `tasks`: ticks that are taken once, graphs, failures.
+//! - `transactions`: several jobs in one commit, snapshots, conflicts, what ends a transaction.
 //! - `properties`: random logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -18,6 +19,7 @@ mod columns;
 mod endings;
 mod properties;
 mod tasks;
+mod transactions;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -310,6 +312,7 @@ fn copy_spec(table: TableId) -> JobSpec {
         idempotency_key: None,
         request: String::new(),
         plan: "{}".into(),
+        transaction: None,
     }
 }
 
