@@ -120,6 +120,8 @@ pub struct Engine {
     scheduling: Scheduling,
     /// Queries that run here, to cancel them by their handle's id.
     running: Arc<DashMap<Uuid, CancellationToken>>,
+    /// Transactions of which a statement failed, where the state could not be told.
+    failed: transactions::Unrecorded,
 }
 
 impl Engine {
@@ -132,7 +134,16 @@ impl Engine {
         progress: LiveProgress,
         scheduling: Scheduling,
     ) -> Self {
-        Self { replica, stores, committer, workers, progress, scheduling, running: Arc::default() }
+        Self {
+            replica,
+            stores,
+            committer,
+            workers,
+            progress,
+            scheduling,
+            running: Arc::default(),
+            failed: Arc::default(),
+        }
     }
 
     /// The replicated state.

@@ -5,8 +5,11 @@
 //! transaction is lives in the state, so any coordinator may have its next statement; the session that is in it is
 //! known there as well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use dashmap::DashMap;
 use futures::StreamExt;
 use stevedore_common::ids::TransactionId;
 use stevedore_common::{Error, ErrorKind, Result};
@@ -14,15 +17,53 @@ use stevedore_sql::ast::{Statement, TransactionControl};
 use stevedore_state::jobs;
 use stevedore_state::result::TransactionOutcome;
 use stevedore_state::transactions::{self, ClientTransaction, TransactionCommand, TransactionPhase};
+use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
+use super::history::{MOST_ROWS, Rows};
 use super::settings::idle_limit_ms;
 use super::{Engine, Execution, StatementHandle, TransactionRef, show};
+use crate::results::ColumnKind::{Text, Timestamp, UnsignedBigInt};
+use crate::results::{Columns, Value};
 use crate::scheduler::phases::Context;
 use crate::scheduler::transactions::{commit, propose, rolled_back};
 
 /// How often a long answer says that its client is there.
 const SIGN_EVERY: Duration = Duration::from_secs(5);
+
+/// The columns of `system.transactions`.
+pub(super) const TRANSACTIONS: Columns = &[
+    ("id", Text),
+    ("user", Text),
+    ("phase", Text),
+    ("begun_on", Timestamp),
+    ("last_activity", Timestamp),
+    ("ended_on", Timestamp),
+    ("statements", UnsignedBigInt),
+    ("tables", Text),
+    ("error", Text),
+];
+
+/// The rows of `system.transactions`. Which tables one has changed is known until a while after its end.
+pub(super) fn all_transactions(view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
+    let mut rows = Rows::new(TRANSACTIONS, MOST_ROWS);
+    for record in transactions::transactions(view, MOST_ROWS)? {
+        let tables = transactions::transaction_tables(view, record.id)?;
+        let tables: Vec<&str> = tables.iter().map(|own| own.name.as_str()).collect();
+        rows.push(vec![
+            record.id.to_string().into(),
+            record.user.into(),
+            record.phase.as_str().into(),
+            Value::Int(record.begun_on_ms),
+            Value::Int(record.active_on_ms),
+            record.ended_on_ms.map_or(Value::Null, Value::Int),
+            u64::from(record.jobs).into(),
+            tables.join(", ").into(),
+            record.error.map(|error| error.to_string()).into(),
+        ])?;
+    }
+    rows.finish()
+}
 
 /// Whether a statement may run in a transaction: what reads, and what changes rows of tables that are there. All
 /// else takes effect at once, and could not be rolled back.
@@ -107,6 +148,7 @@ impl Engine {
         if !commits {
             return self.roll_back(id).await;
         }
+        self.record_failure(id).await?;
         let record = transactions::transaction(&*self.replica.read().await?, id)?;
         match record {
             None => self.check_recent(id),
@@ -127,6 +169,15 @@ impl Engine {
             _ => Err(Error::not_found(format!("transaction {id} is not known, or not any more"))
                 .hint("begin another one")),
         }
+    }
+
+    /// Tells the state of a failure that it could not be told of.
+    async fn record_failure(&self, id: TransactionId) -> Result<()> {
+        let Some(error) = self.failed.get(&id).map(|entry| entry.value().clone()) else { return Ok(()) };
+        propose(&self.context(), TransactionCommand::Fail { id, error, told: true, idle_since_ms: None })
+            .await?;
+        self.failed.remove(&id);
+        Ok(())
     }
 
     async fn roll_back(&self, id: TransactionId) -> Result<()> {
@@ -173,6 +224,7 @@ impl Engine {
     /// COMMIT as a statement: the end of a transaction of which a statement has failed, as its client knows, is no
     /// error, and commits nothing.
     async fn commit_session(&self, id: TransactionId) -> Result<()> {
+        self.record_failure(id).await?;
         let record = transactions::transaction(&*self.replica.read().await?, id)?;
         match record {
             None => Ok(()),
@@ -220,6 +272,7 @@ impl Engine {
         what: &str,
     ) -> Result<StatementHandle> {
         let id = transaction.id;
+        self.record_failure(id).await?;
         let view = self.replica.read().await?;
         let record = transactions::transaction(&*view, id)?;
         // A ticket that is redeemed again finds its job, whatever became of the transaction.
@@ -272,7 +325,7 @@ impl Engine {
     /// The result of a statement; an error of it is the end of its transaction.
     pub(super) async fn or_fail<T>(&self, handle: &StatementHandle, result: Result<T>) -> Result<T> {
         if let (Some(transaction), Err(error)) = (handle.transaction, &result) {
-            fail(&self.context(), transaction.id, error).await;
+            fail(&self.context(), &self.failed, transaction.id, error).await;
         }
         result
     }
@@ -282,13 +335,13 @@ impl Engine {
     pub(super) fn watched(&self, handle: &StatementHandle, execution: Execution) -> Execution {
         let Some(TransactionRef { id, .. }) = handle.transaction else { return execution };
         let context = self.context();
-        let signed = tokio::time::Instant::now();
+        let (signed, unrecorded) = (tokio::time::Instant::now(), self.failed.clone());
         let watched = futures::stream::unfold(
-            (execution.batches, context, signed),
-            move |(mut batches, context, mut signed)| async move {
+            (execution.batches, context, unrecorded, signed),
+            move |(mut batches, context, unrecorded, mut signed)| async move {
                 let batch = batches.next().await?;
                 if let Err(error) = &batch {
-                    fail(&context, id, error).await;
+                    fail(&context, &unrecorded, id, error).await;
                 } else if signed.elapsed() > SIGN_EVERY {
                     signed = tokio::time::Instant::now();
                     let sign = propose(&context, TransactionCommand::Touch { id });
@@ -296,15 +349,19 @@ impl Engine {
                         tracing::debug!(transaction = %id, %error, "a sign of its client was not recorded");
                     }
                 }
-                Some((batch, (batches, context, signed)))
+                Some((batch, (batches, context, unrecorded, signed)))
             },
         );
         Execution { batches: watched.boxed(), ..execution }
     }
 }
 
+/// Failures that could not be recorded: no commit may go on without them.
+pub(super) type Unrecorded = Arc<DashMap<TransactionId, Error>>;
+
 /// Ends a transaction of which a statement has failed, as the client is about to hear.
-async fn fail(context: &Context, id: TransactionId, error: &Error) {
+async fn fail(context: &Context, unrecorded: &Unrecorded, id: TransactionId, error: &Error) {
+    let failure = error;
     let command = TransactionCommand::Fail { id, error: error.clone(), told: true, idle_since_ms: None };
     match propose(context, command).await {
         Ok(_) => {}
@@ -312,6 +369,7 @@ async fn fail(context: &Context, id: TransactionId, error: &Error) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => {
             tracing::warn!(transaction = %id, %error, "a transaction of which a statement failed is not rolled back yet");
+            unrecorded.insert(id, failure.clone());
         }
     }
 }
