@@ -59,6 +59,8 @@ number_ids! {
     TaskId(u64);
     /// A run of a scheduled task: its number, in the order in which runs began.
     TaskRun(u64);
+    /// A stream, never reused: a stream dropped and created again has another id.
+    StreamId(u64);
 }
 
 /// An id that is the same whenever it is made of the same: of another id, for something that belongs to it.

@@ -35,9 +35,11 @@ pub use append::Append;
 pub use create::{Created, NewTable, PartitionField};
 pub use evolve::{Evolution, with_columns};
 pub use snapshot::Totals;
+pub use stevedore_common::row_lineage::JOB_ID;
 
-/// The summary key that names the job whose rows a snapshot added.
-pub const JOB_ID: &str = "stevedore.job-id";
+/// The summary key that says how many of the rows that a snapshot added are new, where it also has rows in the
+/// place of others.
+pub const INSERTED_ROWS: &str = "stevedore.inserted-rows";
 /// The summary key that names the try at committing that job.
 pub const COMMIT_ID: &str = "stevedore.commit-id";
 

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use super::ddl::{copy_options_of, mode_flags};
 use super::evolution::evolution_plan;
+use super::streams::consumed;
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, SourcePlan, TransformPlan};
@@ -385,6 +386,7 @@ impl Engine {
             max_files: options.max_files,
             idempotency_key: None,
             request: String::new(),
+            consumes: Vec::new(),
             plan,
             transaction: handle.transaction_id(),
         })
@@ -412,6 +414,7 @@ impl Engine {
         }
         let query = insert.source.query();
         let field_ids = columns.iter().map(|column| column.id).collect();
+        let consumes = consumed(&relations);
         let plan = QueryPlan {
             overwrite: insert.overwrite,
             ..query_plan(handle, query, relations, field_ids, None)
@@ -424,6 +427,7 @@ impl Engine {
             epoch: table.epoch,
             schema_id: table.schema_id,
             spec_id: table.spec_id,
+            consumes,
             ..query_job(JobKind::Insert, handle, plan)
         })
     }
@@ -450,6 +454,7 @@ impl Engine {
             if_not_exists,
             or_replace,
         };
+        let consumes = consumed(&relations);
         let plan = query_plan(handle, query, relations, field_ids, Some(new_table));
         let plan =
             JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
@@ -457,6 +462,7 @@ impl Engine {
             table_name: format!("{database}.{name}"),
             schema_id: created.metadata.current_schema_id(),
             spec_id: created.metadata.default_partition_spec_id(),
+            consumes,
             ..query_job(JobKind::CreateTableAs, handle, plan)
         })
     }
@@ -573,6 +579,7 @@ pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -
         max_files: None,
         idempotency_key: None,
         request: String::new(),
+        consumes: Vec::new(),
         plan,
         transaction: handle.transaction_id(),
     }

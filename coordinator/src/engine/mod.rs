@@ -19,6 +19,7 @@ mod relations;
 mod settings;
 mod show;
 mod snapshots;
+mod streams;
 mod system_tables;
 mod tables;
 mod tasks;
@@ -55,10 +56,11 @@ use crate::worker_directory::WorkerDirectory;
 pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind, TransactionRef};
 pub use ingest::{IngestMode, IngestRequest};
 pub use load::{JobProgress, SubmittedJob};
+pub use streams::STREAM;
 pub(crate) use settings::DEFAULT_IDLE_SECONDS;
 pub use system_tables::{CATALOG, SYSTEM_VIEW};
-pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
+pub use tables::{TABLE, TableListing};
 pub(crate) use tasks::webhook_owner;
 
 /// A change of the client's session that a statement asks for.
@@ -318,7 +320,12 @@ impl Engine {
 
     /// Proposes the statement's own command: once, however often the handle is run.
     async fn propose_once(&self, handle: &StatementHandle, command: Command) -> Result<CommandResult> {
-        self.replica.propose_as(format!("statement-{}", handle.id.simple()), 1, command).await
+        self.replica.propose_as(Self::proposer_of(handle), 1, command).await
+    }
+
+    /// The key by which the commands of a statement are deduplicated.
+    fn proposer_of(handle: &StatementHandle) -> String {
+        format!("statement-{}", handle.id.simple())
     }
 
     /// Cancels what runs under a handle's id: a job of the cluster, or a query of this node.

@@ -18,7 +18,7 @@ use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
 use super::{columns, transactions, unload};
-use crate::committer::{Append, Committer, Evolution, Prepared};
+use crate::committer::{Append, Committer, Evolution, INSERTED_ROWS, Prepared};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
 use crate::planner::copy::{self, Fleet};
@@ -157,7 +157,12 @@ pub(super) async fn change_of(
         job_id: job.id.to_string(),
         commit_id: Uuid::new_v4().to_string(),
         now_ms: context.replica.now_ms(),
-        summary: BTreeMap::new(),
+        summary: match spec.kind {
+            JobKind::Delete | JobKind::Update | JobKind::Merge => {
+                BTreeMap::from([(INSERTED_ROWS.to_owned(), job.rows.to_string())])
+            }
+            _ => BTreeMap::new(),
+        },
         evolution: brought.map(|brought| Evolution { columns: brought.reserved() }),
     };
     let how = match spec.kind {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::catalog::{StageFormat, StageKind, StageSource};
 use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
+use crate::streams::StreamCommand;
 use crate::tasks::TaskCommand;
 use crate::transactions::TransactionCommand;
 
@@ -371,6 +372,8 @@ pub enum Command {
         /// Records deleted at most (about).
         limit: u32,
     },
+    /// Streams and their offsets.
+    Stream(StreamCommand),
     /// Scheduled tasks, their runs, notification integrations.
     Task(TaskCommand),
     /// Multi-statement transactions.
@@ -416,6 +419,7 @@ impl Command {
             Self::SettleLedger { .. } => "settle_ledger",
             Self::SweepLedger { .. } => "sweep_ledger",
             Self::TrimJobs { .. } => "trim_jobs",
+            Self::Stream(command) => command.name(),
             Self::Task(command) => command.name(),
             Self::Transaction(command) => command.name(),
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stevedore_common::ids::{
-    DatabaseId, FileIndex, JobId, SliceIndex, TableId, TaskId, TaskRun, TransactionId,
+    DatabaseId, FileIndex, JobId, SliceIndex, StreamId, TableId, TaskId, TaskRun, TransactionId,
 };
 use stevedore_common::{Error, Result};
 use uuid::Uuid;
@@ -275,6 +275,17 @@ pub(crate) fn sweepable_ledgers() -> Key {
 }
 pub(crate) fn sweepable_ledger(table: TableId) -> Key {
     sweepable_ledgers().u64(table.0)
+}
+
+// Streams.
+pub(crate) fn stream(id: StreamId) -> Key {
+    Key::new(b"Sr").u64(id.0)
+}
+pub(crate) fn stream_names(database: DatabaseId) -> Key {
+    Key::new(b"Sn").u64(database.0)
+}
+pub(crate) fn stream_name(database: DatabaseId, name: &str) -> Key {
+    stream_names(database).text(name)
 }
 
 // Scheduled tasks.

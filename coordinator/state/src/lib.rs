@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod memory;
 pub mod overlay;
 pub mod result;
+pub mod streams;
 pub mod tasks;
 pub mod transactions;
 pub mod view;
@@ -49,6 +50,7 @@ pub mod read {
         unsettled_jobs,
     };
     pub use crate::ledger::{ledger_entry, sweepable_ledgers};
+    pub use crate::streams::{stream, stream_by_id, streams_of};
     pub use crate::tasks::{
         has_old_task_runs, integration, integrations, live_task_runs, notifications, task, task_run,
         task_runs, tasks,

@@ -10,6 +10,7 @@ mod location;
 mod mutation;
 mod query;
 mod stage;
+mod stream;
 mod table;
 mod task;
 mod unload;
@@ -19,9 +20,10 @@ pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use mutation::{Assignment, Change, MergeAction, MergeClause, Mutation};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
-    TableFunction, TimeTravel, TransformItem,
+    StreamOptions, TableFunction, TimeTravel, TransformItem,
 };
 pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
+pub use stream::{CreateStream, StreamStart};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
 pub use task::{
     AlterTask, AlterTaskAction, CreateTask, NotificationOptions, TaskOptions, TaskSchedule, WebhookOptions,
@@ -340,6 +342,32 @@ pub enum Statement {
         /// LIKE.
         like: Option<String>,
     },
+    /// CREATE STREAM.
+    CreateStream(Box<CreateStream>),
+    /// DROP STREAM.
+    DropStream {
+        /// The stream.
+        stream: ObjectRef,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DESC STREAM.
+    DescStream {
+        /// The stream.
+        stream: ObjectRef,
+    },
+    /// SHOW STREAMS.
+    ShowStreams {
+        /// FROM or IN; `None` is the current database.
+        database: Option<String>,
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// CONSUME STREAM.
+    ConsumeStream {
+        /// The stream.
+        stream: ObjectRef,
+    },
     /// CREATE TASK.
     CreateTask(Box<CreateTask>),
     /// ALTER TASK.
@@ -459,6 +487,11 @@ impl Statement {
             Self::Unset { .. } => "UNSET",
             Self::Transaction(control) => control.name(),
             Self::ShowSettings { .. } => "SHOW SETTINGS",
+            Self::CreateStream(_) => "CREATE STREAM",
+            Self::DropStream { .. } => "DROP STREAM",
+            Self::DescStream { .. } => "DESC STREAM",
+            Self::ShowStreams { .. } => "SHOW STREAMS",
+            Self::ConsumeStream { .. } => "CONSUME STREAM",
             Self::CreateTask(_) => "CREATE TASK",
             Self::AlterTask(_) => "ALTER TASK",
             Self::DropTask { .. } => "DROP TASK",

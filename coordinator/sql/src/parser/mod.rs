@@ -9,6 +9,7 @@ mod mutation;
 mod options;
 mod show;
 mod stage;
+mod stream;
 mod table;
 mod task;
 mod transaction;
@@ -348,6 +349,10 @@ impl<'a> Parser<'a> {
                 self.pos += 2;
                 Ok(Statement::ExecuteTask { name: self.object_name("the name of a task")? })
             }
+            "CONSUME" if self.is_kw_at(1, "STREAM") => {
+                self.pos += 2;
+                Ok(Statement::ConsumeStream { stream: self.object_ref("the name of a stream")? })
+            }
             "INSERT" | "REPLACE" => self.insert(),
             "DELETE" => self.delete(),
             "UPDATE" => self.update(),
@@ -371,16 +376,9 @@ impl<'a> Parser<'a> {
     }
 
     fn query_statement(&mut self) -> Result<Statement> {
-        match query::analyze_statement(self.text, self.rest())? {
-            query::Outcome::Query(query) => {
-                self.skip_rest();
-                Ok(Statement::Query(Box::new(query)))
-            }
-            query::Outcome::NotSupportedYet(what) => {
-                self.skip_rest();
-                Ok(Statement::NotSupportedYet(what))
-            }
-        }
+        let query = query::analyze_statement(self.text, self.rest())?;
+        self.skip_rest();
+        Ok(Statement::Query(Box::new(query)))
     }
 
     fn explain(&mut self) -> Result<Statement> {
@@ -460,6 +458,10 @@ impl<'a> Parser<'a> {
                 self.pos += 2;
                 self.create_file_format(or_replace)
             }
+            "STREAM" => {
+                self.pos += 1;
+                self.create_stream(or_replace)
+            }
             "TASK" => {
                 self.pos += 1;
                 self.create_task(or_replace)
@@ -524,6 +526,11 @@ impl<'a> Parser<'a> {
                     name: self.object_name("the name of a file format")?,
                     if_exists,
                 })
+            }
+            "STREAM" => {
+                self.pos += 1;
+                let if_exists = self.if_exists();
+                Ok(Statement::DropStream { stream: self.object_ref("the name of a stream")?, if_exists })
             }
             "TASK" => {
                 self.pos += 1;

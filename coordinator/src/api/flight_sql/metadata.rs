@@ -12,12 +12,10 @@ use arrow_flight::sql::{
 use stevedore_common::{Error, Result};
 
 use super::CATALOG;
-use crate::engine::{DEFAULT_IDLE_SECONDS, SYSTEM_VIEW, TableListing};
+use crate::engine::{DEFAULT_IDLE_SECONDS, STREAM, SYSTEM_VIEW, TABLE, TableListing};
 
 /// The version of Flight SQL's Arrow format that we speak.
 const ARROW_VERSION: &str = "1.3";
-/// `FLIGHT_SQL_SERVER_TRANSACTION` (id 8) reads this on connect in several drivers.
-const TABLE_TYPE: &str = "TABLE";
 
 /// How long a transaction may be idle, unless its session says otherwise.
 const IDLE_TIMEOUT_MS: i32 = (DEFAULT_IDLE_SECONDS * 1_000) as i32;
@@ -149,9 +147,8 @@ pub(super) fn schemas(command: CommandGetDbSchemas, databases: &[String]) -> Res
 pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
     for table in tables {
-        let table_type = if table.is_virtual { SYSTEM_VIEW } else { TABLE_TYPE };
         builder
-            .append(CATALOG, &table.database, &table.name, table_type, &table.schema)
+            .append(CATALOG, &table.database, &table.name, table.table_type, &table.schema)
             .map_err(|e| Error::internal(format!("listing table '{}': {e}", table.name)))?;
     }
     builder.build().map_err(arrow_error)
@@ -159,7 +156,8 @@ pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Resu
 
 pub(super) fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
-    builder.append(SYSTEM_VIEW);
-    builder.append(TABLE_TYPE);
+    for table_type in [STREAM, SYSTEM_VIEW, TABLE] {
+        builder.append(table_type);
+    }
     builder.build().map_err(arrow_error)
 }

@@ -31,6 +31,7 @@ use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, Tran
 use stevedore_common::schema::Column;
 
 use crate::result::CommitSummary;
+use crate::streams::StreamMove;
 
 pub use claim::{ClaimRule, preview_claim};
 pub use history::*;
@@ -148,6 +149,9 @@ pub struct JobSpec {
     /// A digest of what the client asked for under the key: statement, database, settings.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request: String,
+    /// The streams that it reads, whose offsets its commit moves; each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumes: Vec<StreamMove>,
     /// The planner's own, opaque here: JSON under 32 KiB, without secrets in the clear.
     pub plan: String,
     /// The transaction whose statement it is.

@@ -6,6 +6,7 @@
 //! - `endings`: commit against cancel, rebase, TRUNCATE, DROP and REPLACE during a load, PURGE.
 //! - `catalog`: DDL and its refusals.
 //! - `upkeep`: retried proposals, settling, sweeping and trimming.
+//! - `streams`: offsets that move with the commit of their reader.
 //! - `tasks`: ticks that are taken once, graphs, failures.
 //! - `transactions`: several jobs in one commit, snapshots, conflicts, what ends a transaction.
 //! - `properties`: random logs.
@@ -18,6 +19,7 @@ mod claims;
 mod columns;
 mod endings;
 mod properties;
+mod streams;
 mod tasks;
 mod transactions;
 mod upkeep;
@@ -311,6 +313,7 @@ fn copy_spec(table: TableId) -> JobSpec {
         max_files: None,
         idempotency_key: None,
         request: String::new(),
+        consumes: Vec::new(),
         plan: "{}".into(),
         transaction: None,
     }
