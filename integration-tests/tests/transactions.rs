@@ -88,7 +88,10 @@ async fn a_transaction_that_its_client_names_is_seen_by_whoever_names_it() {
     run(&mut one, "CREATE TABLE t (id BIGINT)", None).await;
 
     let id = one.begin_transaction().await.unwrap();
-    assert_eq!(one.execute_update("INSERT INTO t VALUES (1), (2)".into(), Some(id.clone())).await.unwrap(), 2);
+    assert_eq!(
+        one.execute_update("INSERT INTO t VALUES (1), (2)".into(), Some(id.clone())).await.unwrap(),
+        2
+    );
     let mut prepared = one.prepare("DELETE FROM t WHERE id = 1".into(), Some(id.clone())).await.unwrap();
     assert_eq!(prepared.execute_update().await.unwrap(), 1);
     assert_eq!(ingest(&mut one, "t", false, &id).await.unwrap(), 5);
@@ -135,7 +138,10 @@ async fn a_drivers_transaction_stands_in_the_way_of_ddl_once_it_has_changed_some
     run(&mut client, "CREATE TABLE u (id BIGINT)", Some(&id)).await;
     assert_eq!(ingest(&mut client, "made", true, &id).await.unwrap(), 5);
     let error = refused(&mut client, "DROP TABLE u", Some(&id)).await;
-    assert!(error.contains("DROP TABLE cannot run inside a transaction: COMMIT or ROLLBACK first"), "{error}");
+    assert!(
+        error.contains("DROP TABLE cannot run inside a transaction: COMMIT or ROLLBACK first"),
+        "{error}"
+    );
     let error = ingest(&mut client, "another", true, &id).await.unwrap_err().to_string();
     assert!(error.contains("cannot run inside a transaction"), "{error}");
     // Refused is not failed: it goes on.
@@ -152,10 +158,8 @@ async fn a_transaction_ends_with_its_session() {
     let mut other = connect(instance.url()).await;
     run(&mut other, "CREATE TABLE t (id BIGINT)", None).await;
     files::write(&instance.files().join("in/a.csv"), "1\n2\n");
-    let stage = format!(
-        "CREATE STAGE s URL = 'fs://{}/in/' FILE_FORMAT = (TYPE = CSV)",
-        instance.files().display()
-    );
+    let stage =
+        format!("CREATE STAGE s URL = 'fs://{}/in/' FILE_FORMAT = (TYPE = CSV)", instance.files().display());
     run(&mut other, &stage, None).await;
 
     // A client without a session would never come back to its transaction.
@@ -191,7 +195,8 @@ async fn a_transaction_ends_with_its_session() {
     assert_eq!(run(&mut other, phases, None).await, [["failed", "1"], ["rolled back", "1"]]);
 
     // What they had written is removed; what was committed stays.
-    let table = std::fs::read_dir(instance.data().join("warehouse/default")).unwrap().next().unwrap().unwrap();
+    let table =
+        std::fs::read_dir(instance.data().join("warehouse/default")).unwrap().next().unwrap().unwrap();
     let metadata = || std::fs::read_dir(table.path().join("metadata")).unwrap().count();
     let swept = async {
         while metadata() > 4 {
@@ -265,10 +270,14 @@ async fn a_session_finds_its_transaction_after_its_coordinator_and_leader_was_ki
                 sleep(Duration::from_millis(200)).await;
             }
         };
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("no answer in round {round}; at first: {first:?}"));
+        timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| panic!("no answer in round {round}; at first: {first:?}"));
         cluster.ready().await;
         let mut client = connect(cluster.url(cluster.leader().await.0)).await;
-        let seen = format!("SELECT (SELECT count(*) FROM a WHERE id = {round}), (SELECT count(*) FROM b WHERE id = {round})");
+        let seen = format!(
+            "SELECT (SELECT count(*) FROM a WHERE id = {round}), (SELECT count(*) FROM b WHERE id = {round})"
+        );
         assert_eq!(run(&mut client, &seen, None).await, [["1", "1"]]);
         cluster.restart_coordinator(leading);
     }

@@ -97,6 +97,11 @@ impl StatementHandle {
             .transpose()
     }
 
+    /// See [`StatementHandle::pins`]. In a transaction it is that which fixes what is read, its own changes included.
+    pub fn pin(&self, name: &str) -> Option<&String> {
+        if self.transaction.is_some() { None } else { self.pins.get(name) }
+    }
+
     /// The id of its transaction.
     pub fn transaction_id(&self) -> Option<TransactionId> {
         self.transaction.map(|transaction| transaction.id)

@@ -10,8 +10,8 @@ use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, FieldIds, NewTable, TableChange, TableChangeKind, TableContents};
 use stevedore_state::result::{CommandResult, TableCommitOutcome};
-use stevedore_state::{streams, transactions};
 use stevedore_state::view::ReadView;
+use stevedore_state::{streams, transactions};
 use uuid::Uuid;
 
 use super::ddl::mode_flags;

@@ -76,6 +76,7 @@ fn may_join(statement: &Statement) -> bool {
         | Statement::CopyIntoTable(_)
         | Statement::Insert(_)
         | Statement::Mutation(_)
+        | Statement::ConsumeStream { .. }
         | Statement::Use { .. }
         | Statement::Set { .. }
         | Statement::Unset { .. }
@@ -94,6 +95,7 @@ fn looks_at_tables(statement: &Statement) -> bool {
             | Statement::CopyIntoTable(_)
             | Statement::Insert(_)
             | Statement::Mutation(_)
+            | Statement::ConsumeStream { .. }
     )
 }
 
@@ -291,7 +293,7 @@ impl Engine {
         match (joins, record) {
             // A driver's transaction that has changed nothing does not stand in the way: it begins anew afterwards.
             (None, None) if transaction.named => Ok(handle.outside()),
-            (None, Some(record)) if transaction.named && record.jobs == 0 => {
+            (None, Some(record)) if transaction.named && !record.has_changes() => {
                 propose(&self.context(), TransactionCommand::Renew { id }).await?;
                 Ok(handle.outside())
             }

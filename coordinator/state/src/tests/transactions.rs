@@ -378,3 +378,58 @@ fn one_that_changed_nothing_begins_anew_and_ended_ones_are_forgotten() {
     world.ok(Command::Transaction(TransactionCommand::Trim { before_ms: ended + 1, limit: 10 }));
     assert_eq!(read::transaction(&world.state, id).unwrap(), None);
 }
+
+#[test]
+fn streams_move_with_the_commit_and_with_nothing_else() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let stream = crate::streams::NewStream {
+        database: "default".into(),
+        name: "s".into(),
+        table,
+        append_only: true,
+        offset: None,
+        comment: String::new(),
+        owner: "ada".into(),
+    };
+    let create = crate::streams::StreamCommand::Create { stream, if_not_exists: false, or_replace: false };
+    world.ok(Command::Stream(create));
+    let found = |world: &World| crate::streams::stream(&world.state, "default", "s").unwrap().unwrap();
+    let moved = |world: &World, to: i64| crate::streams::StreamMove {
+        stream: found(world).id,
+        from: found(world).offset,
+        to: Some(to),
+    };
+    for (number, commits) in [(1, false), (2, true)] {
+        let id = world.begin(number, None);
+        let wanted = moved(&world, 7);
+        let job = world.copy_with(number, table, |spec| {
+            spec.transaction = Some(id);
+            spec.consumes = vec![wanted];
+        });
+        world.claim(job, &["a"]);
+        world.plan(job, 1);
+        world.accept_all(job);
+        world.ok(Command::BeginCommit { job });
+        world.prepare(id, job, TableChangeShape::Appended);
+        world.transact(TransactionCommand::Consume { id, moves: vec![wanted] });
+        let other = Command::Transaction(TransactionCommand::Consume { id, moves: vec![moved(&world, 8)] });
+        assert!(world.refused(other).to_string().contains("up to different places"));
+        assert_eq!(found(&world).offset, None);
+        if commits {
+            let commit = world.commit_of(id);
+            assert_eq!(world.transact(commit), TransactionOutcome::Committed);
+        } else {
+            world.transact(TransactionCommand::RollBack { id });
+        }
+    }
+    assert_eq!(found(&world).offset, Some(7));
+
+    let id = world.begin(3, None);
+    let stale = crate::streams::StreamMove { from: None, ..moved(&world, 9) };
+    world.transact(TransactionCommand::Consume { id, moves: vec![stale] });
+    let commit = world.commit_of(id);
+    let TransactionOutcome::RolledBack(error) = world.transact(commit) else { panic!("committed") };
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(found(&world).offset, Some(7));
+}

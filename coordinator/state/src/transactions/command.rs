@@ -10,6 +10,7 @@ use crate::apply::{Counters, Outcome, Transaction, next, refuse};
 use crate::command::{TableCommit, TableContents};
 use crate::keys;
 use crate::result::{CommandResult, TransactionOutcome};
+use crate::streams::StreamMove;
 use crate::transactions::{TransactionJob, require_open, transaction, transaction_of_session};
 
 /// A change of transactions.
@@ -31,6 +32,13 @@ pub enum TransactionCommand {
     Touch {
         /// The transaction.
         id: TransactionId,
+    },
+    /// Moves offsets of streams with its commit.
+    Consume {
+        /// The transaction.
+        id: TransactionId,
+        /// The moves.
+        moves: Vec<StreamMove>,
     },
     /// Puts a job's rows into the transaction's version of their table.
     Prepare(JobPreparation),
@@ -101,6 +109,7 @@ impl TransactionCommand {
         match self {
             Self::Begin { .. } => "begin_transaction",
             Self::Touch { .. } => "touch_transaction",
+            Self::Consume { .. } => "consume_in_transaction",
             Self::Prepare(_) => "prepare_job",
             Self::Commit { .. } => "commit_transaction",
             Self::Fail { .. } => "fail_transaction",
@@ -119,6 +128,13 @@ pub(crate) fn run(txn: &mut Transaction<'_>, command: &TransactionCommand) -> Ou
         }
         TransactionCommand::Touch { id } => {
             let mut record = require_open(txn, *id)?;
+            record.active_on_ms = record.active_on_ms.max(txn.now_ms);
+            put(txn, &record)?;
+            TransactionOutcome::Open(*id)
+        }
+        TransactionCommand::Consume { id, moves } => {
+            let mut record = require_open(txn, *id)?;
+            record.consume(moves)?;
             record.active_on_ms = record.active_on_ms.max(txn.now_ms);
             put(txn, &record)?;
             TransactionOutcome::Open(*id)
@@ -178,6 +194,7 @@ fn begin(
         last_table: counters.tables,
         jobs: 0,
         prepared: 0,
+        consumes: Vec::new(),
         tables: 0,
         ended_on_ms: None,
         error: None,
@@ -193,7 +210,7 @@ fn begin(
 
 fn renew(txn: &mut Transaction<'_>, id: TransactionId) -> Outcome<TransactionOutcome> {
     let Some(record) = transaction(txn.view(), id)? else { return Ok(TransactionOutcome::Open(id)) };
-    if record.phase != TransactionPhase::Open || record.jobs > 0 || record.session.is_some() {
+    if record.phase != TransactionPhase::Open || record.has_changes() || record.session.is_some() {
         return refuse(Error::conflict(format!("transaction {id} has begun to change tables")));
     }
     end::close(txn, &record)?;

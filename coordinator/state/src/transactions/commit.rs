@@ -19,6 +19,7 @@ use crate::jobs::create::{self, require_spec, wrong_phase};
 use crate::jobs::{self, JobPhase};
 use crate::keys;
 use crate::result::TransactionOutcome;
+use crate::streams;
 
 /// Puts a job's rows into its transaction's version of the table.
 pub(crate) fn prepare(
@@ -68,7 +69,7 @@ pub(crate) fn prepare(
             TransactionTable {
                 table: table.id,
                 uuid: table.uuid,
-                name: spec.table_name,
+                name: spec.table_name.clone(),
                 base_location: version.location.clone(),
                 version,
                 rewritten: false,
@@ -95,6 +96,7 @@ pub(crate) fn prepare(
         written: preparation.written.clone(),
     };
     txn.put(keys::transaction_job(id, index), &TransactionJob { prepared: Some(prepared), ..entry })?;
+    record.consume(&spec.consumes)?;
     record.prepared += 1;
     record.active_on_ms = record.active_on_ms.max(txn.now_ms);
     put(txn, &record)?;
@@ -145,6 +147,13 @@ pub(crate) fn commit(
             }
         }
     }
+    let streams = match streams::define::unmoved(txn, &record.consumes)? {
+        Ok(streams) => streams,
+        Err(lost) => {
+            undo(txn, record, TransactionPhase::RolledBack, Some(lost.clone()))?;
+            return Ok(TransactionOutcome::RolledBack(lost));
+        }
+    };
     for (table, target) in &flips {
         if table.metadata_location != target.expected_location {
             return Ok(TransactionOutcome::Moved {
@@ -173,6 +182,7 @@ pub(crate) fn commit(
         own.committed_location = target.map(|target| target.new_location.clone());
         txn.put(keys::transaction_table(id, own.table), own)?;
     }
+    streams::define::advance(txn, streams, &ended.consumes)?;
     commit_jobs(txn, id, &own, &flips)?;
     for (mut table, target) in flips {
         if target.overwrite {

@@ -24,6 +24,7 @@ use crate::catalog::{self, Table};
 use crate::command::TableContents;
 use crate::jobs::JobSpec;
 use crate::keys;
+use crate::streams::StreamMove;
 
 pub use command::{JobPreparation, TransactionCommand};
 pub(crate) use end::lost_job;
@@ -35,6 +36,9 @@ pub const MOST_OPEN: usize = 200;
 pub const MOST_STATEMENTS: u32 = 1_000;
 /// Tables that one transaction may change: their commit is one command.
 pub const MOST_TABLES: u32 = 40;
+
+/// Streams that one transaction may consume.
+pub const MOST_STREAMS: usize = 100;
 
 /// Where a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +95,9 @@ pub struct ClientTransaction {
     pub prepared: u32,
     /// Tables that it has changed so far.
     pub tables: u32,
+    /// The streams whose offsets its commit moves; each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumes: Vec<StreamMove>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_on_ms: Option<UnixMillis>,
@@ -103,6 +110,35 @@ pub struct ClientTransaction {
 }
 
 impl ClientTransaction {
+    /// Whether its commit would do anything.
+    pub fn has_changes(&self) -> bool {
+        self.jobs > 0 || !self.consumes.is_empty()
+    }
+
+    /// Adds what a statement consumes. Statements that read one stream read it alike.
+    fn consume(&mut self, moves: &[StreamMove]) -> Outcome<()> {
+        for wanted in moves {
+            match self.consumes.iter().find(|known| known.stream == wanted.stream) {
+                Some(known) if known == wanted => {}
+                Some(_) => {
+                    return refuse(
+                        Error::conflict(
+                            "statements of a transaction consume a stream up to different places",
+                        )
+                        .hint("read it with the same MAX_BATCH_SIZE, or in transactions of their own"),
+                    );
+                }
+                None => self.consumes.push(*wanted),
+            }
+        }
+        if self.consumes.len() > MOST_STREAMS {
+            return refuse(Error::exhausted(format!(
+                "a transaction consumes at most {MOST_STREAMS} streams"
+            )));
+        }
+        Ok(())
+    }
+
     /// Why a transaction that failed or was rolled back did not commit.
     pub fn reason(&self) -> Error {
         self.error.clone().unwrap_or_else(|| Error::conflict("the client rolled it back"))

@@ -109,6 +109,18 @@ pub fn running_job(view: &dyn ReadView, id: TransactionId) -> Result<Option<JobI
 /// # Errors
 /// Conflict, where the table came to be after that; storage.
 pub fn version_in(view: &dyn ReadView, record: &ClientTransaction, table: Table) -> Result<Table> {
+    let own: Option<TransactionTable> = keys::read(view, &keys::transaction_table(record.id, table.id))?;
+    match own {
+        Some(own) => Ok(own.version.apply(table)),
+        None => version_at_begin(view, record, table),
+    }
+}
+
+/// A table as it was when a transaction began, without its changes.
+///
+/// # Errors
+/// As [`version_in`].
+pub fn version_at_begin(view: &dyn ReadView, record: &ClientTransaction, table: Table) -> Result<Table> {
     if table.id.0 > record.last_table {
         return Err(Error::conflict(format!(
             "table '{}' was created or replaced after the transaction began",
@@ -118,11 +130,7 @@ pub fn version_in(view: &dyn ReadView, record: &ClientTransaction, table: Table)
         .hint("COMMIT or ROLLBACK, and begin again")
         .retryable(true));
     }
-    let own: Option<TransactionTable> = keys::read(view, &keys::transaction_table(record.id, table.id))?;
-    let version = match own {
-        Some(own) => Some(own.version),
-        None => keys::read::<TableVersion>(view, &keys::kept_version(record.id, table.id))?,
-    };
+    let version: Option<TableVersion> = keys::read(view, &keys::kept_version(record.id, table.id))?;
     Ok(match version {
         Some(version) => version.apply(table),
         None => table,
