@@ -9,7 +9,7 @@
 //! - `streams`: offsets that move with the commit of their reader.
 //! - `tasks`: ticks that are taken once, graphs, failures.
 //! - `transactions`: several jobs in one commit, snapshots, conflicts, what ends a transaction.
-//! - `properties`: random logs.
+//! - `properties`, `transaction_properties`: random logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,6 +21,7 @@ mod endings;
 mod properties;
 mod streams;
 mod tasks;
+mod transaction_properties;
 mod transactions;
 mod upkeep;
 

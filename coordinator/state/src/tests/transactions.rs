@@ -6,7 +6,7 @@ use crate::transactions::{
     TransactionPhase, has_old_transactions, running_job,
 };
 
-fn txn_id(number: u128) -> TransactionId {
+pub(super) fn txn_id(number: u128) -> TransactionId {
     TransactionId(Uuid::from_u128(1_000 + number))
 }
 
@@ -20,7 +20,7 @@ fn begin_command(number: u128, session: Option<&str>) -> Command {
 }
 
 impl World {
-    fn begin(&mut self, number: u128, session: Option<&str>) -> TransactionId {
+    pub(super) fn begin(&mut self, number: u128, session: Option<&str>) -> TransactionId {
         match self.ok(begin_command(number, session)) {
             CommandResult::Transaction(TransactionOutcome::Open(id)) => id,
             other => panic!("{other:?}"),
@@ -34,7 +34,7 @@ impl World {
         }
     }
 
-    fn transaction(&self, id: TransactionId) -> ClientTransaction {
+    pub(super) fn transaction(&self, id: TransactionId) -> ClientTransaction {
         read::transaction(&self.state, id).unwrap().unwrap()
     }
 
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// The table as the transaction sees it.
-    fn seen(&self, id: TransactionId, table: TableId) -> crate::catalog::Table {
+    pub(super) fn seen(&self, id: TransactionId, table: TableId) -> crate::catalog::Table {
         let record = read::table_by_id(&self.state, table).unwrap().unwrap();
         read::version_in(&self.state, &self.transaction(id), record).unwrap()
     }
@@ -71,13 +71,13 @@ impl World {
         })
     }
 
-    fn prepare(&mut self, id: TransactionId, job: JobId, shape: TableChangeShape) {
+    pub(super) fn prepare(&mut self, id: TransactionId, job: JobId, shape: TableChangeShape) {
         let command = self.preparation(id, job, shape);
         assert_eq!(self.transact(command), TransactionOutcome::Prepared { snapshot_id: Some(9) });
     }
 
     /// The commit as it would be proposed: on the tables as they are, whether or not that is right.
-    fn commit_of(&self, id: TransactionId) -> TransactionCommand {
+    pub(super) fn commit_of(&self, id: TransactionId) -> TransactionCommand {
         let own = read::transaction_tables(&self.state, id).unwrap();
         let tables = own.into_iter().map(|own| {
             let table = read::table_by_id(&self.state, own.table).unwrap().unwrap();
@@ -99,7 +99,7 @@ impl World {
         TransactionCommand::Commit { id, tables: tables.collect() }
     }
 
-    fn rows(&self, table: TableId) -> u64 {
+    pub(super) fn rows(&self, table: TableId) -> u64 {
         read::table_by_id(&self.state, table).unwrap().unwrap().num_rows
     }
 }
