@@ -12,8 +12,8 @@ use arrow_flight::sql::{
     CommandStatementIngest, EndTransaction, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{Action, FlightInfo};
-use bytes::Bytes;
 use futures::TryStreamExt;
+use prost::bytes::Bytes;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
 use stevedore_integration_tests::instance::TestInstance;
 use stevedore_integration_tests::{files, show};
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ROUNDS: i64 = 4;
 
 type Client = FlightSqlServiceClient<Channel>;
-type Failed = arrow::error::ArrowError;
+type Failed = arrow_flight::error::FlightError;
 
 async fn open(url: &str) -> Option<Client> {
     let channel = Endpoint::from_shared(url.to_owned()).unwrap().timeout(PATIENCE).connect().await.ok()?;
@@ -43,7 +43,7 @@ async fn fetch(client: &mut Client, info: FlightInfo) -> Result<Vec<RecordBatch>
     let mut batches = Vec::new();
     for endpoint in info.endpoint {
         let stream = client.do_get(endpoint.ticket.unwrap()).await?;
-        batches.extend(stream.try_collect::<Vec<_>>().await.map_err(Failed::from)?);
+        batches.extend(stream.try_collect::<Vec<_>>().await?);
     }
     Ok(batches)
 }
