@@ -194,12 +194,28 @@ async fn a_transaction_ends_with_its_session() {
     let phases = "SELECT phase, count(*) FROM system.transactions GROUP BY phase ORDER BY phase";
     assert_eq!(run(&mut other, phases, None).await, [["failed", "1"], ["rolled back", "1"]]);
 
+    // A driver's transaction that only read goes on, with what is there by then.
+    let mut reader = connect(instance.url()).await;
+    let id = reader.begin_transaction().await.unwrap();
+    run(&mut reader, "SET transaction_idle_timeout = 1", Some(&id)).await;
+    assert_eq!(run(&mut reader, "SELECT count(*) FROM t", Some(&id)).await, [["2"]]);
+    run(&mut other, "INSERT INTO t VALUES (0)", None).await;
+    assert_eq!(run(&mut reader, "SELECT count(*) FROM t", Some(&id)).await, [["2"]]);
+    let anew = async {
+        while run(&mut other, "SELECT id FROM system.transactions WHERE phase = 'open'", None).await.len() > 0
+        {
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(PATIENCE, anew).await.unwrap();
+    assert_eq!(run(&mut reader, "SELECT count(*) FROM t", Some(&id)).await, [["3"]]);
+
     // What they had written is removed; what was committed stays.
     let table =
         std::fs::read_dir(instance.data().join("warehouse/default")).unwrap().next().unwrap().unwrap();
     let metadata = || std::fs::read_dir(table.path().join("metadata")).unwrap().count();
     let swept = async {
-        while metadata() > 4 {
+        while metadata() > 7 {
             sleep(Duration::from_millis(100)).await;
         }
     };

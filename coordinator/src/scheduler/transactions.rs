@@ -320,6 +320,11 @@ pub(super) async fn keep_house(context: &Context) -> Result<()> {
         if idle <= record.idle_limit_ms || transactions::running_job(&*view, record.id)?.is_some() {
             continue;
         }
+        // Drivers hold transactions that nobody asked for: one that only read has nothing to lose, and begins anew.
+        if record.session.is_none() && !record.has_changes() {
+            propose(context, TransactionCommand::Renew { id: record.id }).await?;
+            continue;
+        }
         let error = Error::cancelled(format!("the transaction was idle for {} s", idle / 1_000))
             .hint("nothing was changed; SET transaction_idle_timeout allows more");
         let idle_since_ms = Some(record.active_on_ms);

@@ -338,9 +338,9 @@ fn open_transactions_and_their_statements_are_bounded() {
     for number in 1..MOST_OPEN {
         world.begin(number as u128, None);
     }
-    assert_eq!(world.refused(begin_command(999, None)).kind(), ErrorKind::ResourceExhausted);
+    assert_eq!(world.refused(begin_command(9_999, None)).kind(), ErrorKind::ResourceExhausted);
     world.transact(TransactionCommand::RollBack { id });
-    world.begin(999, None);
+    world.begin(9_999, None);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) use end::lost_job;
 pub use read::*;
 
 /// Transactions that may be open at a time: each of them costs a look whenever a table changes.
-pub const MOST_OPEN: usize = 200;
+pub const MOST_OPEN: usize = 1_000;
 /// Statements of one transaction that change something. All of them end in one command.
 pub const MOST_STATEMENTS: u32 = 1_000;
 /// Tables that one transaction may change: their commit is one command.
