@@ -202,8 +202,8 @@ async fn a_transaction_ends_with_its_session() {
     run(&mut other, "INSERT INTO t VALUES (0)", None).await;
     assert_eq!(run(&mut reader, "SELECT count(*) FROM t", Some(&id)).await, [["2"]]);
     let anew = async {
-        while run(&mut other, "SELECT id FROM system.transactions WHERE phase = 'open'", None).await.len() > 0
-        {
+        let open = "SELECT id FROM system.transactions WHERE phase = 'open'";
+        while !run(&mut other, open, None).await.is_empty() {
             sleep(Duration::from_millis(200)).await;
         }
     };
