@@ -457,7 +457,7 @@ async fn rows_are_ingested_in_one_commit() {
         (CommandStatementIngest { temporary: true, ..appending() }, "temporary tables"),
         (
             CommandStatementIngest { transaction_id: Some("x".into()), ..appending() },
-            "not supported yet: transactions",
+            "the transaction's id is none of ours",
         ),
         (
             CommandStatementIngest { table: "nope".into(), ..appending() },

@@ -43,6 +43,11 @@ async fn delete_update_and_merge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn transactions() {
+    run_folder("transactions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_input_and_what_is_not_built() {
     run_folder("errors").await;
 }

@@ -5,7 +5,7 @@ use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_sql::ast::{
     AlterTaskAction, ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopyOptions, CopySource,
     CreateMode, CreateStage, CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform,
-    Statement, StreamStart, TaskOptions, TaskSchedule, TimeTravel, ValidationMode,
+    Statement, StreamStart, TaskOptions, TaskSchedule, TimeTravel, TransactionControl, ValidationMode,
 };
 use stevedore_sql::connection::StorageType;
 use stevedore_sql::{parse, parse_script};
@@ -554,13 +554,10 @@ fn explain() {
 fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
     for (sql, what) in [
         ("CREATE TASK t SCHEDULE = 1 MINUTE AS GRANT SELECT ON t TO u", "GRANT"),
-        ("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END", "BEGIN (transactions)"),
         ("REPLACE INTO t ON (a) VALUES (1)", "REPLACE INTO"),
         ("CREATE TABLE t (a VECTOR(4), VECTOR INDEX i(a) distance='cosine')", "VECTOR INDEX in CREATE TABLE"),
         ("CREATE TABLE t (a VARIANT, INVERTED INDEX i (a)) CLUSTER BY (a)", "INVERTED INDEX in CREATE TABLE"),
-        ("BEGIN", "BEGIN (transactions)"),
-        ("START TRANSACTION", "START (transactions)"),
-        ("COMMIT", "COMMIT (transactions)"),
+        ("ROLLBACK TO SAVEPOINT s", "ROLLBACK TO (savepoints)"),
         ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
         ("CREATE OR REPLACE AGGREGATING INDEX i AS SELECT a FROM t", "CREATE AGGREGATING INDEX"),
         ("SHOW USERS", "SHOW USERS"),
@@ -631,6 +628,31 @@ fn streams() {
         ("CONSUME STREAM", "name of a stream"),
     ]);
     assert_eq!(ok("CREATE STREAM s ON VIEW v"), Statement::NotSupportedYet("CREATE STREAM … ON VIEW".into()));
+}
+
+#[test]
+fn transactions_begin_and_end() {
+    use TransactionControl::{Begin, Commit, RollBack};
+    for (sql, control) in [
+        ("BEGIN", Begin),
+        ("begin transaction;", Begin),
+        ("START TRANSACTION", Begin),
+        ("COMMIT", Commit),
+        ("COMMIT TRANSACTION", Commit),
+        ("ROLLBACK;", RollBack),
+    ] {
+        assert_eq!(ok(sql), Statement::Transaction(control), "{sql}");
+    }
+    for (sql, expected) in [
+        ("START", "TRANSACTION"),
+        ("BEGIN SELECT 1", "the end of the statement"),
+        ("COMMIT AND CHAIN", "the end of the statement"),
+    ] {
+        let error = parse(sql).unwrap_err().to_string();
+        assert!(error.contains(&format!("expected {expected}")), "{sql}: {error}");
+    }
+    let task = ok("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END");
+    assert!(matches!(task, Statement::CreateTask(_)), "{task:?}");
 }
 
 #[test]

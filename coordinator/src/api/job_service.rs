@@ -92,6 +92,7 @@ impl Jobs {
             return Err(Error::invalid("an idempotency key has at most 256 bytes"));
         }
         let handle = StatementHandle {
+            transaction: None,
             id: Uuid::now_v7(),
             sql: request.sql,
             session: "jobs".to_owned(),

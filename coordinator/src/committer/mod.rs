@@ -131,7 +131,8 @@ impl Committer {
         self.discard_files(&prepared.written).await;
     }
 
-    async fn discard_files(&self, written: &[String]) {
+    /// Deletes files of versions that nothing refers to and nothing ever will. Best effort.
+    pub async fn discard_files(&self, written: &[String]) {
         for location in written {
             if let Err(error) = self.file_io.delete(location).await {
                 tracing::debug!(location, %error, "an unused metadata file was left behind");

@@ -119,8 +119,7 @@ impl Engine {
             self.create_job(JobId(handle.id), spec).await?;
         }
         let job = self.job_result(JobId(handle.id)).await?;
-        let rows = job.committed.as_ref().map_or(0, |summary| summary.rows);
-        Ok(Execution::rows(INSERT_COLUMNS, &[vec![rows.into()]])?.with_affected(rows as i64))
+        Ok(Execution::rows(INSERT_COLUMNS, &[vec![job.rows.into()]])?.with_affected(job.rows as i64))
     }
 
     pub(super) async fn create_table_as(
@@ -160,7 +159,8 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement.
     pub async fn start_job(&self, handle: &StatementHandle) -> Result<()> {
-        self.submit(handle, None).await.map(|_| ())
+        let started = self.submit(handle, None).await.map(|_| ());
+        self.or_fail(handle, started).await
     }
 
     /// Creates a job for a statement, under an idempotency key if there is one.
@@ -232,7 +232,7 @@ impl Engine {
         }
     }
 
-    /// Waits until the job ended, or its rows are in the table.
+    /// Waits until the job ended, or its rows are in the table, or in its transaction's version of it.
     ///
     /// # Errors
     /// Unavailable, if the job does not show in this node's state.
@@ -241,7 +241,7 @@ impl Engine {
         let created = Instant::now();
         loop {
             match jobs::job(&*self.replica.local(), id)? {
-                Some(job) if job.phase.is_ended() => return Ok(job),
+                Some(job) if job.phase.is_ended() || job.prepared => return Ok(job),
                 None if created.elapsed() > CATCH_UP_FOR => {
                     return Err(Error::unavailable(format!(
                         "job {id} is not known here; this coordinator lags behind"
@@ -343,6 +343,12 @@ impl Engine {
             }
         };
         let evolution = evolution_plan(&table, copy, &format, &options)?;
+        if evolution.is_some() && handle.transaction.is_some() {
+            return Err(Error::not_supported_yet(
+                "COPY INTO that may add columns to its table, inside a transaction",
+            )
+            .hint("COMMIT or ROLLBACK first, or set the table's option enable_schema_evolution to false"));
+        }
         let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
     }
@@ -374,6 +380,7 @@ impl Engine {
             request: String::new(),
             consumes: Vec::new(),
             plan,
+            transaction: handle.transaction_id(),
         })
     }
 
@@ -527,6 +534,7 @@ pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -
         request: String::new(),
         consumes: Vec::new(),
         plan,
+        transaction: handle.transaction_id(),
     }
 }
 

@@ -72,7 +72,7 @@ impl Engine {
                 }
                 SqlTarget::Table(name) | SqlTarget::Target(name) => {
                     let table = self.require_table(&*view, handle, name)?;
-                    let pinned = handle.pins.get(&table.id.to_string());
+                    let pinned = handle.pin(&table.id.to_string());
                     RelationTarget::Table {
                         table: table.id,
                         empty: pinned.is_none() && table.snapshot_id.is_none(),

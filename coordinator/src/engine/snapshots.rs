@@ -148,11 +148,11 @@ impl Engine {
             .about(name));
         }
         let table = self.require_table(view, handle, table)?;
-        let pinned = handle.pins.get(&table.id.to_string());
+        let pinned = handle.pin(&table.id.to_string());
         let metadata_location = pinned.unwrap_or(&table.metadata_location).clone();
         let metadata = self.committer.load(&metadata_location).await?;
         let full_name = format!("{database}.{name}");
-        let snapshot_id = match handle.pins.get(&pin_of(table.id, relation)) {
+        let snapshot_id = match handle.pin(&pin_of(table.id, relation)) {
             Some(id) => named(&metadata, &full_name, id)?,
             None => self.snapshot_at(handle, &metadata, &full_name, at).await?,
         };

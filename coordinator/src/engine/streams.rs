@@ -12,12 +12,14 @@ use arrow::datatypes::{DataType, Field, Schema};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use iceberg::spec::{SnapshotRef, TableMetadata};
+use stevedore_common::ids::TransactionId;
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result, row_lineage};
 use stevedore_sql::ast::{CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction};
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::Command;
 use stevedore_state::streams::{self, NewStream, Stream, StreamCommand, StreamMove};
+use stevedore_state::transactions::{self, TransactionCommand};
 use stevedore_state::view::ReadView;
 
 use super::ddl::mode_flags;
@@ -229,6 +231,14 @@ fn read_up_to(
     to
 }
 
+/// The command that moves offsets: now, or with the transaction's commit.
+fn consumption(handle: &StatementHandle, moves: Vec<StreamMove>) -> Command {
+    match handle.transaction_id() {
+        Some(id) => Command::Transaction(TransactionCommand::Consume { id, moves }),
+        None => Command::Stream(StreamCommand::Consume { moves }),
+    }
+}
+
 /// The moves of the streams that relations read.
 pub(super) fn consumed(relations: &[RelationPlan]) -> Vec<StreamMove> {
     moves(relations, |_| true)
@@ -280,11 +290,23 @@ impl Engine {
         }
     }
 
-    async fn standing(&self, view: &dyn ReadView, stream: Stream) -> Result<Standing> {
+    /// A stream within a transaction ends where the transaction began, and has none of its changes: where these will
+    /// be in the table's history is known once it has committed.
+    async fn standing(
+        &self,
+        view: &dyn ReadView,
+        stream: Stream,
+        transaction: Option<TransactionId>,
+    ) -> Result<Standing> {
         let table = catalog::table_by_id(view, stream.table)?;
         let Some(table) = table.filter(|table| table.dropped_on_ms.is_none()) else {
             let behind = Err("its table was dropped or replaced".to_owned());
             return Ok(Standing { stream, table_on: None, table: None, metadata: None, behind });
+        };
+        let transaction = transaction.map(|id| transactions::transaction(view, id)).transpose()?.flatten();
+        let table = match transaction {
+            Some(transaction) => transactions::version_at_begin(view, &transaction, table)?,
+            None => table,
         };
         let database = catalog::databases(view)?.into_iter().find(|database| database.id == table.database);
         let table_on = database.map(|database| format!("{}.{}", database.name, table.name));
@@ -302,11 +324,11 @@ impl Engine {
         options: StreamOptions,
     ) -> Result<RelationTarget> {
         let full_name = format!("{database}.{}", stream.name);
-        let pinned = handle.pins.get(&pin_of(&stream)).map(|pin| serde_json::from_str(pin)).transpose();
+        let pinned = handle.pin(&pin_of(&stream)).map(|pin| serde_json::from_str(pin)).transpose();
         let pinned: Option<(Option<i64>, Option<i64>)> =
             pinned.map_err(|_| Error::invalid(format!("the pin of stream '{full_name}' is damaged")))?;
         let (name, append_only) = (stream.name.clone(), stream.append_only);
-        let standing = self.standing(view, stream).await?;
+        let standing = self.standing(view, stream, handle.transaction_id()).await?;
         let (id, offset) = (standing.stream.id, standing.stream.offset);
         let unreadable = |why: String| {
             Error::conflict(format!("stream '{full_name}' cannot be read: {why}"))
@@ -317,7 +339,7 @@ impl Engine {
         let Some(table) = standing.table else {
             return Err(Error::internal(format!("the table of stream '{full_name}' is lost")));
         };
-        let location = handle.pins.get(&table.id.to_string()).unwrap_or(&table.metadata_location).clone();
+        let location = handle.pin(&table.id.to_string()).unwrap_or(&table.metadata_location).clone();
         let (from, to) = match pinned {
             Some(range) => range,
             None => (offset, read_up_to(&behind, offset, append_only, options.max_batch_size)),
@@ -351,10 +373,9 @@ impl Engine {
     ) -> BoxStream<'static, Result<RecordBatch>> {
         let replica = self.replica.clone();
         let proposer = Self::proposer_of(handle);
-        let moved = futures::stream::once(async move {
-            let command = Command::Stream(StreamCommand::Consume { moves });
-            replica.propose_as(proposer, 1, command).await.map(|_| ())
-        });
+        let command = consumption(handle, moves);
+        let moved =
+            futures::stream::once(async move { replica.propose_as(proposer, 1, command).await.map(|_| ()) });
         let moved = moved.filter_map(|moved| async move { moved.err().map(Err) });
         // A query that failed consumes nothing.
         let mut failed = false;
@@ -378,7 +399,7 @@ impl Engine {
             function.arguments.first().and_then(|(_, name)| FunctionArg::text(name)).unwrap_or_default();
         let stream = stevedore_sql::parse_table_name(name)?;
         let (database, stream) = self.require_stream(view, handle, &stream)?;
-        let standing = self.standing(view, stream).await?;
+        let standing = self.standing(view, stream, handle.transaction_id()).await?;
         let has_data = standing.lag().rows > 0;
         if let Err(why) = standing.behind {
             return Err(Error::conflict(format!(
@@ -461,8 +482,7 @@ impl Engine {
         let stream = self.require_stream(&*view, handle, stream)?;
         let target = self.plan_stream(&*view, handle, stream, StreamOptions::default()).await?;
         let relation = RelationPlan { name: String::new(), target };
-        let command = StreamCommand::Consume { moves: consumed(&[relation]) };
-        self.propose_once(handle, Command::Stream(command)).await?;
+        self.propose_once(handle, consumption(handle, consumed(&[relation]))).await?;
         Ok(Execution::nothing())
     }
 
@@ -477,7 +497,7 @@ impl Engine {
         let mut rows = Vec::new();
         for stream in streams::streams_of(view, found.id)? {
             if matches(&stream.name) {
-                rows.push(self.standing(view, stream).await?.shown_row(database));
+                rows.push(self.standing(view, stream, None).await?.shown_row(database));
             }
         }
         Ok(rows)
@@ -488,7 +508,7 @@ impl Engine {
         let mut rows = Rows::new(STREAMS, MOST_ROWS);
         for database in catalog::databases(view)? {
             for stream in streams::streams_of(view, database.id)? {
-                let row = self.standing(view, stream).await?.system_row(&database.name);
+                let row = self.standing(view, stream, None).await?.system_row(&database.name);
                 if !rows.push(row)? {
                     return Err(Error::exhausted("there are more streams than one statement may read")
                         .hint("SHOW STREAMS reads one database at a time"));

@@ -14,7 +14,7 @@ use stevedore_state::catalog::{self, Table};
 use stevedore_state::view::ReadView;
 
 use super::history::{self, MOST_ROWS, Rows};
-use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, streams, tasks};
+use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, streams, tasks, transactions};
 use crate::results::ColumnKind::{self, Boolean, Int, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -127,6 +127,7 @@ pub(super) const VIRTUAL_TABLES: &[(&str, &str, Columns)] = &[
     ("system", "tables", TABLES),
     ("system", "task_history", tasks::TASK_HISTORY),
     ("system", "tasks", tasks::TASKS),
+    ("system", "transactions", transactions::TRANSACTIONS),
     ("system", "workers", WORKERS),
 ];
 
@@ -302,6 +303,7 @@ impl Engine {
             ("system", "load_history") => return history::load_history(view),
             ("system", "streams") => return self.all_streams(view).await,
             ("system", "task_history") => return tasks::all_runs(view),
+            ("system", "transactions") => return transactions::all_transactions(view),
             ("system", "tasks") => {
                 for task in stevedore_state::tasks::tasks(view)? {
                     push(tasks::task_row(&task))?;

@@ -10,8 +10,8 @@ use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, FieldIds, NewTable, TableChange, TableChangeKind, TableContents};
 use stevedore_state::result::{CommandResult, TableCommitOutcome};
-use stevedore_state::streams;
 use stevedore_state::view::ReadView;
+use stevedore_state::{streams, transactions};
 use uuid::Uuid;
 
 use super::ddl::mode_flags;
@@ -166,7 +166,12 @@ impl Engine {
         }
         self.require_database(view, &database)?;
         if let Some(table) = catalog::table(view, &database, &name)? {
-            return Ok(table);
+            // A transaction sees the table with its own changes, else as it was when it began.
+            let transaction = handle.transaction_id().map(|id| transactions::transaction(view, id));
+            return match transaction.transpose()?.flatten() {
+                Some(transaction) => transactions::version_in(view, &transaction, table),
+                None => Ok(table),
+            };
         }
         if self.stream_named(view, handle, table)?.is_some() {
             return Err(Error::invalid(format!("'{database}.{name}' is a stream, not a table"))

@@ -17,7 +17,7 @@ use crate::keys::{self, Key};
 use crate::overlay::Overlay;
 use crate::result::CommandResult;
 use crate::view::{ReadView, WriteBatch};
-use crate::{catalog, jobs, ledger, streams, tasks as scheduled_tasks};
+use crate::{catalog, jobs, ledger, streams, tasks as scheduled_tasks, transactions};
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,7 @@ fn run(txn: &mut Transaction<'_>, command: &Command) -> Outcome<CommandResult> {
         Command::TrimJobs { before_ms, limit } => jobs::trim::trim(txn, *before_ms, *limit),
         Command::Stream(command) => streams::command::run(txn, command),
         Command::Task(command) => scheduled_tasks::command::run(txn, command),
+        Command::Transaction(command) => transactions::command::run(txn, command),
     }
 }
 
@@ -168,6 +169,7 @@ pub(crate) struct Counters {
     pub(crate) streams: u64,
     pub(crate) tasks: u64,
     pub(crate) task_runs: u64,
+    pub(crate) transactions: u64,
 }
 
 impl<'a> Transaction<'a> {

@@ -20,6 +20,7 @@ use crate::catalog::{StageFormat, StageKind, StageSource};
 use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
 use crate::streams::StreamCommand;
 use crate::tasks::TaskCommand;
+use crate::transactions::TransactionCommand;
 
 /// The upper limit of an encoded command.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
@@ -375,6 +376,8 @@ pub enum Command {
     Stream(StreamCommand),
     /// Scheduled tasks, their runs, notification integrations.
     Task(TaskCommand),
+    /// Multi-statement transactions.
+    Transaction(TransactionCommand),
 }
 
 impl Command {
@@ -418,6 +421,7 @@ impl Command {
             Self::TrimJobs { .. } => "trim_jobs",
             Self::Stream(command) => command.name(),
             Self::Task(command) => command.name(),
+            Self::Transaction(command) => command.name(),
         }
     }
 }

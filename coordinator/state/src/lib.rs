@@ -23,6 +23,7 @@ pub mod overlay;
 pub mod result;
 pub mod streams;
 pub mod tasks;
+pub mod transactions;
 pub mod view;
 
 pub use apply::{Applied, apply};
@@ -53,5 +54,9 @@ pub mod read {
     pub use crate::tasks::{
         has_old_task_runs, integration, integrations, live_task_runs, notifications, task, task_run,
         task_runs, tasks,
+    };
+    pub use crate::transactions::{
+        open_transactions, transaction, transaction_jobs, transaction_of_session, transaction_tables,
+        transactions, unswept_transactions, version_in,
     };
 }

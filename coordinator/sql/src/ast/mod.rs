@@ -69,6 +69,28 @@ pub enum CreateMode {
     OrReplace,
 }
 
+/// What a statement says of the session's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TransactionControl {
+    /// BEGIN, START TRANSACTION.
+    Begin,
+    /// COMMIT.
+    Commit,
+    /// ROLLBACK.
+    RollBack,
+}
+
+impl TransactionControl {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "BEGIN",
+            Self::Commit => "COMMIT",
+            Self::RollBack => "ROLLBACK",
+        }
+    }
+}
+
 /// A statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Statement {
@@ -313,6 +335,8 @@ pub enum Statement {
         /// The setting, in lower case.
         name: String,
     },
+    /// BEGIN, COMMIT, ROLLBACK.
+    Transaction(TransactionControl),
     /// SHOW SETTINGS.
     ShowSettings {
         /// LIKE.
@@ -461,6 +485,7 @@ impl Statement {
             Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
+            Self::Transaction(control) => control.name(),
             Self::ShowSettings { .. } => "SHOW SETTINGS",
             Self::CreateStream(_) => "CREATE STREAM",
             Self::DropStream { .. } => "DROP STREAM",

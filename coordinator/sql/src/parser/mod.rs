@@ -12,6 +12,7 @@ mod stage;
 mod stream;
 mod table;
 mod task;
+mod transaction;
 mod unload;
 mod unsupported;
 
@@ -371,6 +372,7 @@ impl<'a> Parser<'a> {
             "PUT" => self.put(),
             "GET" => self.get(),
             "SET" | "UNSET" => self.set(),
+            "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => self.transaction(&word),
             _ => self.unsupported(&word),
         }
     }

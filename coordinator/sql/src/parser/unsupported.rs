@@ -82,7 +82,6 @@ impl Parser<'_> {
                 }
                 Some(format!("{word} {second}"))
             }
-            "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "ABORT" => Some(format!("{word} (transactions)")),
             _ => None,
         };
         if let Some(what) = not_yet {

@@ -15,6 +15,7 @@ use crate::jobs;
 use crate::keys;
 use crate::result::{CommandResult, TableCommitOutcome};
 use crate::streams::define::check_no_stream;
+use crate::transactions;
 
 pub(crate) fn require_database(txn: &Transaction<'_>, name: &str) -> Outcome<Database> {
     match catalog::database(txn.view(), name)? {
@@ -82,6 +83,7 @@ pub(crate) fn create_table(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome
 
 /// Writes a table's record.
 pub(crate) fn put(txn: &mut Transaction<'_>, table: &Table) -> Outcome<()> {
+    transactions::keep_version(txn, table)?;
     txn.put(keys::table(table.id), table)?;
     txn.event(Event::TableChanged { table: table.id });
     Ok(())

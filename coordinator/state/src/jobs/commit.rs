@@ -57,6 +57,9 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, commit: &JobCommit) -> Outcome<C
         (JobPhase::Running, _) if job.all_accepted() && jobs::job_columns(txn.view(), job.id)?.is_some() => {}
         _ => return refuse(wrong_phase(&job, "it cannot commit yet")),
     }
+    if let Some(transaction) = job.transaction {
+        return refuse(Error::conflict(format!("job {} commits with its transaction {transaction}", job.id)));
+    }
     let spec = require_spec(txn, job.id)?;
     check_targets(&spec, commit)?;
 
@@ -171,7 +174,7 @@ fn flip(txn: &mut Transaction<'_>, job: JobId, mut table: Table, target: &TableC
 }
 
 /// Ends the loading: from here on the job's claims count as `loaded_by`.
-fn finish(
+pub(crate) fn finish(
     txn: &mut Transaction<'_>,
     job: &mut Job,
     spec: &JobSpec,

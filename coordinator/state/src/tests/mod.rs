@@ -8,7 +8,8 @@
 //! - `upkeep`: retried proposals, settling, sweeping and trimming.
 //! - `streams`: offsets that move with the commit of their reader.
 //! - `tasks`: ticks that are taken once, graphs, failures.
-//! - `properties`: random logs.
+//! - `transactions`: several jobs in one commit, snapshots, conflicts, what ends a transaction.
+//! - `properties`, `transaction_properties`: random logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,6 +21,8 @@ mod endings;
 mod properties;
 mod streams;
 mod tasks;
+mod transaction_properties;
+mod transactions;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -313,6 +316,7 @@ fn copy_spec(table: TableId) -> JobSpec {
         request: String::new(),
         consumes: Vec::new(),
         plan: "{}".into(),
+        transaction: None,
     }
 }
 
