@@ -388,6 +388,8 @@ mod tests {
             idempotency_key: None,
             request: String::new(),
             plan: "{}".to_owned(),
+            consumes: Vec::new(),
+            transaction: None,
         };
         replica.propose(Command::CreateJob { job, spec }).await.unwrap();
         let file = |n: u32| {
