@@ -387,6 +387,8 @@ mod tests {
             max_files: None,
             idempotency_key: None,
             request: String::new(),
+            consumes: Vec::new(),
+            transaction: None,
             plan: "{}".to_owned(),
             consumes: Vec::new(),
             transaction: None,
