@@ -390,8 +390,6 @@ mod tests {
             consumes: Vec::new(),
             transaction: None,
             plan: "{}".to_owned(),
-            consumes: Vec::new(),
-            transaction: None,
         };
         replica.propose(Command::CreateJob { job, spec }).await.unwrap();
         let file = |n: u32| {
