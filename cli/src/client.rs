@@ -6,7 +6,7 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
-use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
+use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
@@ -24,6 +24,8 @@ use tonic::{Request, Status};
 
 /// The largest message accepted, bytes.
 const MAX_MESSAGE: usize = 256 << 20;
+/// How long the end of a session may take.
+const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Adds the session's token to each call.
 #[derive(Debug, Clone)]
@@ -126,6 +128,16 @@ impl Client {
     /// The cluster itself.
     pub fn admin(&self) -> AdminServiceClient<InterceptedService<Channel, Token>> {
         AdminServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+    }
+
+    /// Ends the session, and with it a transaction that was left open. Best effort: the server ends it after a while
+    /// as well.
+    pub async fn close(&self) {
+        let close = Action { r#type: "CloseSession".to_owned(), body: Default::default() };
+        let mut flight = self.flight();
+        if let Ok(Err(status)) = tokio::time::timeout(GOODBYE, flight.do_action(close)).await {
+            tracing::debug!(%status, "the session was not closed");
+        }
     }
 
     /// Hands a statement in; it runs when its rows are asked for.

@@ -59,6 +59,8 @@ number_ids! {
     TaskId(u64);
     /// A run of a scheduled task: its number, in the order in which runs began.
     TaskRun(u64);
+    /// A stream, never reused: a stream dropped and created again has another id.
+    StreamId(u64);
 }
 
 /// An id that is the same whenever it is made of the same: of another id, for something that belongs to it.
@@ -94,6 +96,17 @@ impl FromStr for JobId {
         Uuid::parse_str(text)
             .map(Self)
             .map_err(|_| Error::invalid(format!("'{text}' is not a job id (a UUID is expected)")))
+    }
+}
+
+/// A multi-statement transaction: a UUID (version 7) that the proposer makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TransactionId(pub Uuid);
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
     }
 }
 

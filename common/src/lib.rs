@@ -13,6 +13,7 @@ pub mod file_identity;
 pub mod ids;
 pub mod location;
 pub mod merged_type;
+pub mod row_lineage;
 pub mod schema;
 pub mod secret;
 pub mod storage;

@@ -38,7 +38,7 @@ def test_catalogs_schemas_tables_and_columns_are_listed(connection, database):
     }
     every = databases_of(connection.adbc_get_objects(depth="all", db_schema_filter=database))
     assert every[database]["orders"] == ["id", "amount"]
-    assert connection.adbc_get_table_types() == ["SYSTEM VIEW", "TABLE"]
+    assert connection.adbc_get_table_types() == ["STREAM", "SYSTEM VIEW", "TABLE"]
     virtual = databases_of(connection.adbc_get_objects(depth="all", db_schema_filter="system"))
     assert virtual["system"]["databases"] == ["name", "database_id", "created_on", "comment"]
 

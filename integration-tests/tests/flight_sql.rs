@@ -119,8 +119,29 @@ async fn metadata_calls_describe_the_catalog() {
     let info = client.get_tables(none).await.unwrap();
     assert_eq!(fetch(&mut client, info).await.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
 
+    // A stream is listed with the columns that SELECT gives.
+    query(&mut client, "CREATE STREAM roads.changes ON TABLE roads.r").await;
+    let request = CommandGetTables {
+        catalog: None,
+        db_schema_filter_pattern: Some("roads".into()),
+        table_name_filter_pattern: None,
+        table_types: vec!["STREAM".into()],
+        include_schema: true,
+    };
+    let info = client.get_tables(request).await.unwrap();
+    let batches = fetch(&mut client, info).await;
+    assert_eq!(show::rows(&[batches[0].project(&[1, 2, 3]).unwrap()]), [["roads", "changes", "STREAM"]]);
+    let listed = batches[0].column(4).as_binary::<i32>().value(0);
+    let listed = arrow::datatypes::Schema::try_from(IpcMessage(listed.to_vec().into())).unwrap();
+    let info = client.execute("SELECT * FROM roads.changes".to_owned(), None).await.unwrap();
+    let given = info.clone().try_decode_schema().unwrap();
+    let columns = |schema: &arrow::datatypes::Schema| -> Vec<(String, arrow::datatypes::DataType)> {
+        schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
+    };
+    assert_eq!(columns(&listed), columns(&given));
+
     let info = client.get_table_types().await.unwrap();
-    assert_eq!(show::rows(&fetch(&mut client, info).await), [["SYSTEM VIEW"], ["TABLE"]]);
+    assert_eq!(show::rows(&fetch(&mut client, info).await), [["STREAM"], ["SYSTEM VIEW"], ["TABLE"]]);
 
     // What is asked for; nothing asked means all.
     let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.unwrap();
@@ -436,7 +457,7 @@ async fn rows_are_ingested_in_one_commit() {
         (CommandStatementIngest { temporary: true, ..appending() }, "temporary tables"),
         (
             CommandStatementIngest { transaction_id: Some("x".into()), ..appending() },
-            "not supported yet: transactions",
+            "the transaction's id is none of ours",
         ),
         (
             CommandStatementIngest { table: "nope".into(), ..appending() },

@@ -652,6 +652,38 @@ async fn explain_and_validation_leave_a_running_job_its_files_and_claim_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_of_rows_are_jobs_that_count_them_and_run_once() {
+    let instance = instance_with_files(1, 10).await;
+    let client = instance.client().await;
+    run(&client, "COPY INTO t FROM @s/in/").await;
+    run(&client, "CREATE STREAM changes ON TABLE t APPEND_ONLY = FALSE").await;
+    run(&client, "CREATE TABLE seen (row INT, action STRING)").await;
+    let counts = |job: &v1::Job| (job.rows_loaded, job.rows_updated, job.rows_deleted);
+    for (sql, kind, expected) in [
+        ("DELETE FROM t WHERE row < 3", "delete", (0, 0, 3)),
+        ("UPDATE t SET payload = 'x' WHERE row < 5", "update", (0, 2, 0)),
+        (
+            "MERGE INTO t USING (SELECT 5 AS r UNION ALL SELECT 6 UNION ALL SELECT 50) AS u ON t.row = u.r
+             WHEN MATCHED AND u.r = 5 THEN DELETE WHEN MATCHED THEN UPDATE SET payload = 'y'
+             WHEN NOT MATCHED THEN INSERT (file, row, payload) VALUES (0, u.r, 'new')",
+            "merge",
+            (1, 1, 1),
+        ),
+        ("INSERT INTO seen SELECT row, change$action FROM changes", "insert", (11, 0, 0)),
+    ] {
+        let first = submit(&client, sql, kind).await;
+        let (job, _) = watch(&client, &first.job_id).await;
+        assert_eq!((job.phase(), job.kind.as_str()), (JobPhase::Committed, kind), "{job:?}");
+        assert_eq!(counts(&job), expected, "{sql}");
+        let again = submit(&client, sql, kind).await;
+        assert_eq!((again.job_id.as_str(), again.existing), (first.job_id.as_str(), true));
+    }
+    assert_eq!(run(&client, "SELECT count(*) FROM changes").await, [["0"]]);
+    assert_eq!(run(&client, "SELECT count(*) FROM t").await, [["7"]]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unload_is_a_job_that_runs_once_however_often_it_is_asked_for() {
     let instance = instance_with_files(3, 50).await;
     let client = instance.client().await;

@@ -33,8 +33,18 @@ async fn scheduled_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_and_their_consumption() {
+    run_folder("streams").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn delete_update_and_merge() {
     run_folder("dml").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions() {
+    run_folder("transactions").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

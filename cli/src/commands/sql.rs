@@ -58,8 +58,10 @@ async fn speak(args: &SqlArgs, client: Client) -> Result<()> {
         }
         (None, None) => None,
     };
-    match script {
+    let ran = match script {
         Some(text) => shell::run_script(&client, &text, &options, &mut std::io::stdout()).await,
         None => shell::prompt(&client, &options).await,
-    }
+    };
+    client.close().await;
+    ran
 }

@@ -3,7 +3,7 @@
 
 use stevedore_sql::ast::{
     AnalyzedQuery, ColumnRef, CopySource, FileFormatRef, FunctionArg, LocationRef, ObjectRef, RelationTarget,
-    Statement, TimeTravel,
+    Statement, StreamOptions, TimeTravel,
 };
 use stevedore_sql::parse;
 
@@ -26,6 +26,7 @@ fn tables(sql: &str) -> Vec<String> {
             RelationTarget::Table(table) => table.to_string(),
             RelationTarget::Target(table) => format!("target {table}"),
             RelationTarget::TableAt { table, at } => format!("{table} at {at:?}"),
+            RelationTarget::Stream { stream, options } => format!("{stream} with {options:?}"),
             RelationTarget::Stage(stage) => stage.location.to_string(),
             RelationTarget::Function(function) => format!("{}()", function.name),
         })
@@ -457,6 +458,81 @@ fn time_travel_that_means_nothing_is_refused_where_it_stands() {
         assert!(error.to_string().contains(expected), "{sql}: {error}");
         let found = error.position().map(|place| (place.line, place.column));
         assert_eq!(found, Some(place), "{sql}: {error}");
+    }
+}
+
+#[test]
+fn a_stream_is_read_as_with_says() {
+    let options = |sql: &str| match query(sql).relations.remove(0).target {
+        RelationTarget::Stream { stream, options } => {
+            assert_eq!(stream.to_string(), "d.s");
+            options
+        }
+        other => panic!("{sql}: {other:?}"),
+    };
+    let consume = StreamOptions { consume: true, max_batch_size: None };
+    for sql in [
+        "SELECT a FROM d.S WITH CONSUME",
+        "SELECT a FROM D.s WITH consume AS x WHERE x.a > 1",
+        "SELECT a FROM d.s WITH (CONSUME = true) x",
+    ] {
+        assert_eq!(options(sql), consume, "{sql}");
+    }
+    assert_eq!(
+        options("SELECT a FROM d.s WITH (MAX_BATCH_SIZE = 10)"),
+        StreamOptions { consume: false, max_batch_size: Some(10) }
+    );
+    assert_eq!(
+        options("SELECT a FROM d.s WITH (CONSUME = FALSE, max_batch_size = 1) ORDER BY a"),
+        StreamOptions { consume: false, max_batch_size: Some(1) }
+    );
+    assert_eq!(
+        rendered("SELECT s.a, change$action FROM s WITH CONSUME WHERE change$is_update"),
+        r#"SELECT "s"."a", "change$action" FROM "__rel_0" AS "s" WHERE "change$is_update""#
+    );
+    // A WITH of another kind is left alone.
+    assert_eq!(tables("WITH consume AS (SELECT 1) SELECT * FROM consume, t"), ["t"]);
+    assert_eq!(
+        tables("SELECT * FROM (WITH consume AS (SELECT 1 FROM u) SELECT * FROM consume, t) x"),
+        ["u", "t"]
+    );
+    for (sql, expected, place) in [
+        ("SELECT * FROM s WITH (CONSUME = 1)", "CONSUME is TRUE or FALSE", (1, 33)),
+        ("SELECT * FROM s WITH (MAX_BATCH_SIZE = 0)", "at least 1", (1, 40)),
+        ("SELECT * FROM s WITH (MAX_BATCH_SIZE = 5, X = 1)", "not read with X", (1, 43)),
+        ("SELECT * FROM s WITH (CONSUME = TRUE, CONSUME = TRUE)", "given twice", (1, 39)),
+        ("SELECT * FROM s WITH (CONSUME = TRUE", "not closed", (1, 22)),
+        ("SELECT * FROM s x WITH CONSUME", "right after the name of a stream", (1, 19)),
+        ("SELECT * FROM @s WITH CONSUME", "WITH … on a stage or location", (1, 18)),
+    ] {
+        let error = parse(sql).unwrap_err();
+        assert!(error.to_string().contains(expected), "{sql}: {error}");
+        let found = error.position().map(|place| (place.line, place.column));
+        assert_eq!(found, Some(place), "{sql}: {error}");
+    }
+}
+
+#[test]
+fn stream_status_is_a_table_and_a_condition() {
+    let sql = "SELECT 1 AS one FROM t WHERE STREAM_STATUS('d.s') = TRUE AND NOT stream_status('\"it''s\"')";
+    assert_eq!(tables(sql), ["t", "stream_status()", "stream_status()"]);
+    assert_eq!(
+        rendered(sql),
+        "SELECT 1 AS \"one\" FROM \"__rel_0\" AS \"t\" WHERE (SELECT \"has_data\" FROM \"__rel_1\") = true AND NOT \
+         (SELECT \"has_data\" FROM \"__rel_2\")"
+    );
+    assert_eq!(tables("SELECT * FROM stream_status('s') x"), ["stream_status()"]);
+    for (sql, expected) in [
+        ("SELECT stream_status()", "needs the name of a stream"),
+        ("SELECT stream_status(a)", "must be constants"),
+        ("SELECT stream_status(1)", "must be a string"),
+        ("SELECT stream_status('a', 'b')", "takes one stream"),
+        ("SELECT stream_status('a.b.c')", "names no stream"),
+        ("COPY INTO t FROM (SELECT stream_status('s') FROM @s)", "cannot transform with"),
+        ("CREATE TABLE t (a BOOLEAN DEFAULT stream_status('s'))", "holds the function stream_status"),
+    ] {
+        let error = parse(sql).unwrap_err();
+        assert!(error.to_string().contains(expected), "{sql}: {error}");
     }
 }
 

@@ -5,7 +5,7 @@ use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_sql::ast::{
     AlterTaskAction, ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopyOptions, CopySource,
     CreateMode, CreateStage, CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform,
-    Statement, TaskOptions, TaskSchedule, ValidationMode,
+    Statement, StreamStart, TaskOptions, TaskSchedule, TimeTravel, TransactionControl, ValidationMode,
 };
 use stevedore_sql::connection::StorageType;
 use stevedore_sql::{parse, parse_script};
@@ -553,28 +553,11 @@ fn explain() {
 #[test]
 fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
     for (sql, what) in [
-        (
-            "CREATE STREAM s ON TABLE t AT (TIMESTAMP => '2020-01-01'::TIMESTAMP) APPEND_ONLY = false",
-            "CREATE STREAM",
-        ),
-        ("CREATE OR REPLACE STREAM IF NOT EXISTS d.s ON TABLE t COMMENT = 'x'", "CREATE STREAM"),
-        ("DROP STREAM IF EXISTS s", "DROP STREAM"),
-        ("DESC STREAM s", "DESC STREAM"),
-        ("SHOW FULL STREAMS", "SHOW STREAMS"),
-        ("SELECT * FROM s WITH CONSUME", "SELECT … WITH CONSUME (streams)"),
-        ("CONSUME STREAM s", "CONSUME STREAM"),
-        (
-            "CREATE TASK t SCHEDULE = USING CRON '0 0 9 * * *' 'UTC' WHEN STREAM_STATUS('s') AS BEGIN SELECT 1; END",
-            "STREAM_STATUS in WHEN (there are no streams)",
-        ),
         ("CREATE TASK t SCHEDULE = 1 MINUTE AS GRANT SELECT ON t TO u", "GRANT"),
-        ("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END", "BEGIN (transactions)"),
         ("REPLACE INTO t ON (a) VALUES (1)", "REPLACE INTO"),
         ("CREATE TABLE t (a VECTOR(4), VECTOR INDEX i(a) distance='cosine')", "VECTOR INDEX in CREATE TABLE"),
         ("CREATE TABLE t (a VARIANT, INVERTED INDEX i (a)) CLUSTER BY (a)", "INVERTED INDEX in CREATE TABLE"),
-        ("BEGIN", "BEGIN (transactions)"),
-        ("START TRANSACTION", "START (transactions)"),
-        ("COMMIT", "COMMIT (transactions)"),
+        ("ROLLBACK TO SAVEPOINT s", "ROLLBACK TO (savepoints)"),
         ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
         ("CREATE OR REPLACE AGGREGATING INDEX i AS SELECT a FROM t", "CREATE AGGREGATING INDEX"),
         ("SHOW USERS", "SHOW USERS"),
@@ -594,6 +577,82 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
     ] {
         assert!(ok(sql).unsupported().unwrap().to_string().starts_with("not supported: "), "{sql}");
     }
+}
+
+#[test]
+fn streams() {
+    let created = |sql: &str| match ok(sql) {
+        Statement::CreateStream(create) => *create,
+        other => panic!("{sql}: {other:?}"),
+    };
+    let plain = created("CREATE STREAM s ON TABLE T");
+    assert_eq!((plain.stream.to_string(), plain.table.to_string()), ("s".into(), "t".into()));
+    assert_eq!(
+        (plain.mode, plain.at, plain.append_only, plain.comment),
+        (CreateMode::Create, None, true, None)
+    );
+    let full = created(
+        "CREATE OR REPLACE STREAM d.s ON TABLE e.t AT (TIMESTAMP => '2020-01-01'::TIMESTAMP) APPEND_ONLY = false \
+         COMMENT = 'x'",
+    );
+    assert_eq!((full.stream.to_string(), full.table.to_string()), ("d.s".into(), "e.t".into()));
+    assert_eq!((full.mode, full.append_only, full.comment), (CreateMode::OrReplace, false, Some("x".into())));
+    let at = TimeTravel::Timestamp("__cast('2020-01-01', 'TIMESTAMP')".into());
+    assert_eq!(full.at, Some(StreamStart::Table(at)));
+    let at = created("CREATE STREAM IF NOT EXISTS s ON TABLE t APPEND_ONLY = TRUE AT (SNAPSHOT => '5')").at;
+    assert_eq!(at, Some(StreamStart::Table(TimeTravel::Snapshot("5".into()))));
+    for other in ["STREAM => D.o", "stream => 'd.o'"] {
+        let at = created(&format!("CREATE STREAM s ON TABLE t AT ({other})")).at;
+        assert_eq!(at, Some(StreamStart::Stream(object(Some("d"), "o"))), "{other}");
+    }
+    let named = |name: &str| object(None, name);
+    assert_eq!(ok("DROP STREAM IF EXISTS s"), Statement::DropStream { stream: named("s"), if_exists: true });
+    assert_eq!(ok("DESC STREAM s"), Statement::DescStream { stream: named("s") });
+    assert_eq!(ok("CONSUME STREAM s"), Statement::ConsumeStream { stream: named("s") });
+    assert_eq!(
+        ok("SHOW FULL STREAMS FROM d LIKE 'a%'"),
+        Statement::ShowStreams { database: Some("d".into()), like: Some("a%".into()) }
+    );
+    errors(&[
+        ("CREATE STREAM s", "expected ON"),
+        ("CREATE STREAM s ON t", "expected TABLE"),
+        ("CREATE OR REPLACE STREAM IF NOT EXISTS s ON TABLE t", "exclude each other"),
+        ("CREATE STREAM s ON TABLE t APPEND_ONLY = 1", "expected TRUE or FALSE"),
+        ("CREATE STREAM s ON TABLE t APPEND_ONLY = true APPEND_ONLY = true", "APPEND_ONLY is given twice"),
+        ("CREATE STREAM s ON TABLE t MODE = 'x'", "expected AT (…), APPEND_ONLY, COMMENT"),
+        ("CREATE STREAM s ON TABLE t AT (OFFSET => 1)", "not supported: AT (OFFSET => …)"),
+        ("CREATE STREAM s ON TABLE t AT (SNAPSHOT '1')", "expected '=>'"),
+        ("CREATE STREAM s ON TABLE t AT ()", "expected TIMESTAMP => …"),
+        ("CREATE STREAM s ON TABLE t AT (STREAM => a.b.c)", "at most two parts"),
+        ("CREATE STREAM s ON TABLE t AT (STREAM =>", "not closed"),
+        ("CONSUME STREAM", "name of a stream"),
+    ]);
+    assert_eq!(ok("CREATE STREAM s ON VIEW v"), Statement::NotSupportedYet("CREATE STREAM … ON VIEW".into()));
+}
+
+#[test]
+fn transactions_begin_and_end() {
+    use TransactionControl::{Begin, Commit, RollBack};
+    for (sql, control) in [
+        ("BEGIN", Begin),
+        ("begin transaction;", Begin),
+        ("START TRANSACTION", Begin),
+        ("COMMIT", Commit),
+        ("COMMIT TRANSACTION", Commit),
+        ("ROLLBACK;", RollBack),
+    ] {
+        assert_eq!(ok(sql), Statement::Transaction(control), "{sql}");
+    }
+    for (sql, expected) in [
+        ("START", "TRANSACTION"),
+        ("BEGIN SELECT 1", "the end of the statement"),
+        ("COMMIT AND CHAIN", "the end of the statement"),
+    ] {
+        let error = parse(sql).unwrap_err().to_string();
+        assert!(error.contains(&format!("expected {expected}")), "{sql}: {error}");
+    }
+    let task = ok("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END");
+    assert!(matches!(task, Statement::CreateTask(_)), "{task:?}");
 }
 
 #[test]
@@ -669,8 +728,8 @@ SELECT COSINE_DISTANCE(embedding, [0.1, 0.2, 0.3, 0.4]::VECTOR(4)) FROM frame_em
             "COPY INTO",
             "COPY INTO",
             "COPY INTO",
-            "unsupported statement",
-            "unsupported statement",
+            "CREATE STREAM",
+            "SELECT",
             "CREATE TASK",
             "ALTER TASK",
             "INSERT INTO",

@@ -67,6 +67,8 @@ impl Jobs {
             created_at_ms: job.created_on_ms,
             ended_at_ms: job.ended_on_ms.unwrap_or(0),
             rows_loaded: job.committed.as_ref().map_or(0, |summary| summary.rows),
+            rows_updated: job.committed.as_ref().map_or(0, |_| job.rows_updated),
+            rows_deleted: job.committed.as_ref().map_or(0, |_| job.rows_deleted),
             snapshot_id: job.committed.as_ref().and_then(|summary| summary.snapshot_id).unwrap_or(0),
             skipped: job
                 .skipped
@@ -90,6 +92,7 @@ impl Jobs {
             return Err(Error::invalid("an idempotency key has at most 256 bytes"));
         }
         let handle = StatementHandle {
+            transaction: None,
             id: Uuid::now_v7(),
             sql: request.sql,
             session: "jobs".to_owned(),

@@ -35,9 +35,11 @@ pub use append::Append;
 pub use create::{Created, NewTable, PartitionField};
 pub use evolve::{Evolution, with_columns};
 pub use snapshot::Totals;
+pub use stevedore_common::row_lineage::JOB_ID;
 
-/// The summary key that names the job whose rows a snapshot added.
-pub const JOB_ID: &str = "stevedore.job-id";
+/// The summary key that says how many of the rows that a snapshot added are new, where it also has rows in the
+/// place of others.
+pub const INSERTED_ROWS: &str = "stevedore.inserted-rows";
 /// The summary key that names the try at committing that job.
 pub const COMMIT_ID: &str = "stevedore.commit-id";
 
@@ -129,7 +131,8 @@ impl Committer {
         self.discard_files(&prepared.written).await;
     }
 
-    async fn discard_files(&self, written: &[String]) {
+    /// Deletes files of versions that nothing refers to and nothing ever will. Best effort.
+    pub async fn discard_files(&self, written: &[String]) {
         for location in written {
             if let Err(error) = self.file_io.delete(location).await {
                 tracing::debug!(location, %error, "an unused metadata file was left behind");

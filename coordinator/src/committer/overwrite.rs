@@ -15,7 +15,8 @@ impl Committer {
     pub async fn overwrite(&self, metadata_location: &str, append: &Append) -> Result<Prepared> {
         let base = self.prepare_base(metadata_location, append).await?;
         let live = self.live_manifests(&base.metadata).await?;
-        let snapshot = NewSnapshot::new(&base.metadata, append.now_ms);
+        // No row is taken over.
+        let snapshot = NewSnapshot::new(&base.metadata, append.now_ms).keeping_lineage();
         let mut written = Vec::new();
         let mut change = Change::added(&base.files);
         let added =

@@ -44,7 +44,7 @@ impl Committer {
         {
             return Err(moved());
         }
-        let snapshot = NewSnapshot::new(metadata, append.now_ms);
+        let snapshot = NewSnapshot::new(metadata, append.now_ms).keeping_lineage();
         let mut missing: HashSet<&str> = removed.iter().map(String::as_str).collect();
         let mut change = Change::added(&table.files);
         let mut written = Vec::new();

@@ -8,6 +8,7 @@ use iceberg::spec::{
 };
 use stevedore_common::Result;
 use stevedore_common::clock::UnixMillis;
+use stevedore_common::row_lineage::ROW_LINEAGE;
 use uuid::Uuid;
 
 use super::manifests::ParsedFiles;
@@ -107,6 +108,7 @@ pub(super) struct NewSnapshot {
     pub(super) parent: Option<i64>,
     pub(super) sequence_number: i64,
     timestamp_ms: UnixMillis,
+    keeps_lineage: bool,
 }
 
 impl NewSnapshot {
@@ -124,7 +126,13 @@ impl NewSnapshot {
             sequence_number: metadata.next_sequence_number(),
             // Leaders' clocks differ; the table's history must not run backwards.
             timestamp_ms: now_ms.max(metadata.last_updated_ms()),
+            keeps_lineage: false,
         }
+    }
+
+    /// The same, for one whose files say of each row that they took over which one it is.
+    pub(super) fn keeping_lineage(self) -> Self {
+        Self { keeps_lineage: true, ..self }
     }
 
     pub(super) fn summary(
@@ -159,6 +167,9 @@ impl NewSnapshot {
         set("total-equality-deletes", totals.equality_deletes, true);
         properties.insert(JOB_ID.to_owned(), append.job_id.clone());
         properties.insert(COMMIT_ID.to_owned(), append.commit_id.clone());
+        if self.keeps_lineage {
+            properties.insert(ROW_LINEAGE.to_owned(), "true".to_owned());
+        }
         Summary { operation, additional_properties: properties }
     }
 

@@ -40,6 +40,7 @@ fn session_of(run: &Run) -> StatementHandle {
         parameters: None,
         pins: Default::default(),
         traceparent: String::new(),
+        transaction: None,
     }
 }
 
@@ -120,7 +121,7 @@ impl<'a> Attempt<'a> {
         let run = tasks::task_run(&*view, self.number).map_err(without_query)?;
         drop(view);
         let Some(run) = run.filter(|run| !run.state.is_ended()) else { return Ok(()) };
-        let mut session = session_of(&run);
+        let session = session_of(&run);
         if run.state == RunState::Scheduled {
             if let Some(condition) = &run.definition.condition {
                 match self.holds(&session, condition).await {
@@ -138,9 +139,36 @@ impl<'a> Attempt<'a> {
             }
             self.propose(TaskCommand::BeginRun { run: self.number }).await?;
         }
+        let (end, query) = self.run_statements(&run, session.clone()).await?;
+        let left_open = self.engine.transaction_of_session(&session.session).await;
+        let end = match left_open.map_err(|error| (error, query))? {
+            None => end,
+            Some(_) => {
+                self.engine.close_session(&session.session).await.map_err(|error| (error, query))?;
+                match end {
+                    RunEnd::Succeeded => RunEnd::Failed(
+                        Error::invalid(
+                            "the statements of the task left a transaction open: it was rolled back",
+                        )
+                        .hint("end it by COMMIT"),
+                    ),
+                    end => end,
+                }
+            }
+        };
+        self.end(end, query).await
+    }
+
+    /// Runs the statements that are not done yet. Answers how the run ends, and its last statement.
+    async fn run_statements(
+        &self,
+        run: &Run,
+        mut session: StatementHandle,
+    ) -> Result<(RunEnd, Option<Uuid>), Failed> {
+        let without_query = |error: Error| (error, None);
         let statements = match stevedore_sql::task::statements(&run.definition.body) {
             Ok(statements) => statements,
-            Err(error) => return self.end(RunEnd::Failed(error), None).await,
+            Err(error) => return Ok((RunEnd::Failed(error), None)),
         };
         let done = usize::try_from(run.step).unwrap_or(usize::MAX);
         let mut query = run.query;
@@ -152,23 +180,26 @@ impl<'a> Attempt<'a> {
                 continue;
             }
             let id = statement_id(run.id, step);
-            let handle = StatementHandle { id, sql: sql.clone(), ..session.clone() };
+            // After BEGIN, the run's session is in a transaction; whoever takes the run over finds it there.
+            let transaction = self.engine.transaction_of_session(&session.session).await;
+            let transaction = transaction.map_err(|error| (error, query))?;
+            let handle = StatementHandle { id, sql: sql.clone(), transaction, ..session.clone() };
             query = Some(id);
             match self.execute(&handle).await {
                 Ok(Some(change)) => change_session(&mut session, change),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::Cancelled => {
-                    return self.end(RunEnd::Cancelled(error), query).await;
+                    return Ok((RunEnd::Cancelled(error), query));
                 }
                 Err(error) if may_pass(&error) && !self.job_has_ended(id) => return Err((error, query)),
-                Err(error) => return self.end(RunEnd::Failed(error), query).await,
+                Err(error) => return Ok((RunEnd::Failed(error), query)),
             }
             if step + 1 < statements.len() {
                 let step = u32::try_from(step + 1).unwrap_or(u32::MAX);
                 self.propose(TaskCommand::AdvanceRun { run: self.number, step, query: id }).await?;
             }
         }
-        self.end(RunEnd::Succeeded, query).await
+        Ok((RunEnd::Succeeded, query))
     }
 
     /// Runs a statement to its end; its rows are nobody's.

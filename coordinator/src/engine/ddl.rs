@@ -94,6 +94,11 @@ impl Engine {
                 Command::CreateFileFormat { name, format: *format, if_not_exists, or_replace }
             }
             Statement::DropFileFormat { name, if_exists } => Command::DropFileFormat { name, if_exists },
+            Statement::CreateStream(create) => return self.create_stream(handle, &create).await,
+            Statement::DropStream { stream, if_exists } => {
+                return self.drop_stream(handle, &stream, if_exists).await;
+            }
+            Statement::ConsumeStream { stream } => return self.consume_stream(handle, &stream).await,
             other => return self.task_ddl(handle, other).await,
         };
         self.propose_once(handle, command).await?;

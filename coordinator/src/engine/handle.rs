@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+use stevedore_common::ids::TransactionId;
 use stevedore_common::{Error, Result};
 use uuid::Uuid;
 
@@ -37,6 +38,20 @@ pub struct StatementHandle {
     /// The W3C trace of the client's call; empty: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub traceparent: String,
+    /// The transaction that it runs in; none: it is one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<TransactionRef>,
+}
+
+/// How a statement belongs to a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionRef {
+    /// The transaction.
+    pub id: TransactionId,
+    /// The client named it, by Flight SQL's own calls. Such a transaction begins with its first statement; drivers
+    /// ask for one beforehand whether or not there will be a statement.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
 }
 
 /// The user of sessions that name none.
@@ -80,6 +95,22 @@ impl StatementHandle {
                 BASE64.decode(text).map_err(|_| Error::invalid("the parameters of a handle are damaged"))
             })
             .transpose()
+    }
+
+    /// See [`StatementHandle::pins`]. In a transaction it is that which fixes what is read, its own changes included.
+    pub fn pin(&self, name: &str) -> Option<&String> {
+        if self.transaction.is_some() { None } else { self.pins.get(name) }
+    }
+
+    /// The id of its transaction.
+    pub fn transaction_id(&self) -> Option<TransactionId> {
+        self.transaction.map(|transaction| transaction.id)
+    }
+
+    /// The same statement outside of its transaction.
+    #[must_use]
+    pub fn outside(&self) -> Self {
+        Self { transaction: None, ..self.clone() }
     }
 
     /// The same statement as a run of its own.
@@ -135,6 +166,7 @@ mod tests {
             parameters: None,
             pins: BTreeMap::new(),
             traceparent: String::new(),
+            transaction: Some(TransactionRef { id: TransactionId(Uuid::now_v7()), named: true }),
         }
         .with_parameters(&[1, 2, 255]);
         let back = StatementHandle::decode(&handle.encode()).unwrap();

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::load::{columns_of_query, query_job};
-use super::{Engine, StatementHandle};
+use super::{Engine, StatementHandle, transactions};
 use crate::planner::plan::{IngestPlan, JobPlan, NewTablePlan};
 use crate::planner::spec;
 use crate::replica::Replica;
@@ -117,6 +117,18 @@ impl Engine {
         rows: impl Stream<Item = Result<FlightData>> + Send,
     ) -> Result<u64> {
         metrics::counter!("stevedore_statements_total", "statement" => "bulk ingestion").increment(1);
+        let (handle, request) = &self.join_ingest(handle, request, schema).await?;
+        let rows = self.ingest_rows(handle, request, schema, rows).await;
+        self.or_fail(handle, rows).await
+    }
+
+    async fn ingest_rows(
+        &self,
+        handle: &StatementHandle,
+        request: &IngestRequest,
+        schema: &Schema,
+        rows: impl Stream<Item = Result<FlightData>> + Send,
+    ) -> Result<u64> {
         let job = JobId(handle.id);
         let spec = self.bind_ingest(handle, request, schema).await?;
         tracing::info!(%job, table = spec.table_name, "ingesting");
@@ -138,6 +150,38 @@ impl Engine {
         }
         // The state knows: another reason may have come first, or the commit.
         self.job_result(job).await.map(|job| job.rows)
+    }
+
+    /// The request in the handle's transaction, if there is one. A table that is to be created is there at once, empty,
+    /// where the transaction has changed nothing yet; its rows come with the commit.
+    async fn join_ingest(
+        &self,
+        handle: &StatementHandle,
+        request: &IngestRequest,
+        schema: &Schema,
+    ) -> Result<(StatementHandle, IngestRequest)> {
+        let Some(transaction) = handle.transaction else { return Ok((handle.clone(), request.clone())) };
+        let view = self.replica.read().await?;
+        let table = ObjectRef { database: request.database.clone(), name: request.table.clone() };
+        let (database, name) = self.qualify(handle, &table);
+        let exists = catalog::table(&*view, &database, &name)?.is_some();
+        match request.mode {
+            IngestMode::Replace | IngestMode::ReplaceExisting => {
+                return Err(transactions::refused("a bulk ingestion that replaces its table"));
+            }
+            IngestMode::Create | IngestMode::CreateOrAppend if !exists => {
+                let what = "a bulk ingestion that creates its table";
+                let outside = self.join(handle, transaction, None, what).await?;
+                check_columns(schema)?;
+                let create = new_table(table, CreateMode::Create, schema)?;
+                self.create_table(&outside.fresh(), &create).await?;
+            }
+            IngestMode::Create | IngestMode::CreateOrAppend | IngestMode::Append => {}
+        }
+        let creates = request.mode == IngestMode::Create && exists;
+        let mode = if creates { IngestMode::Create } else { IngestMode::Append };
+        let handle = self.join(handle, transaction, Some(true), "a bulk ingestion").await?;
+        Ok((handle, IngestRequest { mode, ..request.clone() }))
     }
 
     async fn bind_ingest(
@@ -174,18 +218,8 @@ impl Engine {
         let warehouse = self.stores.warehouse().store();
         if creates {
             let or_replace = request.mode != IngestMode::Create && request.mode != IngestMode::CreateOrAppend;
-            let create = CreateTable {
-                table,
-                mode: if or_replace { CreateMode::OrReplace } else { CreateMode::Create },
-                transient: false,
-                columns: new_columns(schema)?,
-                partition_by: Vec::new(),
-                cluster_by: Vec::new(),
-                options: Vec::new(),
-                comment: None,
-                as_query: None,
-                like: None,
-            };
+            let mode = if or_replace { CreateMode::OrReplace } else { CreateMode::Create };
+            let create = new_table(table, mode, schema)?;
             let (created, options) = self.write_new_table(&create, &database, create.columns.clone()).await?;
             plan.field_ids = created.schema.columns.iter().map(|column| column.id).collect();
             plan.new_table = Some(NewTablePlan {
@@ -345,6 +379,22 @@ fn check_columns(schema: &Schema) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The table that is made for the rows.
+fn new_table(table: ObjectRef, mode: CreateMode, schema: &Schema) -> Result<CreateTable> {
+    Ok(CreateTable {
+        table,
+        mode,
+        transient: false,
+        columns: new_columns(schema)?,
+        partition_by: Vec::new(),
+        cluster_by: Vec::new(),
+        options: Vec::new(),
+        comment: None,
+        as_query: None,
+        like: None,
+    })
 }
 
 /// The columns of a table that is made for the rows.

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::ddl::{copy_options_of, mode_flags};
 use super::evolution::evolution_plan;
+use super::streams::consumed;
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, SourcePlan, TransformPlan};
@@ -118,8 +119,7 @@ impl Engine {
             self.create_job(JobId(handle.id), spec).await?;
         }
         let job = self.job_result(JobId(handle.id)).await?;
-        let rows = job.committed.as_ref().map_or(0, |summary| summary.rows);
-        Ok(Execution::rows(INSERT_COLUMNS, &[vec![rows.into()]])?.with_affected(rows as i64))
+        Ok(Execution::rows(INSERT_COLUMNS, &[vec![job.rows.into()]])?.with_affected(job.rows as i64))
     }
 
     pub(super) async fn create_table_as(
@@ -159,7 +159,8 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement.
     pub async fn start_job(&self, handle: &StatementHandle) -> Result<()> {
-        self.submit(handle, None).await.map(|_| ())
+        let started = self.submit(handle, None).await.map(|_| ());
+        self.or_fail(handle, started).await
     }
 
     /// Creates a job for a statement, under an idempotency key if there is one.
@@ -231,7 +232,7 @@ impl Engine {
         }
     }
 
-    /// Waits until the job ended, or its rows are in the table.
+    /// Waits until the job ended, or its rows are in the table, or in its transaction's version of it.
     ///
     /// # Errors
     /// Unavailable, if the job does not show in this node's state.
@@ -240,7 +241,7 @@ impl Engine {
         let created = Instant::now();
         loop {
             match jobs::job(&*self.replica.local(), id)? {
-                Some(job) if job.phase.is_ended() => return Ok(job),
+                Some(job) if job.phase.is_ended() || job.prepared => return Ok(job),
                 None if created.elapsed() > CATCH_UP_FOR => {
                     return Err(Error::unavailable(format!(
                         "job {id} is not known here; this coordinator lags behind"
@@ -342,6 +343,12 @@ impl Engine {
             }
         };
         let evolution = evolution_plan(&table, copy, &format, &options)?;
+        if evolution.is_some() && handle.transaction.is_some() {
+            return Err(Error::not_supported_yet(
+                "COPY INTO that may add columns to its table, inside a transaction",
+            )
+            .hint("COMMIT or ROLLBACK first, or set the table's option enable_schema_evolution to false"));
+        }
         let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
     }
@@ -371,7 +378,9 @@ impl Engine {
             max_files: options.max_files,
             idempotency_key: None,
             request: String::new(),
+            consumes: Vec::new(),
             plan,
+            transaction: handle.transaction_id(),
         })
     }
 
@@ -397,6 +406,7 @@ impl Engine {
         }
         let query = insert.source.query();
         let field_ids = columns.iter().map(|column| column.id).collect();
+        let consumes = consumed(&relations);
         let plan = QueryPlan {
             overwrite: insert.overwrite,
             ..query_plan(handle, query, relations, field_ids, None)
@@ -409,6 +419,7 @@ impl Engine {
             epoch: table.epoch,
             schema_id: table.schema_id,
             spec_id: table.spec_id,
+            consumes,
             ..query_job(JobKind::Insert, handle, plan)
         })
     }
@@ -435,6 +446,7 @@ impl Engine {
             if_not_exists,
             or_replace,
         };
+        let consumes = consumed(&relations);
         let plan = query_plan(handle, query, relations, field_ids, Some(new_table));
         let plan =
             JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
@@ -442,6 +454,7 @@ impl Engine {
             table_name: format!("{database}.{name}"),
             schema_id: created.metadata.current_schema_id(),
             spec_id: created.metadata.default_partition_spec_id(),
+            consumes,
             ..query_job(JobKind::CreateTableAs, handle, plan)
         })
     }
@@ -519,7 +532,9 @@ pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -
         max_files: None,
         idempotency_key: None,
         request: String::new(),
+        consumes: Vec::new(),
         plan,
+        transaction: handle.transaction_id(),
     }
 }
 

@@ -20,9 +20,11 @@ mod relations;
 mod settings;
 mod show;
 mod snapshots;
+mod streams;
 mod system_tables;
 mod tables;
 mod tasks;
+mod transactions;
 mod unload;
 mod validate;
 
@@ -52,12 +54,14 @@ use crate::scheduler::progress::LiveProgress;
 use crate::stores::Stores;
 use crate::worker_directory::WorkerDirectory;
 
-pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind};
+pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind, TransactionRef};
 pub use ingest::{IngestMode, IngestRequest};
 pub use load::{JobProgress, SubmittedJob};
+pub(crate) use settings::DEFAULT_IDLE_SECONDS;
+pub use streams::STREAM;
 pub use system_tables::{CATALOG, SYSTEM_VIEW};
-pub use tables::TableListing;
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
+pub use tables::{TABLE, TableListing};
 pub(crate) use tasks::webhook_owner;
 
 /// A change of the client's session that a statement asks for.
@@ -119,6 +123,8 @@ pub struct Engine {
     scheduling: Scheduling,
     /// Queries that run here, to cancel them by their handle's id.
     running: Arc<DashMap<Uuid, CancellationToken>>,
+    /// Transactions of which a statement failed, where the state could not be told.
+    failed: transactions::Unrecorded,
 }
 
 impl Engine {
@@ -131,7 +137,16 @@ impl Engine {
         progress: LiveProgress,
         scheduling: Scheduling,
     ) -> Self {
-        Self { replica, stores, committer, workers, progress, scheduling, running: Arc::default() }
+        Self {
+            replica,
+            stores,
+            committer,
+            workers,
+            progress,
+            scheduling,
+            running: Arc::default(),
+            failed: Arc::default(),
+        }
     }
 
     /// The replicated state.
@@ -149,21 +164,23 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement.
     pub async fn describe(&self, handle: &StatementHandle) -> Result<Description> {
-        self.describe_statement(handle).await.map_err(|error| pointed(error, handle))
+        let (statement, handle) = self.enter(handle).await?;
+        let described = self.describe_statement(&handle, &statement).await;
+        self.or_fail(&handle, described.map_err(|error| pointed(error, &handle))).await
     }
 
-    async fn describe_statement(&self, handle: &StatementHandle) -> Result<Description> {
-        let statement = stevedore_sql::parse(&handle.sql)?;
-        if let Some(error) = statement.unsupported() {
-            return Err(error);
-        }
+    async fn describe_statement(
+        &self,
+        handle: &StatementHandle,
+        statement: &Statement,
+    ) -> Result<Description> {
         let parameters = statement.parameters();
         let simple =
             |kind, schema| Description { kind, schema, parameters, pins: Default::default(), is_job: false };
-        if let Some(columns) = show::columns_of(&statement) {
+        if let Some(columns) = show::columns_of(statement) {
             return Ok(simple(StatementKind::Query, schema_of(columns)));
         }
-        Ok(match &statement {
+        Ok(match statement {
             Statement::Query(query) => self.describe_query(handle, query, None).await?,
             Statement::Explain { query, analyze, verbose } => {
                 self.describe_query(handle, query, Some((*analyze, *verbose))).await?
@@ -199,10 +216,16 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement, or came in its way.
     pub async fn execute(&self, handle: &StatementHandle) -> Result<Execution> {
-        let statement = stevedore_sql::parse(&handle.sql)?;
-        if let Some(error) = statement.unsupported() {
-            return Err(error);
+        let (statement, handle) = self.enter(handle).await?;
+        if let Statement::Transaction(_) = statement {
+            return self.run_statement(&handle, statement).await;
         }
+        let execution = self.run_statement(&handle, statement).await;
+        let execution = self.or_fail(&handle, execution).await?;
+        Ok(self.watched(&handle, execution))
+    }
+
+    async fn run_statement(&self, handle: &StatementHandle, statement: Statement) -> Result<Execution> {
         metrics::counter!("stevedore_statements_total", "statement" => statement.name()).increment(1);
         let started = std::time::Instant::now();
         let span = tracing::info_span!("statement", id = %handle.id, statement = statement.name());
@@ -239,6 +262,7 @@ impl Engine {
                 self.create_table_as(handle, &create).await
             }
             Statement::CreateTable(create) => self.create_table(handle, &create).await,
+            Statement::Transaction(control) => self.control_transaction(handle, control).await,
             Statement::List(list) => self.list_files(handle, &list).await,
             Statement::Remove(list) => self.remove_files(handle, &list).await,
             Statement::Presign(presign) => self.presign(handle, &presign).await,
@@ -297,7 +321,12 @@ impl Engine {
 
     /// Proposes the statement's own command: once, however often the handle is run.
     async fn propose_once(&self, handle: &StatementHandle, command: Command) -> Result<CommandResult> {
-        self.replica.propose_as(format!("statement-{}", handle.id.simple()), 1, command).await
+        self.replica.propose_as(Self::proposer_of(handle), 1, command).await
+    }
+
+    /// The key by which the commands of a statement are deduplicated.
+    fn proposer_of(handle: &StatementHandle) -> String {
+        format!("statement-{}", handle.id.simple())
     }
 
     /// Cancels what runs under a handle's id: a job of the cluster, or a query of this node.

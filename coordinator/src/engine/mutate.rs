@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::load::query_job;
 use super::query::check_parameters;
+use super::streams::consumed;
 use super::tables::target_columns;
 use super::unload::parts_of;
 use super::{Engine, Execution, StatementHandle};
@@ -92,6 +93,9 @@ fn assigned<'a>(
 fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
     let alias = &mutation.alias;
     let row = format!("{alias}.\"__target_file\", {alias}.\"__target_row\"");
+    // Which row the new one was before.
+    let lineage =
+        ["origin", "origin_row", "added"].map(|name| format!("{alias}.\"__target_{name}\"")).join(", ");
     let tail = |from: &str, filter: &Option<String>| match filter {
         Some(filter) => format!("FROM {from} WHERE {filter}"),
         None => format!("FROM {from}"),
@@ -107,7 +111,7 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
                 None => format!("{alias}.{}", quoted(&column.name)),
             };
             let new = values(schema, &mut |column| Ok(new(column)))?;
-            format!("SELECT {row}, 1 AS \"__target_action\", {new} {}", tail(from, filter))
+            format!("SELECT {row}, 1 AS \"__target_action\", {lineage}, {new} {}", tail(from, filter))
         }
         Change::Merge { source, source_alias, on, clauses } => {
             let merge = Merge { alias, source_alias, schema, table: &mutation.table };
@@ -125,7 +129,7 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
             // Rows of the source that match nothing are wanted only where they are inserted.
             let join = if clauses.iter().any(|clause| clause.action.inserts()) { "LEFT" } else { "INNER" };
             format!(
-                "SELECT {row}, {action} AS \"__target_action\", {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}",
+                "SELECT {row}, {action} AS \"__target_action\", {lineage}, {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}",
                 mutation.target
             )
         }
@@ -209,7 +213,8 @@ impl Engine {
                 self.create_job(id, spec).await?;
             }
             match self.job_result(id).await {
-                Err(error) if error.is_lost_race() && run + 1 < MOST_RUNS => {
+                // Of two who consume a stream one is told so, and may try again.
+                Err(error) if error.is_lost_race() && run + 1 < MOST_RUNS && !self.has_lost_stream(id)? => {
                     tracing::info!(job = %id, %error, "run again on the rows as they are now");
                     run += 1;
                 }
@@ -224,6 +229,13 @@ impl Engine {
         };
         let counts: Vec<Value> = columns.iter().map(|(name, _)| count(name).into()).collect();
         Ok(Execution::rows(columns, &[counts])?.with_affected(rows_changed(&job)))
+    }
+
+    /// Whether somebody else consumed what a run was to consume.
+    fn has_lost_stream(&self, run: JobId) -> Result<bool> {
+        let view = self.replica.local();
+        let spec = jobs::job_spec(&*view, run)?;
+        spec.map_or(Ok(false), |spec| self.was_outrun(&*view, &spec.consumes))
     }
 
     /// Cancels whichever run of the statement is live.
@@ -271,6 +283,7 @@ impl Engine {
         // each slice.
         let whole = inserts
             || relations.iter().any(|relation| !matches!(relation.target, RelationTarget::Table { .. }));
+        let consumes = consumed(&relations);
         let plan = MutationPlan {
             parts: if whole { 1 } else { parts_of(table.data_size) },
             base_snapshot: metadata.current_snapshot_id(),
@@ -293,6 +306,7 @@ impl Engine {
             epoch: table.epoch,
             schema_id: metadata.current_schema_id(),
             spec_id: metadata.default_partition_spec_id(),
+            consumes,
             ..query_job(kind_of(&mutation.change), handle, plan)
         })
     }

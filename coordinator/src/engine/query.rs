@@ -14,6 +14,7 @@ use stevedore_sql::ast::AnalyzedQuery;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::streams::consumed_by_query;
 use super::{Description, Engine, Execution, StatementHandle, StatementKind};
 use crate::planner::plan::{PlacePlan, RelationPlan, RelationTarget};
 
@@ -69,7 +70,12 @@ impl Engine {
         check_parameters(handle, query.parameters)?;
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, text_of(query, explain), &relations).await?;
-        self.relay(handle, &spec).await
+        let mut execution = self.relay(handle, &spec).await?;
+        let moves = consumed_by_query(&relations);
+        if explain.is_none() && !moves.is_empty() {
+            execution.batches = self.consuming(handle, moves, execution.batches);
+        }
+        Ok(execution)
     }
 
     /// Runs a query on a worker, until the handle is cancelled.

@@ -12,7 +12,7 @@ use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{
     AnalyzedQuery, ConnectionRef, FileFormatRef, FunctionArg, ListFiles, LocationRef, RelationRef,
-    RelationTarget as SqlTarget, TableFunction,
+    RelationTarget as SqlTarget, StreamOptions, TableFunction,
 };
 use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
@@ -62,9 +62,17 @@ impl Engine {
                     let rows = self.virtual_rows(&*view, handle, &database, &name).await?;
                     RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?))
                 }
+                SqlTarget::Table(name) if self.stream_named(&*view, handle, name)?.is_some() => {
+                    let stream = self.require_stream(&*view, handle, name)?;
+                    self.plan_stream(&*view, handle, stream, StreamOptions::default()).await?
+                }
+                SqlTarget::Stream { stream, options } => {
+                    let stream = self.require_stream(&*view, handle, stream)?;
+                    self.plan_stream(&*view, handle, stream, *options).await?
+                }
                 SqlTarget::Table(name) | SqlTarget::Target(name) => {
                     let table = self.require_table(&*view, handle, name)?;
-                    let pinned = handle.pins.get(&table.id.to_string());
+                    let pinned = handle.pin(&table.id.to_string());
                     RelationTarget::Table {
                         table: table.id,
                         empty: pinned.is_none() && table.snapshot_id.is_none(),
@@ -104,6 +112,10 @@ impl Engine {
         let first = || function.arguments.first().and_then(|(_, value)| value.text()).map(str::to_owned);
         if function.name == "task_history" {
             let rows = tasks::task_history(view, handle, function)?;
+            return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
+        }
+        if function.name == "stream_status" {
+            let rows = self.stream_status(view, handle, function).await?;
             return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
         }
         if function.name == "copy_history" {
@@ -167,6 +179,7 @@ impl Engine {
     pub(super) fn pins_of(relations: &[RelationPlan]) -> BTreeMap<String, String> {
         let mut pins = BTreeMap::new();
         for relation in relations {
+            Self::pin_stream(&mut pins, &relation.target);
             if let RelationTarget::Table { table, metadata_location, empty: false, snapshot_id } =
                 &relation.target
             {

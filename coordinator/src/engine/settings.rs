@@ -1,5 +1,7 @@
 //! The settings of a session: names, defaults, what is allowed.
 
+use std::collections::BTreeMap;
+
 use stevedore_common::{Error, Result};
 
 /// A setting.
@@ -32,7 +34,27 @@ pub(super) const SETTINGS: &[Setting] = &[
                 .map_err(|_| "an IANA name such as Europe/Paris".to_owned())
         },
     },
+    Setting {
+        name: TRANSACTION_IDLE_TIMEOUT,
+        default: "600",
+        description: "a transaction is rolled back after so many seconds without a statement (1 to 86400)",
+        check: |value| match value.parse::<i64>() {
+            Ok(1..=86_400) => Ok(()),
+            _ => Err("1 to 86400 seconds".to_owned()),
+        },
+    },
 ];
+
+/// The setting that says how long a transaction may be idle.
+const TRANSACTION_IDLE_TIMEOUT: &str = "transaction_idle_timeout";
+/// Its default, seconds.
+pub(crate) const DEFAULT_IDLE_SECONDS: i64 = 600;
+
+/// How long a transaction that begins with these settings may be idle, milliseconds.
+pub(super) fn idle_limit_ms(settings: &BTreeMap<String, String>) -> i64 {
+    let seconds = settings.get(TRANSACTION_IDLE_TIMEOUT).and_then(|value| value.parse::<i64>().ok());
+    seconds.unwrap_or(DEFAULT_IDLE_SECONDS).saturating_mul(1_000)
+}
 
 fn one_of(value: &str, allowed: &[&str]) -> std::result::Result<(), String> {
     if allowed.contains(&value.to_ascii_lowercase().as_str()) { Ok(()) } else { Err(allowed.join(", ")) }

@@ -12,7 +12,7 @@ use stevedore_state::view::ReadView;
 
 use super::ddl::copy_options_of;
 use super::system_tables::{self, VIRTUAL_TABLES};
-use super::{Engine, Execution, StatementHandle, files, is_virtual_database, settings, tasks};
+use super::{Engine, Execution, StatementHandle, files, is_virtual_database, settings, streams, tasks};
 use crate::results::ColumnKind::{self, BigInt, Boolean, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -71,6 +71,7 @@ pub(super) fn columns_of(statement: &Statement) -> Option<Columns> {
         Statement::ShowFileFormats { .. } => FILE_FORMATS,
         Statement::ShowStages { .. } | Statement::DescStage { .. } => STAGES,
         Statement::ShowSettings { .. } => SETTINGS,
+        Statement::ShowStreams { .. } | Statement::DescStream { .. } => streams::SHOWN,
         Statement::ShowTasks { .. } | Statement::DescTask { .. } => tasks::TASKS,
         Statement::ShowNotifications { .. } | Statement::DescNotification { .. } => tasks::INTEGRATIONS,
         Statement::List(_) => FILES,
@@ -219,6 +220,18 @@ impl Engine {
                     .filter(|row| matches!(row.first(), Some(Value::Text(name)) if like.matches(name)))
                     .collect();
                 Execution::rows(SETTINGS, &rows)
+            }
+            Statement::ShowStreams { database, like } => {
+                let name = database.as_deref().unwrap_or(&handle.database);
+                self.require_database(view, name)?;
+                let like = Like::new(like.as_deref())?;
+                let rows = self.shown_streams(view, name, |stream| like.matches(stream)).await?;
+                Execution::rows(streams::SHOWN, &rows)
+            }
+            Statement::DescStream { stream } => {
+                let (database, stream) = self.require_stream(view, handle, stream)?;
+                let rows = self.shown_streams(view, &database, |name| name == stream.name).await?;
+                Execution::rows(streams::SHOWN, &rows)
             }
             Statement::ShowTasks { like } => {
                 let like = Like::new(like.as_deref())?;

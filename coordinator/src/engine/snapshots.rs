@@ -148,15 +148,13 @@ impl Engine {
             .about(name));
         }
         let table = self.require_table(view, handle, table)?;
-        let pinned = handle.pins.get(&table.id.to_string());
+        let pinned = handle.pin(&table.id.to_string());
         let metadata_location = pinned.unwrap_or(&table.metadata_location).clone();
         let metadata = self.committer.load(&metadata_location).await?;
         let full_name = format!("{database}.{name}");
-        let snapshot_id = match (handle.pins.get(&pin_of(table.id, relation)), at) {
-            (Some(id), _) | (None, TimeTravel::Snapshot(id)) => named(&metadata, &full_name, id)?,
-            (None, TimeTravel::Timestamp(time)) => {
-                as_of(&metadata, &full_name, self.instant(handle, time).await?)?
-            }
+        let snapshot_id = match handle.pin(&pin_of(table.id, relation)) {
+            Some(id) => named(&metadata, &full_name, id)?,
+            None => self.snapshot_at(handle, &metadata, &full_name, at).await?,
         };
         Ok(RelationTarget::Table {
             table: table.id,
@@ -164,6 +162,20 @@ impl Engine {
             empty: false,
             snapshot_id: Some(snapshot_id),
         })
+    }
+
+    /// The snapshot of a table that `AT (…)` names.
+    pub(super) async fn snapshot_at(
+        &self,
+        handle: &StatementHandle,
+        metadata: &TableMetadata,
+        table: &str,
+        at: &TimeTravel,
+    ) -> Result<i64> {
+        match at {
+            TimeTravel::Snapshot(id) => named(metadata, table, id),
+            TimeTravel::Timestamp(time) => as_of(metadata, table, self.instant(handle, time).await?),
+        }
     }
 
     /// The value of a constant expression as a TIMESTAMP, in microseconds.

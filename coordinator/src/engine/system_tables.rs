@@ -14,7 +14,7 @@ use stevedore_state::catalog::{self, Table};
 use stevedore_state::view::ReadView;
 
 use super::history::{self, MOST_ROWS, Rows};
-use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, tasks};
+use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, streams, tasks, transactions};
 use crate::results::ColumnKind::{self, Boolean, Int, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -123,9 +123,11 @@ pub(super) const VIRTUAL_TABLES: &[(&str, &str, Columns)] = &[
     ("system", "load_history", history::LOAD_HISTORY),
     ("system", "settings", show::SETTINGS),
     ("system", "stages", show::STAGES),
+    ("system", "streams", streams::STREAMS),
     ("system", "tables", TABLES),
     ("system", "task_history", tasks::TASK_HISTORY),
     ("system", "tasks", tasks::TASKS),
+    ("system", "transactions", transactions::TRANSACTIONS),
     ("system", "workers", WORKERS),
 ];
 
@@ -299,7 +301,9 @@ impl Engine {
         };
         match (database, name) {
             ("system", "load_history") => return history::load_history(view),
+            ("system", "streams") => return self.all_streams(view).await,
             ("system", "task_history") => return tasks::all_runs(view),
+            ("system", "transactions") => return transactions::all_transactions(view),
             ("system", "tasks") => {
                 for task in stevedore_state::tasks::tasks(view)? {
                     push(tasks::task_row(&task))?;

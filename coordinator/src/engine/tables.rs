@@ -11,10 +11,12 @@ use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, FieldIds, NewTable, TableChange, TableChangeKind, TableContents};
 use stevedore_state::result::{CommandResult, TableCommitOutcome};
 use stevedore_state::view::ReadView;
+use stevedore_state::{streams, transactions};
 use uuid::Uuid;
 
 use super::ddl::mode_flags;
-use super::system_tables::VIRTUAL_TABLES;
+use super::streams::{STREAM, with_change_columns};
+use super::system_tables::{SYSTEM_VIEW, VIRTUAL_TABLES};
 use super::{Engine, Execution, StatementHandle, VIRTUAL_DATABASES, is_virtual_database};
 use crate::committer::{self, Committer, Created, Prepared};
 use crate::results::schema_of;
@@ -39,9 +41,12 @@ pub struct TableListing {
     pub name: String,
     /// Its columns; empty unless they were asked for.
     pub schema: Schema,
-    /// Whether it is made when it is read (`system`, `information_schema`).
-    pub is_virtual: bool,
+    /// What it is to clients that ask for its type.
+    pub table_type: &'static str,
 }
+
+/// What tables of the catalog are to clients that ask for their type.
+pub const TABLE: &str = "TABLE";
 
 /// A change of a table's metadata, which can be made again on a newer version.
 pub(super) enum TableEdit {
@@ -160,11 +165,22 @@ impl Engine {
             return Err(Error::denied(format!("table '{database}.{name}' is read-only")).about(name));
         }
         self.require_database(view, &database)?;
-        catalog::table(view, &database, &name)?.ok_or_else(|| {
-            Error::not_found(format!("table '{database}.{name}' does not exist"))
+        if let Some(table) = catalog::table(view, &database, &name)? {
+            // A transaction sees the table with its own changes, else as it was when it began.
+            let transaction = handle.transaction_id().map(|id| transactions::transaction(view, id));
+            return match transaction.transpose()?.flatten() {
+                Some(transaction) => transactions::version_in(view, &transaction, table),
+                None => Ok(table),
+            };
+        }
+        if self.stream_named(view, handle, table)?.is_some() {
+            return Err(Error::invalid(format!("'{database}.{name}' is a stream, not a table"))
                 .about(name)
-                .hint("SHOW TABLES lists them")
-        })
+                .hint("a stream is read, and changes as its table does"));
+        }
+        Err(Error::not_found(format!("table '{database}.{name}' does not exist"))
+            .about(name)
+            .hint("SHOW TABLES lists them"))
     }
 
     pub(super) async fn schema_of_table(&self, table: &Table) -> Result<TableSchema> {
@@ -475,7 +491,19 @@ impl Engine {
                     database: database.name.clone(),
                     name: table.name,
                     schema,
-                    is_virtual: false,
+                    table_type: TABLE,
+                });
+            }
+            for stream in streams::streams_of(&*view, database.id)? {
+                let schema = match catalog::table_by_id(&*view, stream.table)? {
+                    Some(table) if with_columns => with_change_columns(&self.schema_of_table(&table).await?),
+                    _ => Schema::empty(),
+                };
+                listings.push(TableListing {
+                    database: database.name.clone(),
+                    name: stream.name,
+                    schema,
+                    table_type: STREAM,
                 });
             }
         }
@@ -483,7 +511,7 @@ impl Engine {
             database: (*database).to_owned(),
             name: (*name).to_owned(),
             schema: if with_columns { schema_of(columns).as_ref().clone() } else { Schema::empty() },
-            is_virtual: true,
+            table_type: SYSTEM_VIEW,
         }));
         Ok(listings)
     }

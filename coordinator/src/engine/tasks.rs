@@ -472,7 +472,7 @@ impl Engine {
         handle: &StatementHandle,
         command: impl Fn(&dyn ReadView) -> Result<Option<TaskCommand>>,
     ) -> Result<Execution> {
-        let proposer = format!("statement-{}", handle.id.simple());
+        let proposer = Self::proposer_of(handle);
         let mut sequence = 1;
         loop {
             let view = self.replica.read().await?;

@@ -14,6 +14,7 @@ use stevedore_state::jobs::{JobKind, JobSpec};
 use futures::StreamExt;
 
 use super::load::{query_job, query_plan};
+use super::streams::consumed;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{JobPlan, PlacePlan, RelationPlan, RelationTarget, UnloadPlan};
 use crate::results::ColumnKind::{BigInt, Text, UnsignedBigInt};
@@ -102,6 +103,7 @@ impl Engine {
             }
             _ => 1,
         };
+        let consumes = consumed(&relations);
         let plan = JobPlan::Unload(Box::new(UnloadPlan {
             query: query_plan(handle, &unload.query, relations, Vec::new(), None),
             target,
@@ -114,7 +116,8 @@ impl Engine {
             parts,
         }));
         let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
-        Ok(JobSpec { table_name: unload.location.to_string(), ..query_job(JobKind::Unload, handle, plan) })
+        let table_name = unload.location.to_string();
+        Ok(JobSpec { table_name, consumes, ..query_job(JobKind::Unload, handle, plan) })
     }
 }
 

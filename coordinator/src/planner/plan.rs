@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use stevedore_common::file_format::FileFormat;
-use stevedore_common::ids::{JobId, StageId, TableId};
+use stevedore_common::ids::{JobId, StageId, StreamId, TableId};
 use stevedore_common::secret::Sealed;
 use stevedore_common::storage::Store;
 use stevedore_common::{Error, Result};
@@ -161,6 +161,23 @@ pub enum RelationTarget {
         /// The snapshot that is read; `None`: the current one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         snapshot_id: Option<i64>,
+    },
+    /// What changed in a table between two snapshots.
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// Its table.
+        table: TableId,
+        /// The table's metadata.
+        metadata_location: String,
+        /// Changes behind this snapshot; none: behind the empty table.
+        from: Option<i64>,
+        /// Up to this one; none: there is none.
+        to: Option<i64>,
+        /// Insertions only.
+        append_only: bool,
+        /// WITH CONSUME.
+        consume: bool,
     },
     /// Files.
     Stage {

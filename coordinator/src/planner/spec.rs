@@ -421,6 +421,15 @@ pub async fn relation(view: &dyn ReadView, stores: &Stores, plan: &RelationPlan)
                 ..v1::TableScan::default()
             })
         }
+        RelationTarget::Stream { metadata_location, from, to, append_only, .. } => {
+            v1::relation::Relation::Stream(v1::StreamScan {
+                metadata_location: metadata_location.clone(),
+                warehouse: Some(access_of(stores.warehouse().spec())),
+                from_snapshot: from.unwrap_or(0),
+                to_snapshot: to.unwrap_or(0),
+                append_only: *append_only,
+            })
+        }
         RelationTarget::Stage { source, format } => {
             let source = stores.resolve(view, source)?;
             v1::relation::Relation::Stage(v1::StageScan {

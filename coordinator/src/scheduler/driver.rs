@@ -138,7 +138,7 @@ impl Driver {
         }
         let mut running = Vec::new();
         for id in jobs::live_jobs(view)? {
-            let Some(job) = jobs::job(view, id)? else { continue };
+            let Some(job) = jobs::job(view, id)?.filter(|job| !job.prepared) else { continue };
             if job.phase == JobPhase::Running && !job.all_accepted() && job.reopening.is_none() {
                 running.push(job);
             } else if driven.insert(id) {

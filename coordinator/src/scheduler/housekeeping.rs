@@ -20,8 +20,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::phases::{Context, data_files, removed_file};
-use super::unload;
 use super::workers::Workers;
+use super::{transactions, unload};
 use crate::committer::sweep;
 use crate::planner::plan::JobPlan;
 
@@ -37,7 +37,7 @@ const SLICES: usize = 256;
 /// Ended jobs that wait for their first sweep; those beyond are swept before they are trimmed.
 const MOST_WAITING: usize = 10_000;
 
-const DAY_MS: i64 = 24 * 3600 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// The housekeeping of one term of leadership.
 pub(super) struct Housekeeping {
@@ -90,6 +90,7 @@ impl Housekeeping {
                 tracing::info!(%job, %error, "what a job left behind is swept later");
             }
         }
+        transactions::keep_house(&self.context).await?;
         self.trim().await
     }
 

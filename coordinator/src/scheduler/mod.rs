@@ -10,5 +10,6 @@ pub mod driver;
 mod housekeeping;
 pub mod phases;
 pub mod progress;
+pub(crate) mod transactions;
 pub(crate) mod unload;
 pub mod workers;

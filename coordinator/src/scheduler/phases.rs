@@ -12,13 +12,13 @@ use stevedore_state::catalog;
 use stevedore_state::command::{
     Command, JobCommit, JobEnding, NewSlice, NewTable, TableCommit, TableContents,
 };
-use stevedore_state::jobs::{self, Job, JobKind, JobPhase, JobSpec, PurgeOutcome};
+use stevedore_state::jobs::{self, Job, JobColumns, JobKind, JobPhase, JobSpec, PurgeOutcome};
 use stevedore_state::result::{CommandResult, CommitOutcome};
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
-use super::{columns, unload};
-use crate::committer::{Append, Committer, Evolution};
+use super::{columns, transactions, unload};
+use crate::committer::{Append, Committer, Evolution, INSERTED_ROWS, Prepared};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
 use crate::planner::copy;
@@ -57,7 +57,7 @@ impl Context {
         SpecContext { stores: &self.stores, committer: &self.committer, scheduling: &self.scheduling }
     }
 
-    fn spec(&self, job: JobId) -> Result<JobSpec> {
+    pub(super) fn spec(&self, job: JobId) -> Result<JobSpec> {
         jobs::job_spec(&*self.replica.local(), job)?
             .ok_or_else(|| Error::internal(format!("job {job} has no specification")))
     }
@@ -130,34 +130,51 @@ pub async fn commit(context: &Context, job: &Job) -> Result<()> {
             _ => Err(Error::internal("an unload without its plan")),
         };
     }
+    let (append, how) = change_of(context, job, &spec, brought).await?;
+    match (job.table, spec.transaction) {
+        (Some(table), Some(transaction)) => {
+            transactions::prepare(context, job, transaction, table, append, how).await
+        }
+        (Some(table), None) => commit_to_table(context, id, &spec, table, append, how).await,
+        (None, _) => match context.plan(&spec).await?.new_table() {
+            Some(new) => commit_new_table(context, id, &spec, new.clone(), append).await,
+            None => Err(Error::internal("a job without a table creates none")),
+        },
+    }
+}
+
+/// The rows of a job whose slices are accepted, and how they come into its table.
+pub(super) async fn change_of(
+    context: &Context,
+    job: &Job,
+    spec: &JobSpec,
+    brought: Option<JobColumns>,
+) -> Result<(Append, Added)> {
     let (removed, added) = split(data_files(&*context.replica.local(), job)?);
     let append = Append {
         data_files: added,
         schema_id: brought.as_ref().map_or(spec.schema_id, |brought| brought.schema_id),
         spec_id: spec.spec_id,
-        job_id: id.to_string(),
+        job_id: job.id.to_string(),
         commit_id: Uuid::new_v4().to_string(),
         now_ms: context.replica.now_ms(),
-        summary: BTreeMap::new(),
+        summary: match spec.kind {
+            JobKind::Delete | JobKind::Update | JobKind::Merge => {
+                BTreeMap::from([(INSERTED_ROWS.to_owned(), job.rows.to_string())])
+            }
+            _ => BTreeMap::new(),
+        },
         evolution: brought.map(|brought| Evolution { columns: brought.reserved() }),
     };
-    match job.table {
-        Some(table) => {
-            let how = match spec.kind {
-                JobKind::Copy => Added::Appended,
-                _ => match context.plan(&spec).await? {
-                    JobPlan::Query(plan) if plan.overwrite => Added::InPlaceOfAll,
-                    JobPlan::Mutation(plan) => Added::InPlaceOf(removed, plan.base_snapshot),
-                    _ => Added::Appended,
-                },
-            };
-            commit_to_table(context, id, &spec, table, append, how).await
-        }
-        None => match context.plan(&spec).await?.new_table() {
-            Some(new) => commit_new_table(context, id, &spec, new.clone(), append).await,
-            None => Err(Error::internal("a job without a table creates none")),
+    let how = match spec.kind {
+        JobKind::Copy | JobKind::CreateTableAs => Added::Appended,
+        _ => match context.plan(spec).await? {
+            JobPlan::Query(plan) if plan.overwrite => Added::InPlaceOfAll,
+            JobPlan::Mutation(plan) => Added::InPlaceOf(removed, plan.base_snapshot),
+            _ => Added::Appended,
         },
-    }
+    };
+    Ok((append, how))
 }
 
 /// The location of a data file that a job replaces, if this is what the report says of it.
@@ -184,13 +201,29 @@ fn split(reported: Vec<String>) -> (Vec<String>, Vec<String>) {
 }
 
 /// How a job's data files come into its table.
-enum Added {
+pub(super) enum Added {
     /// Beside those that are there.
     Appended,
     /// INSERT OVERWRITE.
     InPlaceOfAll,
     /// DELETE, UPDATE, MERGE INTO: in the place of these files, which had these rows in that snapshot.
     InPlaceOf(Vec<String>, Option<i64>),
+}
+
+impl Added {
+    /// The version of the table after this one, with the job's rows.
+    pub(super) async fn prepare(
+        &self,
+        committer: &Committer,
+        location: &str,
+        append: &Append,
+    ) -> Result<Prepared> {
+        match self {
+            Self::Appended => committer.append(location, append).await,
+            Self::InPlaceOfAll => committer.overwrite(location, append).await,
+            Self::InPlaceOf(removed, base) => committer.rewrite(location, append, removed, *base).await,
+        }
+    }
 }
 
 async fn commit_to_table(
@@ -206,14 +239,7 @@ async fn commit_to_table(
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {
-        let prepared = match &how {
-            Added::Appended => context.committer.append(&location, &append).await,
-            Added::InPlaceOfAll => context.committer.overwrite(&location, &append).await,
-            Added::InPlaceOf(removed, base) => {
-                context.committer.rewrite(&location, &append, removed, *base).await
-            }
-        };
-        let prepared = match prepared {
+        let prepared = match how.prepare(&context.committer, &location, &append).await {
             // The table's columns are others than those that the slices wrote: they run again.
             Err(error) if append.evolution.is_some() && error.kind() == ErrorKind::Conflict => {
                 return columns::reserve_again(context, job, error).await;

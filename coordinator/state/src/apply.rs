@@ -17,7 +17,7 @@ use crate::keys::{self, Key};
 use crate::overlay::Overlay;
 use crate::result::CommandResult;
 use crate::view::{ReadView, WriteBatch};
-use crate::{catalog, jobs, ledger, tasks as scheduled_tasks};
+use crate::{catalog, jobs, ledger, streams, tasks as scheduled_tasks, transactions};
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,9 @@ fn run(txn: &mut Transaction<'_>, command: &Command) -> Outcome<CommandResult> {
         Command::SettleLedger { job, limit } => ledger::settle::settle(txn, *job, *limit),
         Command::SweepLedger { table, limit } => ledger::settle::sweep(txn, *table, *limit),
         Command::TrimJobs { before_ms, limit } => jobs::trim::trim(txn, *before_ms, *limit),
+        Command::Stream(command) => streams::command::run(txn, command),
         Command::Task(command) => scheduled_tasks::command::run(txn, command),
+        Command::Transaction(command) => transactions::command::run(txn, command),
     }
 }
 
@@ -164,8 +166,10 @@ pub(crate) struct Counters {
     pub(crate) jobs: u64,
     pub(crate) commits: u64,
     pub(crate) stores: u32,
+    pub(crate) streams: u64,
     pub(crate) tasks: u64,
     pub(crate) task_runs: u64,
+    pub(crate) transactions: u64,
 }
 
 impl<'a> Transaction<'a> {

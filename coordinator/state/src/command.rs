@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use crate::catalog::{StageFormat, StageKind, StageSource};
 use crate::jobs::{FileReport, JobSpec, PurgeOutcome, SkippedFiles, SliceFile, SliceTotals};
+use crate::streams::StreamCommand;
 use crate::tasks::TaskCommand;
+use crate::transactions::TransactionCommand;
 
 /// The upper limit of an encoded command.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
@@ -370,8 +372,12 @@ pub enum Command {
         /// Records deleted at most (about).
         limit: u32,
     },
+    /// Streams and their offsets.
+    Stream(StreamCommand),
     /// Scheduled tasks, their runs, notification integrations.
     Task(TaskCommand),
+    /// Multi-statement transactions.
+    Transaction(TransactionCommand),
 }
 
 impl Command {
@@ -413,7 +419,9 @@ impl Command {
             Self::SettleLedger { .. } => "settle_ledger",
             Self::SweepLedger { .. } => "sweep_ledger",
             Self::TrimJobs { .. } => "trim_jobs",
+            Self::Stream(command) => command.name(),
             Self::Task(command) => command.name(),
+            Self::Transaction(command) => command.name(),
         }
     }
 }

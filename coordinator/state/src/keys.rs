@@ -4,8 +4,11 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stevedore_common::ids::{DatabaseId, FileIndex, JobId, SliceIndex, TableId, TaskId, TaskRun};
+use stevedore_common::ids::{
+    DatabaseId, FileIndex, JobId, SliceIndex, StreamId, TableId, TaskId, TaskRun, TransactionId,
+};
 use stevedore_common::{Error, Result};
+use uuid::Uuid;
 
 use crate::view::{KeyValue, ReadView};
 
@@ -38,8 +41,12 @@ impl Key {
         self.u64(u64::MAX - number)
     }
 
-    pub(crate) fn job(mut self, job: JobId) -> Self {
-        self.0.extend_from_slice(job.0.as_bytes());
+    pub(crate) fn job(self, job: JobId) -> Self {
+        self.uuid(job.0)
+    }
+
+    pub(crate) fn uuid(mut self, id: Uuid) -> Self {
+        self.0.extend_from_slice(id.as_bytes());
         self
     }
 
@@ -270,6 +277,17 @@ pub(crate) fn sweepable_ledger(table: TableId) -> Key {
     sweepable_ledgers().u64(table.0)
 }
 
+// Streams.
+pub(crate) fn stream(id: StreamId) -> Key {
+    Key::new(b"Sr").u64(id.0)
+}
+pub(crate) fn stream_names(database: DatabaseId) -> Key {
+    Key::new(b"Sn").u64(database.0)
+}
+pub(crate) fn stream_name(database: DatabaseId, name: &str) -> Key {
+    stream_names(database).text(name)
+}
+
 // Scheduled tasks.
 pub(crate) fn tasks() -> Key {
     Key::new(b"Tt")
@@ -323,6 +341,59 @@ pub(crate) fn integrations() -> Key {
 }
 pub(crate) fn integration(name: &str) -> Key {
     integrations().text(name)
+}
+
+// Transactions.
+pub(crate) fn transactions() -> Key {
+    Key::new(b"Xi")
+}
+pub(crate) fn transaction(id: TransactionId) -> Key {
+    transactions().uuid(id.0)
+}
+pub(crate) fn open_transactions() -> Key {
+    Key::new(b"Xo")
+}
+pub(crate) fn open_transaction(number: u64) -> Key {
+    open_transactions().u64(number)
+}
+/// The transaction that a client's session is in.
+pub(crate) fn session_transaction(session: &str) -> Key {
+    Key::new(b"Xs").text(session)
+}
+/// Ended transactions whose own files were not looked after yet.
+pub(crate) fn unswept_transactions() -> Key {
+    Key::new(b"Xu")
+}
+pub(crate) fn unswept_transaction(number: u64) -> Key {
+    unswept_transactions().u64(number)
+}
+/// Swept transactions by the time of their end.
+pub(crate) fn ended_transactions() -> Key {
+    Key::new(b"Xe")
+}
+pub(crate) fn ended_transaction(ended_on_ms: i64, number: u64) -> Key {
+    ended_transactions().u64(ended_on_ms.max(0).unsigned_abs()).u64(number)
+}
+/// Its jobs, in the order in which they were created.
+pub(crate) fn transaction_jobs(id: TransactionId) -> Key {
+    Key::new(b"Xj").uuid(id.0)
+}
+pub(crate) fn transaction_job(id: TransactionId, index: u32) -> Key {
+    transaction_jobs(id).u32(index)
+}
+/// Its own versions of tables.
+pub(crate) fn transaction_tables(id: TransactionId) -> Key {
+    Key::new(b"Xt").uuid(id.0)
+}
+pub(crate) fn transaction_table(id: TransactionId, table: TableId) -> Key {
+    transaction_tables(id).u64(table.0)
+}
+/// Tables as they were when it began, of those that others have changed since.
+pub(crate) fn kept_versions(id: TransactionId) -> Key {
+    Key::new(b"Xp").uuid(id.0)
+}
+pub(crate) fn kept_version(id: TransactionId, table: TableId) -> Key {
+    kept_versions(id).u64(table.0)
 }
 
 /// The last four bytes of a key, as the number they are.

@@ -21,7 +21,9 @@ pub mod ledger;
 pub mod memory;
 pub mod overlay;
 pub mod result;
+pub mod streams;
 pub mod tasks;
+pub mod transactions;
 pub mod view;
 
 pub use apply::{Applied, apply};
@@ -48,8 +50,13 @@ pub mod read {
         slices, unsettled_jobs,
     };
     pub use crate::ledger::{ledger_entry, sweepable_ledgers};
+    pub use crate::streams::{stream, stream_by_id, streams_of};
     pub use crate::tasks::{
         has_old_task_runs, integration, integrations, live_task_runs, notifications, task, task_run,
         task_runs, tasks,
+    };
+    pub use crate::transactions::{
+        open_transactions, transaction, transaction_jobs, transaction_of_session, transaction_tables,
+        transactions, unswept_transactions, version_in,
     };
 }

@@ -1,7 +1,9 @@
 //! What commands answer. A refused command is an answer too: it changed nothing.
 
 use serde::{Deserialize, Serialize};
-use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, StageId, TableId, TaskRun};
+use stevedore_common::ids::{
+    Attempt, FileIndex, JobId, SliceIndex, StageId, TableId, TaskRun, TransactionId,
+};
 use stevedore_common::{Error, Result};
 
 use crate::jobs::{JobColumns, JobPhase};
@@ -85,6 +87,8 @@ pub enum CommandResult {
     },
     /// CommitJob.
     Commit(CommitOutcome),
+    /// The commands on transactions.
+    Transaction(TransactionOutcome),
     /// Execute and TakeTick of a task.
     TaskRun {
         /// The run that begins; none: it was skipped.
@@ -185,6 +189,30 @@ pub enum CommitOutcome {
     },
     /// The job is aborted or cancelled, now or before.
     Aborted(Error),
+}
+
+/// The outcome of a command on a transaction that was not refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransactionOutcome {
+    /// It is open. Of Begin: the one that the session is in, which may have begun before.
+    Open(TransactionId),
+    /// Prepare: the job's rows are in the transaction's version of the table, now or before.
+    Prepared {
+        /// The snapshot that brought them.
+        snapshot_id: Option<i64>,
+    },
+    /// Prepare, Commit: the table is elsewhere: build on this and propose again.
+    Moved {
+        /// The table.
+        table: TableId,
+        /// The metadata to build on.
+        current_location: String,
+    },
+    /// It is committed, now or before.
+    Committed,
+    /// It is rolled back, or will be: nothing of it was changed.
+    RolledBack(Error),
 }
 
 /// What a commit did.

@@ -322,13 +322,18 @@ impl ExecutionPlan for EqualityDeleteExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
         let (sets, width) = (Arc::clone(&self.sets), self.width);
-        let stream =
-            input.map(move |batch| remaining(&batch?, &sets, width).map_err(super::error::to_datafusion));
+        let stream = input.map(move |batch| {
+            let batch = batch?;
+            let keep = remaining(&batch, &sets).map_err(super::error::to_datafusion)?;
+            let indices: Vec<usize> = (0..width).collect();
+            Ok(filter_record_batch(&batch.project(&indices)?, &keep)?)
+        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 }
 
-fn remaining(batch: &RecordBatch, sets: &[KeySet], width: usize) -> Result<RecordBatch> {
+/// Which rows of a batch remain; it has the key columns under their names.
+pub(crate) fn remaining(batch: &RecordBatch, sets: &[KeySet]) -> Result<BooleanArray> {
     let mut keep = vec![true; batch.num_rows()];
     for set in sets {
         let columns = set
@@ -346,8 +351,7 @@ fn remaining(batch: &RecordBatch, sets: &[KeySet], width: usize) -> Result<Recor
             *keep &= !set.keys.contains(row.as_ref());
         }
     }
-    let indices: Vec<usize> = (0..width).collect();
-    Ok(filter_record_batch(&batch.project(&indices)?, &BooleanArray::from(keep))?)
+    Ok(BooleanArray::from(keep))
 }
 
 #[cfg(test)]

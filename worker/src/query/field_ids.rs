@@ -37,8 +37,8 @@ fn field_id(field: &Field) -> Option<i32> {
 /// types into SQL types. Columns that the file lacks are NULL.
 #[derive(Debug)]
 pub(crate) struct FieldIdAdapterFactory {
-    /// By planned name: field id, and the name in the table.
-    pub(crate) columns: HashMap<String, (i32, String)>,
+    /// By planned name: field id, and the name in the table, if it has one.
+    pub(crate) columns: HashMap<String, (i32, Option<String>)>,
 }
 
 impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
@@ -54,7 +54,9 @@ impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
             .map(|field| {
                 let index = match self.columns.get(field.name()) {
                     Some((id, _)) if has_ids => field_of_id(&physical_file_schema, *id),
-                    Some((_, name)) => physical_file_schema.index_of(name).ok(),
+                    Some((_, name)) => {
+                        name.as_ref().and_then(|name| physical_file_schema.index_of(name).ok())
+                    }
                     None => None,
                 };
                 (field.name().clone(), (Arc::clone(field), index))

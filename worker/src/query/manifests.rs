@@ -4,7 +4,7 @@
 //! know of them. Metadata files and manifests never change under their names, so they are cached by
 //! path, bounded by their bytes. Must never cache by anything that can be written twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -112,28 +112,32 @@ impl MetadataCache {
         Ok(manifest)
     }
 
-    /// The live files of a snapshot.
-    pub(crate) async fn files(
+    /// The manifests of a snapshot.
+    async fn list(
         &self,
         file_io: &FileIO,
         metadata: &TableMetadata,
         snapshot: &SnapshotRef,
-    ) -> Result<SnapshotFiles> {
+    ) -> Result<Vec<ManifestFile>> {
         let path = snapshot.manifest_list();
         let read = async { file_io.new_input(path)?.read().await };
         let bytes =
             read.await.map_err(from_iceberg).context(|| format!("reading the manifest list '{path}'"))?;
         let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
             .context(|| format!("reading the manifest list '{path}'"))?;
-        let manifests: Vec<(ManifestFile, Arc<Manifest>)> =
-            futures::stream::iter(list.entries().iter().cloned())
-                .map(|file| async move {
-                    let manifest = self.manifest(file_io, &file).await?;
-                    Ok::<_, Error>((file, manifest))
-                })
-                .buffered(CONCURRENCY)
-                .try_collect()
-                .await?;
+        Ok(list.consume_entries().into_iter().collect())
+    }
+
+    /// The live files of manifests.
+    async fn live(&self, file_io: &FileIO, manifests: Vec<ManifestFile>) -> Result<SnapshotFiles> {
+        let manifests: Vec<(ManifestFile, Arc<Manifest>)> = futures::stream::iter(manifests)
+            .map(|file| async move {
+                let manifest = self.manifest(file_io, &file).await?;
+                Ok::<_, Error>((file, manifest))
+            })
+            .buffered(CONCURRENCY)
+            .try_collect()
+            .await?;
         let mut files = SnapshotFiles::default();
         for (file, manifest) in manifests {
             let live = manifest.entries().iter().filter(|entry| entry.is_alive()).map(|entry| TableFile {
@@ -148,10 +152,65 @@ impl MetadataCache {
         }
         Ok(files)
     }
+
+    /// The live files of a snapshot.
+    pub(crate) async fn files(
+        &self,
+        file_io: &FileIO,
+        metadata: &TableMetadata,
+        snapshot: &SnapshotRef,
+    ) -> Result<SnapshotFiles> {
+        let manifests = self.list(file_io, metadata, snapshot).await?;
+        self.live(file_io, manifests).await
+    }
+
+    /// The data files that only one of two snapshots has, each side with the delete files of its snapshot. `from`
+    /// `None`: before the first one. Manifests of data files that both have are not read.
+    pub(crate) async fn changed_files(
+        &self,
+        file_io: &FileIO,
+        metadata: &TableMetadata,
+        from: Option<&SnapshotRef>,
+        to: &SnapshotRef,
+    ) -> Result<ChangedFiles> {
+        let new = self.list(file_io, metadata, to).await?;
+        let old = match from {
+            Some(from) => self.list(file_io, metadata, from).await?,
+            None => Vec::new(),
+        };
+        let paths = |manifests: &[ManifestFile]| -> HashSet<String> {
+            manifests.iter().map(|manifest| manifest.manifest_path.clone()).collect()
+        };
+        let (in_new, in_old) = (paths(&new), paths(&old));
+        let unlike = |manifests: Vec<ManifestFile>, other: &HashSet<String>| -> Vec<ManifestFile> {
+            let is_unlike = |manifest: &ManifestFile| {
+                manifest.content == ManifestContentType::Deletes || !other.contains(&manifest.manifest_path)
+            };
+            manifests.into_iter().filter(is_unlike).collect()
+        };
+        let mut added = self.live(file_io, unlike(new, &in_old)).await?;
+        let mut removed = self.live(file_io, unlike(old, &in_new)).await?;
+        let paths = |files: &SnapshotFiles| -> HashSet<String> {
+            files.data.iter().map(|file| file.entry.file_path().to_owned()).collect()
+        };
+        let (in_added, in_removed) = (paths(&added), paths(&removed));
+        added.data.retain(|file| !in_removed.contains(file.entry.file_path()));
+        removed.data.retain(|file| !in_added.contains(file.entry.file_path()));
+        Ok(ChangedFiles { added, removed })
+    }
 }
 
-/// The live files of a snapshot.
+/// The data files that only one of two snapshots has.
 #[derive(Debug, Default)]
+pub(crate) struct ChangedFiles {
+    /// Those of the later one.
+    pub(crate) added: SnapshotFiles,
+    /// Those of the earlier one.
+    pub(crate) removed: SnapshotFiles,
+}
+
+/// Live files of a snapshot.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct SnapshotFiles {
     pub(crate) data: Vec<TableFile>,
     pub(crate) deletes: Vec<TableFile>,

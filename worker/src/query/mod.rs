@@ -10,12 +10,14 @@ mod error;
 pub mod functions;
 pub(crate) mod names;
 pub(crate) mod numbered_scan;
+pub(crate) mod origins;
 mod relations;
 pub(crate) mod schema_scan;
 pub mod session;
 pub(crate) mod spelling;
 pub mod stage_scan;
 mod storage_types;
+mod stream_scan;
 mod table_files;
 pub mod table_scan;
 mod variant_coercion;
@@ -26,6 +28,8 @@ mod manifests;
 pub(crate) mod normalize;
 pub(crate) mod row_filter;
 mod runtime;
+#[cfg(test)]
+pub(crate) mod test_history;
 #[cfg(test)]
 pub(crate) mod test_support;
 

@@ -24,9 +24,11 @@ use super::error::from_datafusion;
 use super::manifests::MetadataCache;
 use super::names::RelationColumns;
 use super::numbered_scan::NumberedTable;
+use super::origins::Origins;
 use super::schema_scan;
 use super::spelling::planned_names;
 use super::stage_scan::{StageReader, StageTable};
+use super::stream_scan;
 use super::table_scan::IcebergTable;
 use crate::storage_access::storage_spec;
 
@@ -62,6 +64,7 @@ impl Sources {
         relation: Relation,
         mentions: &Mentions,
         settings: &std::collections::HashMap<String, String>,
+        origins: &Arc<Origins>,
     ) -> Result<Provided> {
         let name = relation.name;
         match relation.relation {
@@ -69,7 +72,7 @@ impl Sources {
                 let table = self.table(&scan).await?;
                 let spelling = table.spelling();
                 let provider: Arc<dyn TableProvider> = match scan.numbered {
-                    true => Arc::new(NumberedTable::new(table, scan.files)),
+                    true => Arc::new(NumberedTable::new(table, scan.files, Arc::clone(origins))),
                     false => Arc::new(table),
                 };
                 Ok(Provided { columns: all_columns(&provider.schema()), provider, name, spelling })
@@ -110,6 +113,12 @@ impl Sources {
                 let columns = all_columns(&provider.schema());
                 let spelling = columns.columns.iter().map(|name| (name.clone(), name.clone())).collect();
                 Ok(Provided { columns, provider, name, spelling })
+            }
+            Some(relation::Relation::Stream(scan)) => {
+                let file_io = self.file_io(scan.warehouse.as_ref())?;
+                let (provider, spelling) =
+                    stream_scan::provider(&scan, file_io, &self.cache, &self.io, origins).await?;
+                Ok(Provided { columns: all_columns(&provider.schema()), provider, name, spelling })
             }
             None => Err(Error::internal(format!("relation {name} of the query is of an unknown kind"))),
         }

@@ -43,6 +43,7 @@ use super::functions;
 use super::manifests::MetadataCache;
 use super::names::{self, Relations};
 use super::normalize::{natural_batch, natural_schema};
+use super::origins::Origins;
 use super::relations::{Mentions, Sources, read_ipc};
 use super::runtime::CpuRuntime;
 use super::spelling::Spelling;
@@ -86,9 +87,15 @@ pub struct PlannedQuery {
     schema: SchemaRef,
     plan: LogicalPlan,
     state: SessionState,
+    origins: Arc<Origins>,
 }
 
 impl PlannedQuery {
+    /// What the numbers of files mean that numbered rows come from, as far as they were read.
+    pub(crate) fn origins(&self) -> Arc<Origins> {
+        Arc::clone(&self.origins)
+    }
+
     /// The schema of the result.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -155,8 +162,9 @@ impl QueryEngine {
         let mut relations = Relations::new();
         let mut spelling = Spelling::default();
         let schema = MemorySchemaProvider::new();
+        let origins = Arc::<Origins>::default();
         for relation in &spec.relations {
-            let provided = self.provide(relation.clone(), &mentions, &spec.settings).await?;
+            let provided = self.provide(relation.clone(), &mentions, &spec.settings, &origins).await?;
             spelling.add(&provided.name, provided.spelling);
             relations.insert(provided.name.clone(), provided.columns);
             schema.register_table(provided.name, provided.provider).map_err(|e| from_datafusion(&e))?;
@@ -176,7 +184,7 @@ impl QueryEngine {
                     .verify_plan(&plan)
                     .map_err(|e| from_datafusion(&e))?;
                 let schema = natural_schema(&spelling.output(plan.schema()));
-                Ok(PlannedQuery { schema, plan, state })
+                Ok(PlannedQuery { schema, plan, state, origins })
             })
             .await
     }
@@ -186,12 +194,14 @@ impl QueryEngine {
         relation: stevedore_proto::v1::Relation,
         mentions: &Mentions,
         settings: &HashMap<String, String>,
+        origins: &Arc<Origins>,
     ) -> Result<super::relations::Provided> {
         // The caller may be on any runtime; stores belong to the I/O one.
         let sources = Arc::clone(&self.sources);
         let mentions = Mentions { names: mentions.names.clone(), star: mentions.star };
-        let settings = settings.clone();
-        let task = self.io.spawn(async move { sources.provide(relation, &mentions, &settings).await });
+        let (settings, origins) = (settings.clone(), Arc::clone(origins));
+        let task =
+            self.io.spawn(async move { sources.provide(relation, &mentions, &settings, &origins).await });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
             Err(e) => Err(Error::internal(format!("reading a relation failed: {e}"))),
@@ -216,7 +226,7 @@ impl QueryEngine {
     /// # Errors
     /// Where no physical plan can be made (a relation that cannot be read).
     pub async fn execute(&self, planned: PlannedQuery) -> Result<ResultStream> {
-        let PlannedQuery { schema, plan, state } = planned;
+        let PlannedQuery { schema, plan, state, .. } = planned;
         let (sender, receiver) = mpsc::channel(RESULT_BATCHES);
         let target = Arc::clone(&schema);
         let mut stream = self

@@ -8,7 +8,7 @@
 //! requests to the I/O runtime.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
@@ -34,11 +34,12 @@ use iceberg::spec::{
     DataFileFormat, Datum, Literal, PrimitiveLiteral, PrimitiveType, SnapshotRef, TableMetadata, Transform,
     Type,
 };
+use stevedore_common::row_lineage;
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result};
 use tokio::runtime::Handle;
 
-use super::deletes::{self, Applicable, EqualityDeleteExec};
+use super::deletes::{self, Applicable, EqualityDeleteExec, KeySet};
 use super::error::{from_datafusion, to_datafusion};
 use super::field_ids::FieldIdAdapterFactory;
 use super::manifests::{MetadataCache, SnapshotFiles, TableFile};
@@ -48,17 +49,27 @@ use super::table_files::{FOOTER_BYTES, ParquetFiles, ReaderFactory};
 /// The object store that DataFusion is told of; our readers never ask it for anything.
 pub(crate) const STORE_URL: &str = "stevedore://files";
 
-/// A snapshot of a table.
-#[derive(Debug)]
+/// A snapshot of a table, or some files of it.
+#[derive(Debug, Clone)]
 pub struct IcebergTable {
     files: ParquetFiles,
     metadata: Arc<TableMetadata>,
-    snapshot: Option<SnapshotRef>,
+    contents: Contents,
     columns: TableSchema,
     schema: SchemaRef,
+    /// The columns, then those of row lineage.
+    stored: SchemaRef,
     cache: Arc<MetadataCache>,
     /// Which share of the data files is read, of how many.
     part: Option<(usize, usize)>,
+}
+
+/// Which files are read.
+#[derive(Debug, Clone)]
+enum Contents {
+    Nothing,
+    Snapshot(SnapshotRef),
+    Files(Arc<SnapshotFiles>),
 }
 
 impl IcebergTable {
@@ -99,12 +110,18 @@ impl IcebergTable {
             .map(|(column, name)| column.ty.to_field(name, column.nullable))
             .collect();
         let schema = Arc::new(Schema::new(fields));
+        let lineage = row_lineage::COLUMNS.iter().map(|(name, _, ty)| {
+            let data_type = if *ty == PrimitiveType::String { DataType::Utf8 } else { DataType::Int64 };
+            Arc::new(Field::new(hidden(name), data_type, true))
+        });
+        let stored = schema.fields().iter().cloned().chain(lineage).collect::<Vec<_>>();
         Ok(Self {
             files: ParquetFiles { file_io, io },
             metadata,
-            snapshot,
+            contents: snapshot.map_or(Contents::Nothing, Contents::Snapshot),
             columns,
             schema,
+            stored: Arc::new(Schema::new(stored)),
             cache,
             part: None,
         })
@@ -118,7 +135,17 @@ impl IcebergTable {
 
     /// Reads as an empty table.
     pub(crate) fn forget_snapshot(&mut self) {
-        self.snapshot = None;
+        self.contents = Contents::Nothing;
+    }
+
+    /// The table as if it had these files.
+    pub(crate) fn with_files(&self, files: SnapshotFiles) -> Self {
+        Self { contents: Contents::Files(Arc::new(files)), ..self.clone() }
+    }
+
+    /// The places of the columns of row lineage, for `scan_each`.
+    pub(crate) fn lineage_columns(&self) -> std::ops::Range<usize> {
+        self.schema.fields().len()..self.stored.fields().len()
     }
 
     /// Reads only a share of the data files. All shares together are all files, each once, whichever worker reads
@@ -162,17 +189,21 @@ impl IcebergTable {
         }
     }
 
-    /// The live files of the snapshot.
-    async fn live_files(&self, snapshot: &SnapshotRef) -> Result<SnapshotFiles> {
+    /// The live files.
+    async fn live_files(&self) -> Result<SnapshotFiles> {
+        let snapshot = match &self.contents {
+            Contents::Nothing => return Ok(SnapshotFiles::default()),
+            Contents::Files(files) => return Ok(files.as_ref().clone()),
+            Contents::Snapshot(snapshot) => Arc::clone(snapshot),
+        };
         let (cache, files) = (Arc::clone(&self.cache), self.files.clone());
-        let (metadata, snapshot) = (Arc::clone(&self.metadata), Arc::clone(snapshot));
+        let metadata = Arc::clone(&self.metadata);
         self.files.on_io(async move { cache.files(&files.file_io, &metadata, &snapshot).await }).await
     }
 
     /// The data files of this share in their order, by which `scan_each` names them.
     pub(crate) async fn file_list(&self) -> Result<Vec<DataFileFacts>> {
-        let Some(snapshot) = &self.snapshot else { return Ok(Vec::new()) };
-        let all = self.live_files(snapshot).await?;
+        let all = self.live_files().await?;
         let facts = |file: TableFile| {
             let applicable = deletes::applicable(&file, &all.deletes, &self.metadata);
             let data_file = file.entry.data_file();
@@ -185,9 +216,9 @@ impl IcebergTable {
         Ok(self.share(all.data).into_iter().map(facts).collect())
     }
 
-    /// A plan for each file of this share that the filters may match, of one partition, which gives its live
-    /// rows in the order of the file. `only` names the files by their places,
-    /// ascending; none: all.
+    /// A plan for each file of this share that the filters may match, of one partition, which gives its rows in the
+    /// order of the file. `wanted` are places of columns, those of row lineage too; `only` names the files by their
+    /// places, ascending; none: all.
     pub(crate) async fn scan_each(
         &self,
         state: &dyn Session,
@@ -195,8 +226,7 @@ impl IcebergTable {
         filters: &[Expr],
         only: &[u32],
     ) -> Result<Vec<FileScan>> {
-        let Some(snapshot) = &self.snapshot else { return Ok(Vec::new()) };
-        let all = self.live_files(snapshot).await?;
+        let all = self.live_files().await?;
         let files = self.share(all.data);
         let keep = self.may_match(state, filters, &files);
         let mut scans = Vec::new();
@@ -205,13 +235,24 @@ impl IcebergTable {
                 continue;
             }
             check_format(&file)?;
-            let rows = file.entry.data_file().record_count();
             let applicable = deletes::applicable(&file, &all.deletes, &self.metadata);
             let equality: Vec<&TableFile> =
                 applicable.equality.iter().filter_map(|i| all.deletes.get(*i)).collect();
-            let group = vec![(file, applicable)];
-            let plan = self.plan_group(state, wanted, None, group, &all.deletes, &equality).await?;
-            scans.push(FileScan { place, rows, plan });
+            let group = vec![(file.clone(), applicable)];
+            let scan = self.scan_group(state, wanted, None, group, &all.deletes, &equality).await?;
+            let GroupScan { plan, mut gone, keys } = scan;
+            let data_file = file.entry.data_file();
+            scans.push(FileScan {
+                place,
+                location: data_file.file_path().to_owned(),
+                table_location: self.metadata.location().into(),
+                sequence: file.sequence,
+                rows: data_file.record_count(),
+                bytes: data_file.file_size_in_bytes(),
+                plan,
+                gone: Arc::new(gone.remove(data_file.file_path()).unwrap_or_default()),
+                keys: Arc::new(keys),
+            });
         }
         Ok(scans)
     }
@@ -225,18 +266,17 @@ impl IcebergTable {
         statistics: Statistics,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let factory = Arc::new(ReaderFactory { files: self.files.clone(), locations });
-        let source = ParquetSource::new(Arc::clone(&self.schema))
+        let lineage = projection.iter().flatten().any(|index| self.lineage_columns().contains(index));
+        let schema = if lineage { &self.stored } else { &self.schema };
+        let mut statistics = statistics;
+        statistics.column_statistics.resize_with(schema.fields().len(), ColumnStatistics::new_unknown);
+        let source = ParquetSource::new(Arc::clone(schema))
             .with_metadata_size_hint(FOOTER_BYTES)
             .with_parquet_file_reader_factory(factory);
-        let adapter = FieldIdAdapterFactory {
-            columns: self
-                .schema
-                .fields()
-                .iter()
-                .zip(&self.columns.columns)
-                .map(|(field, column)| (field.name().clone(), (column.id, column.name.clone())))
-                .collect(),
-        };
+        let columns = self.columns.columns.iter().map(|column| (column.id, Some(column.name.clone())));
+        let lineage = row_lineage::COLUMNS.iter().map(|(_, id, _)| (*id, None));
+        let names = self.stored.fields().iter().map(|field| field.name().clone());
+        let adapter = FieldIdAdapterFactory { columns: names.zip(columns.chain(lineage)).collect() };
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE_URL)?, Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
@@ -256,10 +296,7 @@ impl IcebergTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted: Vec<usize> =
             projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let Some(snapshot) = &self.snapshot else {
-            return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));
-        };
-        let all = self.live_files(snapshot).await?;
+        let all = self.live_files().await?;
         let total = all.data.len();
         let data = self.prune(state, filters, self.share(all.data));
         tracing::debug!(files = total, read = data.len(), "planned a table scan");
@@ -274,7 +311,8 @@ impl IcebergTable {
         let mut plans = Vec::new();
         for (equality, files) in groups {
             let equality: Vec<&TableFile> = equality.iter().filter_map(|i| all.deletes.get(*i)).collect();
-            plans.push(self.plan_group(state, &wanted, limit, files, &all.deletes, &equality).await?);
+            let scan = self.scan_group(state, &wanted, limit, files, &all.deletes, &equality).await?;
+            plans.push(scan.without_deleted(wanted.len()).map_err(|e| from_datafusion(&e))?);
         }
         if plans.is_empty() {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));
@@ -282,7 +320,8 @@ impl IcebergTable {
         UnionExec::try_new(plans).map_err(|e| from_datafusion(&e))
     }
 
-    async fn plan_group(
+    /// Reads the columns of files that the same equality deletes apply to, then those of their keys.
+    async fn scan_group(
         &self,
         state: &dyn Session,
         wanted: &[usize],
@@ -290,7 +329,7 @@ impl IcebergTable {
         files: Vec<(TableFile, Applicable)>,
         all_deletes: &[TableFile],
         equality: &[&TableFile],
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    ) -> Result<GroupScan> {
         let positional: HashSet<usize> =
             files.iter().flat_map(|(_, applicable)| applicable.position.iter().copied()).collect();
         let positional: Vec<&TableFile> = positional.iter().filter_map(|i| all_deletes.get(*i)).collect();
@@ -324,7 +363,7 @@ impl IcebergTable {
             let plan = self
                 .scan_config(groups, locations, Some(wanted.to_vec()), limit, statistics)
                 .map_err(error)?;
-            return Ok(plan);
+            return Ok(GroupScan { plan, gone, keys: Vec::new() });
         }
         let by_id: BTreeMap<i32, (String, DataType)> = self
             .columns
@@ -333,17 +372,16 @@ impl IcebergTable {
             .zip(self.schema.fields())
             .map(|(column, field)| (column.id, (field.name().clone(), field.data_type().clone())))
             .collect();
-        let sets = deletes::key_sets(&self.files, equality, &by_id).await?;
+        let keys = deletes::key_sets(&self.files, equality, &by_id).await?;
         let mut read = wanted.to_vec();
-        for name in sets.iter().flat_map(|set| &set.columns) {
+        for name in keys.iter().flat_map(|set| &set.columns) {
             let index = self.schema.index_of(name)?;
             if !read.contains(&index) {
                 read.push(index);
             }
         }
-        let scan = self.scan_config(groups, locations, Some(read), None, statistics).map_err(error)?;
-        let plan = EqualityDeleteExec::try_new(scan, Arc::new(sets), wanted.len()).map_err(error)?;
-        Ok(Arc::new(plan))
+        let plan = self.scan_config(groups, locations, Some(read), None, statistics).map_err(error)?;
+        Ok(GroupScan { plan, gone, keys })
     }
 
     fn column_statistics(&self, files: &[(TableFile, Applicable)], exact: bool) -> Vec<ColumnStatistics> {
@@ -382,9 +420,42 @@ pub(crate) struct DataFileFacts {
 pub(crate) struct FileScan {
     /// Its place in the share.
     pub(crate) place: u32,
-    /// Its rows.
+    pub(crate) location: String,
+    pub(crate) table_location: Arc<str>,
+    /// Its data sequence number.
+    pub(crate) sequence: i64,
+    /// Its rows and bytes.
     pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    /// Gives the columns that were asked for, then those of keys, of the rows that are not gone by position.
     pub(crate) plan: Arc<dyn ExecutionPlan>,
+    /// The positions of the others, ascending.
+    pub(crate) gone: Arc<Vec<u64>>,
+    /// Keys whose rows are gone too.
+    pub(crate) keys: Arc<Vec<KeySet>>,
+}
+
+/// A scan of some files, of which rows that are gone by equality are still to be left out.
+struct GroupScan {
+    plan: Arc<dyn ExecutionPlan>,
+    /// By file: the positions of rows that the scan leaves out.
+    gone: HashMap<String, Vec<u64>>,
+    keys: Vec<KeySet>,
+}
+
+impl GroupScan {
+    /// The live rows; `width` columns were asked for.
+    fn without_deleted(self, width: usize) -> DfResult<Arc<dyn ExecutionPlan>> {
+        if self.keys.is_empty() {
+            return Ok(self.plan);
+        }
+        Ok(Arc::new(EqualityDeleteExec::try_new(self.plan, Arc::new(self.keys), width)?))
+    }
+}
+
+/// The name of a column that nobody can write.
+fn hidden(name: &str) -> String {
+    format!("\u{0}{name}")
 }
 
 fn check_format(file: &TableFile) -> Result<()> {

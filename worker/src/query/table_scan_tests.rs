@@ -227,7 +227,7 @@ async fn numbered_rows_have_the_same_numbers_whatever_is_read_of_them() {
     let texts = || texts(&["p", "q", "r", "s"]);
     let file = table.add(vec![(1, "a", ints(&[1, 2, 3, 4])), (2, "s", texts())], bounds(1, 4)).await;
     table.add(vec![(1, "a", ints(&[11, 12, 13, 14])), (2, "s", texts())], bounds(11, 14)).await;
-    // The second row of the first file is gone, so the numbers count the others.
+    // The second row of the first file is gone; the others keep their positions.
     table.delete_positions(&file, &[1]).await;
     let location = table.commit().await;
     let numbered = |files: &[u32]| {
@@ -238,7 +238,7 @@ async fn numbered_rows_have_the_same_numbers_whatever_is_read_of_them() {
         vec![relation]
     };
     let all = "SELECT a, __target_row, s FROM \"__rel_0\" ORDER BY a";
-    let expected = ["1|0|p", "3|1|r", "4|2|s", "11|0|p", "12|1|q", "13|2|r", "14|3|s"];
+    let expected = ["1|0|p", "3|2|r", "4|3|s", "11|0|p", "12|1|q", "13|2|r", "14|3|s"];
     assert_eq!(fixture.rows(all, numbered(&[])).await, expected);
     // Files are told apart, and named by their places.
     let places =
@@ -249,13 +249,30 @@ async fn numbered_rows_have_the_same_numbers_whatever_is_read_of_them() {
     assert_eq!(fixture.rows(all, numbered(&[1 - second])).await, expected[..3]);
     // No filter goes down into a file, and no column of it is needed.
     let filtered = "SELECT __target_row FROM \"__rel_0\" WHERE s = 's' AND a IN (4, 14) ORDER BY 1";
-    assert_eq!(fixture.rows(filtered, numbered(&[])).await, ["2", "3"]);
+    assert_eq!(fixture.rows(filtered, numbered(&[])).await, ["3", "3"]);
     let counted = "SELECT __target_file, count(*), max(__target_row) FROM \"__rel_0\" GROUP BY 1 ORDER BY 2";
-    let counts = [format!("{}|3|2", 1 - second), format!("{second}|4|3")];
+    let counts = [format!("{}|3|3", 1 - second), format!("{second}|4|3")];
     assert_eq!(fixture.rows(counted, numbered(&[])).await, counts);
     assert_eq!(fixture.rows("SELECT count(*) FROM \"__rel_0\"", numbered(&[])).await, ["7"]);
     // In joins as well, whichever side is kept in memory.
     let joined =
         "SELECT t.a, t.__target_row FROM \"__rel_0\" t JOIN (VALUES (13), (3)) v(k) ON v.k = t.a ORDER BY 1";
-    assert_eq!(fixture.rows(joined, numbered(&[])).await, ["3|1", "13|2"]);
+    assert_eq!(fixture.rows(joined, numbered(&[])).await, ["3|2", "13|2"]);
+    // Rows that go by their keys leave the positions of the others alone as well.
+    let mut table = TestTable::create(&fixture, "keys", vec![column("a", "INT"), column("s", "VARCHAR")]);
+    let file = table.add(vec![(1, "a", ints(&[1, 2, 3, 4, 5])), (2, "s", ints_as_texts(5))], vec![]).await;
+    table.delete_positions(&file, &[0]).await;
+    table.delete_keys(1, "a", ints(&[3])).await;
+    let location = table.commit().await;
+    let mut relation = fixture.table("__rel_0", &location);
+    if let Some(relation::Relation::Table(scan)) = &mut relation.relation {
+        scan.numbered = true;
+    }
+    let all =
+        "SELECT s, __target_row, __target_origin_row, __target_added, __target_updated FROM \"__rel_0\"";
+    assert_eq!(fixture.rows(all, vec![relation]).await, ["1|1|1|1|1", "3|3|3|1|1", "4|4|4|1|1"]);
+}
+
+fn ints_as_texts(count: usize) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values((0..count).map(|n| n.to_string())))
 }

@@ -16,6 +16,7 @@ mod held_rows;
 mod ingest;
 mod insert;
 mod lane;
+mod lineage;
 mod mutate;
 mod report;
 mod stage_files;
@@ -31,7 +32,7 @@ use iceberg::spec::{PartitionSpec, Schema};
 use stevedore_common::ids::{Attempt, AttemptKey, SliceIndex, SliceKey};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Stores;
-use stevedore_common::{Error, ErrorKind, Result};
+use stevedore_common::{Error, ErrorKind, Result, row_lineage};
 use stevedore_proto::v1::slice_spec::Source;
 use stevedore_proto::v1::{FileReport, SliceRef, SliceSpec, SliceTotals, TableTarget, UnloadSource};
 use tokio_util::sync::CancellationToken;
@@ -260,8 +261,13 @@ impl SliceRunner {
         let objects = store
             .object_store()
             .ok_or_else(|| Error::not_supported(format!("writing tables to '{}'", store.root_uri())))?;
+        // Rows that are taken over from other files say which they are.
+        let schema = match &spec.source {
+            Some(Source::Mutation(_)) => row_lineage::with_lineage(&parsed.schema)?,
+            _ => parsed.schema.clone(),
+        };
         let write = WriteTarget {
-            schema: parsed.schema.clone(),
+            schema,
             spec: parsed.spec.clone(),
             data_location: target.data_location.clone(),
             folder: store.object_path(&path)?,

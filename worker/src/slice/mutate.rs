@@ -2,10 +2,11 @@
 //!
 //! Comes in: a query with a row for each change, over the numbered rows of a share of the table's files. Goes
 //! out: data files with the rows that are new or have new values, and with those of the touched files that stay
-//! as they were; and which files they stand for. Files without a change are not written again, those that lose
-//! all their rows are not even read. Keeps in memory a bit for each row of the touched files.
+//! as they were, each with which row it is; and which files they stand for. Files without a change are not written
+//! again, those that lose all their rows are not even read. Keeps in memory a bit for each row of the touched files.
 //!
-//! Must never: change a row twice (the statement fails), lose or double a row of a touched file.
+//! Must never: change a row twice (the statement fails), lose or double a row of a touched file, forget which row
+//! one is that it copies or changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +21,15 @@ use stevedore_common::{Error, Result};
 use stevedore_proto::v1::{MutationSource, QuerySpec, Relation, TableScan, TableTarget, relation};
 
 use super::insert::Insert;
+use super::lineage::Lineage;
 use super::{SliceCounters, SliceFailure, SliceRunner, missing};
-use crate::query::numbered_scan::NUMBERS;
+use crate::query::numbered_scan::Number;
 use crate::query::table_scan::DataFileFacts;
 use crate::write::BatchSink;
 
-/// Columns before those of the new row: file, row, action.
+/// Columns before those of the new row: file, row, action; then which row it was.
 const LEADING: usize = 3;
+const LINEAGE: usize = 3;
 
 /// What a statement did to the rows of its share.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -72,17 +75,19 @@ struct Changes {
 }
 
 impl Changes {
-    /// Notes the changes of a batch; answers the rows that bring a new row.
-    fn note(&mut self, batch: &RecordBatch, table: &str) -> Result<BooleanArray> {
+    /// Notes the changes of a batch; answers the rows that bring a new row, and those that are new themselves.
+    fn note(&mut self, batch: &RecordBatch, table: &str) -> Result<(BooleanArray, BooleanArray)> {
         let column = |index: usize| -> Result<Int64Array> {
             let column = batch.columns().get(index).ok_or_else(|| missing("the numbers of its rows"))?;
             Ok(arrow::compute::cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
         };
         let (files, rows, actions) = (column(0)?, column(1)?, column(2)?);
+        let mut brings_new = Vec::with_capacity(batch.num_rows());
         let mut is_new = Vec::with_capacity(batch.num_rows());
         for index in 0..batch.num_rows() {
             let action = if actions.is_valid(index) { actions.value(index) } else { 0 };
-            is_new.push(matches!(action, 1 | 3));
+            brings_new.push(matches!(action, 1 | 3));
+            is_new.push(action == 3);
             match action {
                 1 => self.done.updated += 1,
                 2 => self.done.deleted += 1,
@@ -104,7 +109,7 @@ impl Changes {
                 .hint("make the source's rows unique, for example with GROUP BY or SELECT DISTINCT"));
             }
         }
-        Ok(BooleanArray::from(is_new))
+        Ok((BooleanArray::from(brings_new), BooleanArray::from(is_new)))
     }
 
     /// Files of which some rows stay, by place.
@@ -163,11 +168,12 @@ impl SliceRunner {
         let mut changes = Changes { files, marks: BTreeMap::new(), done: Mutated::default() };
 
         let planned = self.engine.plan(query).await?;
-        let new_rows =
-            Schema::new(planned.schema().fields().iter().skip(LEADING).cloned().collect::<Vec<_>>());
-        let insert = match new_rows.fields().is_empty() {
-            true => None,
-            false => Some(Arc::new(Insert::compile(
+        let origins = planned.origins();
+        let fields = planned.schema().fields().iter();
+        let new_rows = Schema::new(fields.skip(LEADING + LINEAGE).cloned().collect::<Vec<_>>());
+        let insert = match planned.schema().fields().len() > LEADING {
+            false => None,
+            true => Some(Arc::new(Insert::compile(
                 &self.engine,
                 &query.settings,
                 target,
@@ -180,12 +186,14 @@ impl SliceRunner {
         let mut seen = 0;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
-            let is_new = changes.note(&batch, &target.name)?;
+            let (brings_new, is_new) = changes.note(&batch, &target.name)?;
             if let Some(insert) = insert.clone() {
-                let first = seen;
+                let (first, origins) = (seen, Arc::clone(&origins));
                 let apply = move || {
-                    let new = filter_record_batch(&columns_from(&batch, LEADING)?, &is_new)?;
-                    insert.apply(&new, first)
+                    let lineage = Lineage::of(&batch.columns()[LEADING..LEADING + LINEAGE])?;
+                    let lineage = lineage.but_new(&is_new).filter(&brings_new)?;
+                    let new = filter_record_batch(&columns_from(&batch, LEADING + LINEAGE)?, &brings_new)?;
+                    lineage.append_to(&insert.apply(&new, first)?, &origins)
                 };
                 let new = self.resources.cpu.run(apply).await?;
                 seen += new.num_rows() as u64;
@@ -237,7 +245,7 @@ impl SliceRunner {
         };
         let planned = self.engine.plan(&copy).await?;
         // The numbers of the rows stand last.
-        let width = planned.schema().fields().len().saturating_sub(NUMBERS);
+        let width = planned.schema().fields().len().saturating_sub(Number::ALL.len());
         let kept: Vec<_> = planned.schema().fields().iter().take(width).cloned().collect();
         let all = Insert::compile(
             &self.engine,
@@ -247,19 +255,23 @@ impl SliceRunner {
             &Arc::new(Schema::new(kept)),
             "the table",
         )?;
-        let (all, changes) = (Arc::new(all), Arc::new(changes));
+        let (all, changes, origins) = (Arc::new(all), Arc::new(changes), planned.origins());
         let mut rows = self.engine.execute(planned).await?;
         let mut seen = 0;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
-            let (all, changes) = (all.clone(), changes.clone());
+            let (all, changes, origins) = (all.clone(), changes.clone(), origins.clone());
             let first = seen;
             let keep = move || {
-                let number = |index: usize| batch.column(width + index).as_primitive::<Int64Type>();
-                let columns: Vec<usize> = (0..width).collect();
-                let staying = changes.staying(number(0), number(1));
+                let (columns, numbers) = batch.columns().split_at(width);
+                let [file, row, lineage @ ..] = numbers else {
+                    return Err(missing("the numbers of its rows"));
+                };
+                let staying = changes.staying(file.as_primitive(), row.as_primitive());
+                let lineage = Lineage::of(lineage)?.filter(&staying)?;
+                let columns: Vec<usize> = (0..columns.len()).collect();
                 let staying = filter_record_batch(&batch.project(&columns)?, &staying)?;
-                all.apply(&staying, first)
+                lineage.append_to(&all.apply(&staying, first)?, &origins)
             };
             let staying = self.resources.cpu.run(keep).await?;
             seen += staying.num_rows() as u64;
@@ -297,8 +309,9 @@ mod tests {
     fn files_that_lose_all_rows_are_not_copied_and_untouched_ones_stay() {
         let mut changes = changes(&[2, 100, 7]);
         let rows = [(Some(0), Some(0), 2), (Some(0), Some(1), 2), (Some(1), Some(64), 1), (None, None, 3)];
-        let is_new = changes.note(&batch(&rows), "t").unwrap();
-        assert_eq!(is_new, BooleanArray::from(vec![false, false, true, true]));
+        let (brings_new, is_new) = changes.note(&batch(&rows), "t").unwrap();
+        assert_eq!(brings_new, BooleanArray::from(vec![false, false, true, true]));
+        assert_eq!(is_new, BooleanArray::from(vec![false, false, false, true]));
         assert_eq!(changes.to_copy(), [1]);
         let (files, rows) = (Int64Array::from(vec![1, 1, 1]), Int64Array::from(vec![63, 64, 65]));
         assert_eq!(changes.staying(&files, &rows), BooleanArray::from(vec![true, false, true]));

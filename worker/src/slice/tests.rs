@@ -2,6 +2,7 @@
 //! Slices end to end on a local folder: files and queries in, Parquet and reports out.
 
 mod skip_file;
+mod streams;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -13,6 +13,7 @@ use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnDescriptor;
+use stevedore_common::row_lineage::is_reserved;
 use stevedore_common::schema::FIELD_ID;
 use stevedore_common::{Error, Result};
 
@@ -124,7 +125,7 @@ fn data_file(file: &Finished<'_>, schema: &Schema, columns: usize) -> Result<Dat
         for chunk in group.columns().iter().take(columns) {
             let descriptor = chunk.column_descr();
             let info = descriptor.self_type().get_basic_info();
-            if !info.has_id() {
+            if !info.has_id() || is_reserved(info.id()) {
                 continue;
             }
             let id = info.id();

@@ -10,6 +10,7 @@ mod location;
 mod mutation;
 mod query;
 mod stage;
+mod stream;
 mod table;
 mod task;
 mod unload;
@@ -19,9 +20,10 @@ pub use location::{ConnectionRef, ConnectionSpec, FileFormatRef, LocationRef};
 pub use mutation::{Assignment, Change, MergeAction, MergeClause, Mutation};
 pub use query::{
     AnalyzedQuery, AnalyzedTransform, ColumnRef, FunctionArg, RelationRef, RelationTarget, StageSource,
-    TableFunction, TimeTravel, TransformItem,
+    StreamOptions, TableFunction, TimeTravel, TransformItem,
 };
 pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFiles};
+pub use stream::{CreateStream, StreamStart};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
 pub use task::{
     AlterTask, AlterTaskAction, CreateTask, NotificationOptions, TaskOptions, TaskSchedule, WebhookOptions,
@@ -65,6 +67,28 @@ pub enum CreateMode {
     IfNotExists,
     /// Takes its place: OR REPLACE.
     OrReplace,
+}
+
+/// What a statement says of the session's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TransactionControl {
+    /// BEGIN, START TRANSACTION.
+    Begin,
+    /// COMMIT.
+    Commit,
+    /// ROLLBACK.
+    RollBack,
+}
+
+impl TransactionControl {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "BEGIN",
+            Self::Commit => "COMMIT",
+            Self::RollBack => "ROLLBACK",
+        }
+    }
 }
 
 /// A statement.
@@ -311,10 +335,38 @@ pub enum Statement {
         /// The setting, in lower case.
         name: String,
     },
+    /// BEGIN, COMMIT, ROLLBACK.
+    Transaction(TransactionControl),
     /// SHOW SETTINGS.
     ShowSettings {
         /// LIKE.
         like: Option<String>,
+    },
+    /// CREATE STREAM.
+    CreateStream(Box<CreateStream>),
+    /// DROP STREAM.
+    DropStream {
+        /// The stream.
+        stream: ObjectRef,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// DESC STREAM.
+    DescStream {
+        /// The stream.
+        stream: ObjectRef,
+    },
+    /// SHOW STREAMS.
+    ShowStreams {
+        /// FROM or IN; `None` is the current database.
+        database: Option<String>,
+        /// LIKE.
+        like: Option<String>,
+    },
+    /// CONSUME STREAM.
+    ConsumeStream {
+        /// The stream.
+        stream: ObjectRef,
     },
     /// CREATE TASK.
     CreateTask(Box<CreateTask>),
@@ -433,7 +485,13 @@ impl Statement {
             Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
+            Self::Transaction(control) => control.name(),
             Self::ShowSettings { .. } => "SHOW SETTINGS",
+            Self::CreateStream(_) => "CREATE STREAM",
+            Self::DropStream { .. } => "DROP STREAM",
+            Self::DescStream { .. } => "DESC STREAM",
+            Self::ShowStreams { .. } => "SHOW STREAMS",
+            Self::ConsumeStream { .. } => "CONSUME STREAM",
             Self::CreateTask(_) => "CREATE TASK",
             Self::AlterTask(_) => "ALTER TASK",
             Self::DropTask { .. } => "DROP TASK",

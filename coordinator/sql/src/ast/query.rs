@@ -29,8 +29,15 @@ pub struct RelationRef {
 /// What a query reads.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RelationTarget {
-    /// A table, also of `system` and `information_schema`.
+    /// A table, also of `system` and `information_schema`, or a stream.
     Table(ObjectRef),
+    /// A stream, read as its options say.
+    Stream {
+        /// The stream.
+        stream: ObjectRef,
+        /// What stands in `WITH …` behind it.
+        options: StreamOptions,
+    },
     /// The table that a DELETE, UPDATE or MERGE INTO changes.
     Target(ObjectRef),
     /// A table as it was.
@@ -53,6 +60,15 @@ pub enum TimeTravel {
     Snapshot(String),
     /// `AT (TIMESTAMP => …)`: the expression, rendered: constants, and functions and arithmetic over them.
     Timestamp(String),
+}
+
+/// How a query reads a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// CONSUME: once all rows were given, the stream's offset moves behind them.
+    pub consume: bool,
+    /// MAX_BATCH_SIZE: only the changes of the first commits, up to so many rows; at least one commit.
+    pub max_batch_size: Option<u64>,
 }
 
 /// Files as a relation.

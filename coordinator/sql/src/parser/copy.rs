@@ -53,19 +53,13 @@ impl<'a> Parser<'a> {
             let from = self.pos;
             self.skip_parentheses()?;
             let inside = self.tokens.get(from + 1..self.pos.saturating_sub(1)).unwrap_or(&[]);
-            match query::analyze_transform(self.text, inside).map_err(|e| self.at_token(e, open))? {
-                query::TransformOutcome::Transform(transform, stage) => {
-                    files = stage.files;
-                    pattern = stage.pattern;
-                    file_format = stage.file_format;
-                    case_sensitive = stage.case_sensitive;
-                    CopySource::Transform(transform)
-                }
-                query::TransformOutcome::NotSupportedYet(what) => {
-                    self.skip_rest();
-                    return Ok(Copy::Other(Statement::NotSupportedYet(what)));
-                }
-            }
+            let (transform, stage) =
+                query::analyze_transform(self.text, inside).map_err(|e| self.at_token(e, open))?;
+            files = stage.files;
+            pattern = stage.pattern;
+            file_format = stage.file_format;
+            case_sensitive = stage.case_sensitive;
+            CopySource::Transform(Box::new(transform))
         } else {
             CopySource::Location(self.location("a stage (@stage/path), a URL in quotes, or (SELECT …)")?)
         };

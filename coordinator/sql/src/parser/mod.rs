@@ -9,8 +9,10 @@ mod mutation;
 mod options;
 mod show;
 mod stage;
+mod stream;
 mod table;
 mod task;
+mod transaction;
 mod unload;
 mod unsupported;
 
@@ -70,13 +72,15 @@ pub(crate) fn shown(token: &Token, text: &str) -> String {
     match &token.tok {
         Tok::Str(_) | Tok::Hex(_) => "a string".to_owned(),
         // A quote too many makes names of what was meant as values.
-        Tok::Quoted(name)
-            if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | '-' | '$')) =>
-        {
-            "a name in quotes".to_owned()
-        }
+        Tok::Quoted(name) if !is_harmless(name) => "a name in quotes".to_owned(),
+        Tok::At(at) if at.quoted && !is_harmless(&at.name) => "a stage whose name is in quotes".to_owned(),
         _ => format!("'{}'", excerpt(text.get(token.start..token.end).unwrap_or(""))),
     }
+}
+
+/// Whether a name in quotes holds nothing but what names are made of.
+fn is_harmless(name: &str) -> bool {
+    name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | '-' | '$'))
 }
 
 /// What an error quotes of a piece of text.
@@ -347,6 +351,10 @@ impl<'a> Parser<'a> {
                 self.pos += 2;
                 Ok(Statement::ExecuteTask { name: self.object_name("the name of a task")? })
             }
+            "CONSUME" if self.is_kw_at(1, "STREAM") => {
+                self.pos += 2;
+                Ok(Statement::ConsumeStream { stream: self.object_ref("the name of a stream")? })
+            }
             "INSERT" | "REPLACE" => self.insert(),
             "DELETE" => self.delete(),
             "UPDATE" => self.update(),
@@ -364,21 +372,15 @@ impl<'a> Parser<'a> {
             "PUT" => self.put(),
             "GET" => self.get(),
             "SET" | "UNSET" => self.set(),
+            "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => self.transaction(&word),
             _ => self.unsupported(&word),
         }
     }
 
     fn query_statement(&mut self) -> Result<Statement> {
-        match query::analyze_statement(self.text, self.rest())? {
-            query::Outcome::Query(query) => {
-                self.skip_rest();
-                Ok(Statement::Query(Box::new(query)))
-            }
-            query::Outcome::NotSupportedYet(what) => {
-                self.skip_rest();
-                Ok(Statement::NotSupportedYet(what))
-            }
-        }
+        let query = query::analyze_statement(self.text, self.rest())?;
+        self.skip_rest();
+        Ok(Statement::Query(Box::new(query)))
     }
 
     fn explain(&mut self) -> Result<Statement> {
@@ -458,6 +460,10 @@ impl<'a> Parser<'a> {
                 self.pos += 2;
                 self.create_file_format(or_replace)
             }
+            "STREAM" => {
+                self.pos += 1;
+                self.create_stream(or_replace)
+            }
             "TASK" => {
                 self.pos += 1;
                 self.create_task(or_replace)
@@ -522,6 +528,11 @@ impl<'a> Parser<'a> {
                     name: self.object_name("the name of a file format")?,
                     if_exists,
                 })
+            }
+            "STREAM" => {
+                self.pos += 1;
+                let if_exists = self.if_exists();
+                Ok(Statement::DropStream { stream: self.object_ref("the name of a stream")?, if_exists })
             }
             "TASK" => {
                 self.pos += 1;

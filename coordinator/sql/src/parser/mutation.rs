@@ -173,11 +173,7 @@ impl<'a> Parser<'a> {
         target: &Target,
         change: impl FnOnce(&mut Pieces) -> Result<Change>,
     ) -> Result<Statement> {
-        let pieces = analyze_mutation(self.text, &made.tokens, statement, &target.table)?;
-        let mut pieces = match pieces {
-            Ok(pieces) => pieces,
-            Err(what) => return Ok(Statement::NotSupportedYet(what)),
-        };
+        let mut pieces = analyze_mutation(self.text, &made.tokens, statement, &target.table)?;
         let change = change(&mut pieces)?;
         Ok(Statement::Mutation(Box::new(Mutation {
             table: target.table.clone(),

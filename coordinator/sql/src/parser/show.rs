@@ -6,7 +6,7 @@ use super::Parser;
 use crate::ast::Statement;
 use crate::lexer::Tok;
 
-const SHOWABLE: &str = "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS, TASKS, \
+const SHOWABLE: &str = "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS, STREAMS, TASKS, \
      NOTIFICATION INTEGRATIONS or SETTINGS";
 
 impl Parser<'_> {
@@ -19,16 +19,16 @@ impl Parser<'_> {
         };
         let kind = kind.to_ascii_uppercase();
         match kind.as_str() {
-            "STREAMS" | "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS" | "INDEXES"
-            | "PROCEDURES" | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS" | "STATISTICS"
-            | "SEQUENCES" | "WAREHOUSES" | "PASSWORD" | "NETWORK" | "LOCKS" | "DROP" | "TABLE"
-            | "VARIABLES" | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
+            "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS" | "INDEXES" | "PROCEDURES"
+            | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS" | "STATISTICS" | "SEQUENCES"
+            | "WAREHOUSES" | "PASSWORD" | "NETWORK" | "LOCKS" | "DROP" | "TABLE" | "VARIABLES"
+            | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
                 self.skip_rest();
                 return Ok(Statement::NotSupportedYet(format!("SHOW {kind}")));
             }
             _ => {}
         }
-        if full && kind != "TABLES" && kind != "COLUMNS" && kind != "DATABASES" {
+        if full && kind != "TABLES" && kind != "COLUMNS" && kind != "DATABASES" && kind != "STREAMS" {
             return Err(self.expected("TABLES, COLUMNS, DATABASES or STREAMS"));
         }
         self.pos += 1;
@@ -39,12 +39,7 @@ impl Parser<'_> {
                     self.skip_rest();
                     return Ok(Statement::NotSupportedYet("SHOW TABLES HISTORY".into()));
                 }
-                let database = if self.eat_kw("FROM") || self.eat_kw("IN") {
-                    Some(self.object_name("the name of a database")?)
-                } else {
-                    None
-                };
-                Statement::ShowTables { database, like: self.like()? }
+                Statement::ShowTables { database: self.database_clause()?, like: self.like()? }
             }
             "COLUMNS" | "FIELDS" => {
                 if !self.eat_kw("FROM") && !self.eat_kw("IN") {
@@ -72,6 +67,7 @@ impl Parser<'_> {
                 self.expect_kw("FORMATS")?;
                 Statement::ShowFileFormats { like: self.like()? }
             }
+            "STREAMS" => Statement::ShowStreams { database: self.database_clause()?, like: self.like()? },
             "SETTINGS" => Statement::ShowSettings { like: self.like()? },
             "TASKS" => Statement::ShowTasks { like: self.like()? },
             "NOTIFICATIONS" => Statement::ShowNotifications { like: self.like()? },
@@ -91,6 +87,15 @@ impl Parser<'_> {
             )));
         }
         Ok(statement)
+    }
+
+    /// `[FROM | IN database]`.
+    fn database_clause(&mut self) -> Result<Option<String>> {
+        if self.eat_kw("FROM") || self.eat_kw("IN") {
+            self.object_name("the name of a database").map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(super) fn describe(&mut self) -> Result<Statement> {
@@ -115,6 +120,9 @@ impl Parser<'_> {
             if self.eat_kw("CONNECTION") {
                 return Ok(Statement::DescConnection { name: self.object_name("the name of a connection")? });
             }
+            if self.eat_kw("STREAM") {
+                return Ok(Statement::DescStream { stream: self.object_ref("the name of a stream")? });
+            }
             if self.eat_kw("TASK") {
                 return Ok(Statement::DescTask { name: self.object_name("the name of a task")? });
             }
@@ -122,7 +130,7 @@ impl Parser<'_> {
                 let name = self.object_name("the name of a notification integration")?;
                 return Ok(Statement::DescNotification { name });
             }
-            for kind in ["STREAM", "VIEW", "FUNCTION", "PROCEDURE", "DATABASE", "USER", "PIPE"] {
+            for kind in ["VIEW", "FUNCTION", "PROCEDURE", "DATABASE", "USER", "PIPE"] {
                 if self.is_kw(kind) {
                     self.skip_rest();
                     return Ok(Statement::NotSupportedYet(format!("DESC {kind}")));

@@ -92,12 +92,8 @@ impl<'a> Parser<'a> {
         }
         while !self.at_end() {
             if self.eat_kw("AS") {
-                let outcome = query::analyze_statement(self.text, self.rest())?;
+                create.as_query = Some(query::analyze_statement(self.text, self.rest())?);
                 self.skip_rest();
-                match outcome {
-                    query::Outcome::Query(query) => create.as_query = Some(query),
-                    query::Outcome::NotSupportedYet(what) => unsupported = Some(what),
-                }
             } else if self.is_kw("PARTITION") {
                 let token = self.peek();
                 self.pos += 1;
@@ -570,13 +566,7 @@ impl<'a> Parser<'a> {
             }
             InsertSource::Values { query, width, rows }
         } else {
-            match query::analyze_statement(self.text, self.rest())? {
-                query::Outcome::Query(query) => InsertSource::Select(query),
-                query::Outcome::NotSupportedYet(what) => {
-                    self.skip_rest();
-                    return Ok(Statement::NotSupportedYet(what));
-                }
-            }
+            InsertSource::Select(query::analyze_statement(self.text, self.rest())?)
         };
         self.skip_rest();
         Ok(Statement::Insert(Box::new(Insert { table, columns, source, overwrite })))

@@ -245,12 +245,6 @@ impl Parser<'_> {
         if start == self.pos {
             return Err(self.expected("a condition"));
         }
-        let tokens = self.tokens.get(start..self.pos).unwrap_or(&[]);
-        if tokens.iter().any(|token| token.is_word("STREAM_STATUS")) {
-            return Ok(Checked::Unsupported(Statement::NotSupportedYet(
-                "STREAM_STATUS in WHEN (there are no streams)".into(),
-            )));
-        }
         let text = self.text_between(start, self.pos);
         if text.len() > MAX_CONDITION_BYTES {
             let error = Error::exhausted(format!("WHEN has {} bytes", text.len()))

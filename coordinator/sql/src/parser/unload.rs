@@ -127,10 +127,7 @@ impl Parser<'_> {
             }
             self.eat_sym(",");
         }
-        let query = match self.unloaded_query(&rows, partition.as_deref(), from)? {
-            query::Outcome::Query(query) => query,
-            query::Outcome::NotSupportedYet(what) => return Ok(Statement::NotSupportedYet(what)),
-        };
+        let query = self.unloaded_query(&rows, partition.as_deref(), from)?;
         let unload = Unload {
             location,
             query,
@@ -160,22 +157,21 @@ impl Parser<'_> {
         rows: &Rows<'_>,
         partition: Option<&str>,
         from: Option<&Token>,
-    ) -> Result<query::Outcome> {
+    ) -> Result<AnalyzedQuery> {
         let source = match rows {
             Rows::Table(name) => name.clone(),
             Rows::Query(tokens) => {
                 // The user's own text first: what is wrong with it is told at its place.
-                let outcome =
+                let query =
                     query::analyze_statement(self.text, tokens).map_err(|e| self.at_token(e, from))?;
-                match (outcome, partition) {
-                    (query::Outcome::Query(AnalyzedQuery { parameters: 0, .. }), Some(_)) => {
-                        format!("({}) AS \"unloaded rows\"", self.text_of(tokens))
+                match partition {
+                    None => return Ok(query),
+                    Some(_) if query.parameters > 0 => {
+                        return Err(Error::not_supported_yet(
+                            "parameters together with PARTITION BY in COPY INTO a location",
+                        ));
                     }
-                    (query::Outcome::Query(_), Some(_)) => {
-                        let what = "parameters together with PARTITION BY in COPY INTO a location";
-                        return Ok(query::Outcome::NotSupportedYet(what.into()));
-                    }
-                    (outcome, _) => return Ok(outcome),
+                    Some(_) => format!("({}) AS \"unloaded rows\"", self.text_of(tokens)),
                 }
             }
         };

@@ -8,7 +8,6 @@ use crate::lexer::Tok;
 
 /// Kinds of objects that CREATE, ALTER and DROP may name.
 const OBJECTS: &[&str] = &[
-    "STREAM",
     "VIEW",
     "FUNCTION",
     "SEQUENCE",
@@ -42,7 +41,7 @@ const LONG_OBJECTS: &[&[&str]] = &[
 ];
 
 impl Parser<'_> {
-    /// `CREATE STREAM …` and its like. `None`: the kind is unknown.
+    /// `CREATE VIEW …` and its like. `None`: the kind is unknown.
     pub(super) fn unsupported_object(&mut self, verb: &str, kind: &str) -> Option<Statement> {
         if kind == "PROCEDURE" {
             self.skip_rest();
@@ -75,7 +74,7 @@ impl Parser<'_> {
             {
                 Some(word.to_owned())
             }
-            "UNDROP" | "RENAME" | "EXCHANGE" | "EXECUTE" | "CONSUME" | "ATTACH" | "COMMENT" if more => {
+            "UNDROP" | "RENAME" | "EXCHANGE" | "EXECUTE" | "ATTACH" | "COMMENT" if more => {
                 let second = second(self);
                 if word == "EXECUTE" && second == "IMMEDIATE" {
                     self.skip_rest();
@@ -83,7 +82,6 @@ impl Parser<'_> {
                 }
                 Some(format!("{word} {second}"))
             }
-            "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "ABORT" => Some(format!("{word} (transactions)")),
             _ => None,
         };
         if let Some(what) = not_yet {

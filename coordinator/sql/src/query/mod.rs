@@ -9,11 +9,13 @@ mod mutation;
 mod names;
 mod prepare;
 mod rewrite;
+mod suffix;
 mod table_functions;
 mod transform;
 
 pub(crate) use mutation::{Pieces, TARGET, analyze_mutation};
-pub(crate) use transform::{TransformOutcome, analyze_transform};
+pub(crate) use suffix::{inside, time_travel};
+pub(crate) use transform::analyze_transform;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -33,22 +35,13 @@ use rewrite::Rewriter;
 /// readings twice at each level, so that a larger limit would let small texts take long.
 const MAX_NESTING: usize = 50;
 
-/// What a query statement is.
-pub(crate) enum Outcome {
-    Query(AnalyzedQuery),
-    NotSupportedYet(String),
-}
-
 /// Analyses a SELECT, with its CTEs, set operations and ORDER BY, or VALUES.
-pub(crate) fn analyze_statement(text: &str, tokens: &[Token]) -> Result<Outcome> {
+pub(crate) fn analyze_statement(text: &str, tokens: &[Token]) -> Result<AnalyzedQuery> {
     let prepared = prepare(text, tokens)?;
-    if let Some(what) = prepared.not_supported_yet {
-        return Ok(Outcome::NotSupportedYet(what));
-    }
     let mut query = parse_query(text, tokens, &prepared)?;
     names::name_outputs(&mut query, &prepared.items);
     let (query, rewriter) = rewrite(query, prepared)?;
-    Ok(Outcome::Query(finish(&query, rewriter)))
+    Ok(finish(&query, rewriter))
 }
 
 /// Analyses the VALUES of an INSERT; gives the width of its rows and their number.
@@ -159,7 +152,7 @@ fn rewrite(mut query: Box<Query>, prepared: Prepared) -> Result<(Box<Query>, Rew
     rewriter.collect_names(&query);
     rewriter.run(query.as_mut())?;
     rewriter.assign_positions()?;
-    rewriter.check_travels()?;
+    rewriter.check_suffixes()?;
     Ok((query, rewriter))
 }
 

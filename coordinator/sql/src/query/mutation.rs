@@ -31,24 +31,21 @@ pub(crate) struct Pieces {
     pub(crate) parameters: usize,
 }
 
-/// Analyses the SELECT of a statement, whose name errors mention; `Err(what)` inside: not built.
+/// Analyses the SELECT of a statement, whose name errors mention.
 pub(crate) fn analyze_mutation(
     text: &str,
     tokens: &[Token],
     statement: &str,
     target: &ObjectRef,
-) -> Result<std::result::Result<Pieces, String>> {
+) -> Result<Pieces> {
     let prepared = prepare(text, tokens)?;
-    if let Some(what) = prepared.not_supported_yet {
-        return Ok(Err(what));
-    }
     let mut query = parse_query(text, tokens, &prepared)?;
     let mut rewriter = Rewriter::new(prepared);
     rewriter.collect_names(&query);
     rewriter.target = Some(target.clone());
     rewriter.run(query.as_mut())?;
     rewriter.assign_positions()?;
-    rewriter.check_travels()?;
+    rewriter.check_suffixes()?;
     check(&query, statement).map_err(|e| at_start(e, tokens))?;
     let lost = || Error::internal(format!("the target of {statement} is lost"));
     let SetExpr::Select(select) = query.body.as_ref() else { return Err(lost()) };
@@ -67,7 +64,7 @@ pub(crate) fn analyze_mutation(
         };
         Some((join.relation.to_string(), alias_of(&join.relation)?, on.to_string()))
     });
-    Ok(Ok(Pieces {
+    Ok(Pieces {
         items: items.collect::<Result<_>>()?,
         from: select.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         join,
@@ -75,7 +72,7 @@ pub(crate) fn analyze_mutation(
         target: rewriter.target_relation.clone().ok_or_else(lost)?,
         parameters: rewriter.parameters,
         relations: rewriter.relations,
-    }))
+    })
 }
 
 fn alias_of(factor: &TableFactor) -> Option<String> {

@@ -6,7 +6,8 @@
 //! - a path (`:a.b[0]`, `['k']`) becomes a cast to `__path_<i>`, which binds as tightly as `::`;
 //! - `$n` becomes a quoted name, `?` becomes a numbered placeholder.
 //!
-//! `AT (…)` after a table is taken out, and found again by where the table's name stands.
+//! `AT (…)` after a table and `WITH …` after a stream are taken out, and found again by where the name before
+//! them stands.
 //!
 //! Names that begin so are refused in the text. Also measures how deep the tree will be, because
 //! dropping and printing a tree take stack.
@@ -16,7 +17,8 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use super::mutation::TARGET;
-use crate::ast::{StageSource, TimeTravel};
+use super::suffix::{self, Found, Suffix};
+use crate::ast::StageSource;
 use crate::lexer::{Tok, Token, at_of_string};
 use crate::parser;
 
@@ -40,24 +42,12 @@ pub(super) struct Prepared {
     /// JSON arrays.
     pub(super) paths: Vec<String>,
     pub(super) stages: Vec<StageSource>,
-    pub(super) travels: Vec<Travel>,
+    pub(super) suffixes: Vec<Found>,
     pub(super) parameters: usize,
     /// The texts of the items of the outermost SELECT.
     pub(super) items: Vec<String>,
-    /// Something recognised that is not built.
-    pub(super) not_supported_yet: Option<String>,
     /// Where each token stands: line, column, byte range.
     pub(super) places: Vec<(u64, u64, std::ops::Range<usize>)>,
-}
-
-/// An `AT (…)`.
-#[derive(Debug)]
-pub(super) struct Travel {
-    /// Where the last token before it stands: line, column.
-    pub(super) after: (u64, u64),
-    /// Where it stands itself.
-    pub(super) place: (u32, u32),
-    pub(super) at: TimeTravel,
 }
 
 /// What the walk knows about one level of parentheses.
@@ -151,6 +141,10 @@ fn precedes_expression(word: &str) -> bool {
 impl<'a> Walk<'a> {
     fn token(&self, ahead: usize) -> Option<&'a Token> {
         self.tokens.get(self.pos + ahead)
+    }
+
+    fn rest_after(&self, ahead: usize) -> &'a [Token] {
+        self.tokens.get(self.pos + ahead + 1..).unwrap_or(&[])
     }
 
     fn too_deep(&self, token: Option<&Token>) -> Error {
@@ -351,8 +345,14 @@ impl<'a> Walk<'a> {
                     self.pos += 1;
                     return self.cast_type();
                 }
-                "WITH" if self.token(1).is_some_and(|next| next.is_word("CONSUME")) => {
-                    self.out.not_supported_yet = Some("SELECT … WITH CONSUME (streams)".into());
+                // Where a relation may stand, WITH begins a query.
+                "WITH"
+                    if self.frame.in_from
+                        && !self.frame.expecting
+                        && suffix::reads_stream(self.rest_after(0)) =>
+                {
+                    let (options, length) = suffix::stream_options(self.rest_after(0))?;
+                    return self.suffix(token, Suffix::With(options), 1 + length);
                 }
                 _ => {}
             }
@@ -389,55 +389,29 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// At `AT (key => value)`.
-    fn time_travel(&mut self, token: &'a Token) -> Result<()> {
-        let fail = |error: Error, at: Option<&Token>| Err(place(error, at));
+    /// At what stands behind the name of a relation and makes so many tokens.
+    fn suffix(&mut self, token: &'a Token, suffix: Suffix, length: usize) -> Result<()> {
         let Some((line, column, _)) = self.out.places.last().filter(|_| self.frame.in_from) else {
-            return fail(Error::invalid("AT (…) stands only after the name of a table in FROM"), Some(token));
+            let (what, name) = match suffix {
+                Suffix::At(_) => ("AT (…)", "a table"),
+                Suffix::With(_) => ("WITH …", "a stream"),
+            };
+            let error = Error::invalid(format!("{what} stands only after the name of {name} in FROM"));
+            return Err(place(error, Some(token)));
         };
         let after = (*line, *column);
-        let inside = self.tokens.get(self.pos + 4..).unwrap_or(&[]);
-        let mut depth = 0usize;
-        let end = inside.iter().position(|token| {
-            depth += usize::from(token.is_sym("("));
-            if token.is_sym(")") && depth == 0 {
-                return true;
-            }
-            depth -= usize::from(token.is_sym(")"));
-            false
-        });
-        let Some(end) = end else {
-            return fail(Error::invalid("AT (…) is not closed: ')' is missing"), Some(token));
-        };
-        let value = inside.get(..end).unwrap_or(&[]);
-        let key = self.token(2);
-        let name = self.name_at(2).unwrap_or_default().to_ascii_uppercase();
-        const EXAMPLES: &str = "write AT (SNAPSHOT => '<id>') or AT (TIMESTAMP => '<time>'::TIMESTAMP)";
-        let at = match name.as_str() {
-            "SNAPSHOT" => match value {
-                [Token { tok: Tok::Str(id) | Tok::Number(id), .. }] => TimeTravel::Snapshot(id.clone()),
-                _ => {
-                    let error = Error::invalid("AT (SNAPSHOT => …) takes the id of a snapshot as a string");
-                    let hint = "SELECT * FROM system.snapshots('<table>') lists them";
-                    return fail(error.hint(hint), value.first().or(key));
-                }
-            },
-            "TIMESTAMP" if value.is_empty() => {
-                return fail(Error::invalid("AT (TIMESTAMP => …) names no time").hint(EXAMPLES), key);
-            }
-            "TIMESTAMP" => {
-                TimeTravel::Timestamp(super::render_constant(self.text, value, "AT (TIMESTAMP => …)")?)
-            }
-            "STREAM" | "OFFSET" | "TAG" | "BRANCH" | "STATEMENT" => {
-                return fail(Error::not_supported(format!("AT ({name} => …)")).hint(EXAMPLES), key);
-            }
-            _ => return fail(Error::invalid(format!("AT has no argument {name}")).hint(EXAMPLES), key),
-        };
-        self.out.travels.push(Travel { after, place: (token.line, token.column), at });
-        self.pos += 4 + end + 1;
+        self.out.suffixes.push(Found { after, place: (token.line, token.column), suffix });
+        self.pos += length;
         self.frame.expecting = false;
         self.operand = false;
         Ok(())
+    }
+
+    /// At `AT (key => value)`.
+    fn time_travel(&mut self, token: &'a Token) -> Result<()> {
+        let value = suffix::inside(self.rest_after(3), "AT (…)", Some(token))?;
+        let at = suffix::time_travel(self.text, self.token(2), value)?;
+        self.suffix(token, Suffix::At(at), 4 + value.len() + 1)
     }
 
     fn stage(&mut self, token: &'a Token) -> Result<()> {

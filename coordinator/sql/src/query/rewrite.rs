@@ -16,17 +16,24 @@ use stevedore_common::{Error, Result};
 
 use super::mutation::TARGET;
 use super::names::{fold, is_rendered, quoted};
-use super::prepare::{PATH, Prepared, STAGE, TYPE, Travel};
-use crate::ast::{
-    FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSource, TableFunction, TimeTravel,
-};
+use super::prepare::{PATH, Prepared, STAGE, TYPE};
+use super::suffix::{Found, Suffix};
+use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, StageSource, TableFunction};
 
 /// Table functions of the dialect.
-const OWN_FUNCTIONS: &[&str] =
-    &["list_stage", "infer_schema", "inspect_parquet", "copy_history", "task_history", "system.snapshots"];
+const OWN_FUNCTIONS: &[&str] = &[
+    "list_stage",
+    "infer_schema",
+    "inspect_parquet",
+    "copy_history",
+    "task_history",
+    STREAM_STATUS,
+    "system.snapshots",
+];
+/// Whether a stream has changes: a table function, and a function in expressions.
+pub(super) const STREAM_STATUS: &str = "stream_status";
 /// Table functions that the dialect has and nobody answers yet.
-const LATER_FUNCTIONS: &[&str] =
-    &["stream_status", "flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
+const LATER_FUNCTIONS: &[&str] = &["flatten", "numbers", "fuse_snapshot", "fuse_segment", "fuse_block"];
 /// Table functions of the worker's engine.
 const ENGINE_FUNCTIONS: &[&str] = &["range", "generate_series", "unnest"];
 
@@ -55,7 +62,7 @@ pub(super) struct Rewriter {
     paths: Vec<String>,
     stages: Vec<Option<StageSource>>,
     /// Those whose table was not met yet.
-    travels: Vec<Travel>,
+    suffixes: Vec<Found>,
     pub(super) parameters: usize,
     pub(super) relations: Vec<RelationRef>,
     /// What stands for the table that the statement changes, until it is met.
@@ -91,7 +98,7 @@ impl Rewriter {
             types: prepared.types,
             paths: prepared.paths,
             stages: prepared.stages.into_iter().map(Some).collect(),
-            travels: prepared.travels,
+            suffixes: prepared.suffixes,
             parameters: prepared.parameters,
             relations: Vec::new(),
             target: None,
@@ -152,19 +159,25 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Refuses an `AT (…)` that follows something else than a table's name.
-    pub(super) fn check_travels(&self) -> Result<()> {
-        let Some(travel) = self.travels.first() else { return Ok(()) };
-        let error = Error::invalid("AT (…) stands right after the name of a table, before its alias");
-        Err(error.at(travel.place.0, travel.place.1))
+    /// Refuses an `AT (…)` or `WITH …` that follows something else than a name.
+    pub(super) fn check_suffixes(&self) -> Result<()> {
+        let Some(found) = self.suffixes.first() else { return Ok(()) };
+        let of = match found.suffix {
+            Suffix::At(_) => "a table",
+            Suffix::With(_) => "a stream",
+        };
+        let error = Error::invalid(format!(
+            "{} stands right after the name of {of}, before its alias",
+            found.suffix.shown()
+        ));
+        Err(error.at(found.place.0, found.place.1))
     }
 
-    /// The `AT (…)` that follows a name, and where it stands.
-    fn travel_after(&mut self, name: &Ident) -> Option<(TimeTravel, (u32, u32))> {
+    /// What stands behind a name, before its alias.
+    fn suffix_of(&mut self, name: &Ident) -> Option<Found> {
         let start = name.span.start;
-        let found = self.travels.iter().position(|travel| travel.after == (start.line, start.column))?;
-        let travel = self.travels.remove(found);
-        Some((travel.at, travel.place))
+        let found = self.suffixes.iter().position(|found| found.after == (start.line, start.column))?;
+        Some(self.suffixes.remove(found))
     }
 
     fn fail(&mut self, error: Error) -> ControlFlow<()> {
@@ -186,7 +199,7 @@ impl Rewriter {
     }
 
     fn add_relation(&mut self, target: RelationTarget) -> usize {
-        if let RelationTarget::Table(_) | RelationTarget::TableAt { .. } = &target
+        if !matches!(target, RelationTarget::Stage(_) | RelationTarget::Target(_))
             && let Some(known) = self.relations.iter().position(|relation| relation.target == target)
         {
             return known;
@@ -214,18 +227,21 @@ impl Rewriter {
             return Err(Error::invalid("a table has no name"));
         };
         let place = place_of(&last);
-        let travel = self.travel_after(&last);
-        let no_history = |what: &str| match &travel {
-            Some((_, (line, column))) => {
-                Err(Error::not_supported(format!("AT (…) on {what}: it has no snapshots"))
-                    .hint("AT (…) follows the name of a table")
-                    .at(*line, *column))
+        let suffix = self.suffix_of(&last);
+        let no_suffix = |what: &str| match &suffix {
+            Some(Found { suffix, place: (line, column), .. }) => {
+                let (why, hint) = match suffix {
+                    Suffix::At(_) => ("it has no snapshots", "AT (…) follows the name of a table"),
+                    Suffix::With(_) => ("it is not consumed", "WITH … follows the name of a stream"),
+                };
+                let error = Error::not_supported(format!("{} on {what}: {why}", suffix.shown()));
+                Err(error.hint(hint).at(*line, *column))
             }
             None => Ok(()),
         };
         if let ([only], Some(stage)) = (parts.as_slice(), self.generated(&last.value, STAGE)) {
             let _ = only;
-            no_history("a stage or location")?;
+            no_suffix("a stage or location")?;
             let source = self.stages.get_mut(stage).and_then(Option::take);
             let source = source.ok_or_else(|| Error::internal("a location of the query is lost"))?;
             let index = self.add_relation(RelationTarget::Stage(source));
@@ -248,7 +264,7 @@ impl Rewriter {
         };
         let table = match parts.as_slice() {
             [table] if self.is_cte(&table.value.to_lowercase()) => {
-                no_history(&format!("'{}', a query of WITH", table.value))?;
+                no_suffix(&format!("'{}', a query of WITH", table.value))?;
                 *name = ObjectName(vec![ObjectNamePart::Identifier(quoted(&last.value.to_lowercase()))]);
                 fold_alias(alias.as_mut());
                 return Ok(());
@@ -261,8 +277,9 @@ impl Rewriter {
                 );
             }
         };
-        let index = self.add_relation(match travel {
-            Some((at, _)) => RelationTarget::TableAt { table, at },
+        let index = self.add_relation(match suffix.map(|found| found.suffix) {
+            Some(Suffix::At(at)) => RelationTarget::TableAt { table, at },
+            Some(Suffix::With(options)) => RelationTarget::Stream { stream: table, options },
             None => RelationTarget::Table(table),
         });
         *name = relation_name(index);
@@ -297,47 +314,14 @@ impl Rewriter {
         if !OWN_FUNCTIONS.contains(&function.as_str()) {
             return Err(Error::invalid(format!("unknown table function '{function}'"))
                 .hint(
-                    "known are list_stage, infer_schema, inspect_parquet, copy_history, task_history, system.snapshots, range, \
+                    "known are list_stage, infer_schema, inspect_parquet, copy_history, task_history, stream_status, system.snapshots, \
+                     range, \
                      generate_series, unnest",
                 )
                 .at(line, column));
         }
-        let mut arguments: Vec<(Option<String>, FunctionArg)> = Vec::new();
-        for arg in args.take().map(|args| args.args).unwrap_or_default() {
-            let (key, value) = match arg {
-                LibArg::Named { name, arg, .. } => (Some(name.value.to_lowercase()), arg),
-                LibArg::ExprNamed { name, arg, .. } => (Some(name.to_string().to_lowercase()), arg),
-                LibArg::Unnamed(arg) => (None, arg),
-            };
-            let value = match value {
-                FunctionArgExpr::Expr(expr) if function == "task_history" => {
-                    FunctionArgExpr::Expr(without_timestamp(expr))
-                }
-                other => other,
-            };
-            let FunctionArgExpr::Expr(Expr::Value(value)) = value else {
-                return Err(
-                    Error::invalid(format!("the arguments of {function} must be constants")).at(line, column)
-                );
-            };
-            let value = match value.value {
-                Value::SingleQuotedString(text) => FunctionArg::Text(text),
-                Value::Number(number, _) => FunctionArg::Number(number.to_string()),
-                Value::Boolean(value) => FunctionArg::Bool(value),
-                Value::Null => FunctionArg::Null,
-                _ => {
-                    let error = Error::invalid(format!("the arguments of {function} must be constants"));
-                    return Err(error.at(line, column));
-                }
-            };
-            if key.is_some() && arguments.iter().any(|(known, _)| *known == key) {
-                let key = key.unwrap_or_default();
-                return Err(
-                    Error::invalid(format!("argument {key} of {function} is given twice")).at(line, column)
-                );
-            }
-            arguments.push((key, value));
-        }
+        let args = args.take().map(|args| args.args).unwrap_or_default();
+        let arguments = constants(&function, args).map_err(|e| e.at(line, column))?;
         super::table_functions::check(&function, &arguments).map_err(|e| e.at(line, column))?;
         let index = self.add_relation(RelationTarget::Function(TableFunction { name: function, arguments }));
         *name = relation_name(index);
@@ -599,6 +583,23 @@ impl Rewriter {
         Ok(call(function, vec![expr, string(&ty.to_string())]))
     }
 
+    /// `STREAM_STATUS('s')` in an expression: what the table function gives.
+    fn stream_status(&mut self, function: &Function) -> Result<Expr> {
+        let FunctionArguments::List(list) = &function.args else {
+            return Err(Error::invalid("stream_status takes the name of a stream in quotes"));
+        };
+        let arguments = constants(STREAM_STATUS, list.args.clone())?;
+        super::table_functions::check(STREAM_STATUS, &arguments)?;
+        let name = STREAM_STATUS.to_owned();
+        let index = self.add_relation(RelationTarget::Function(TableFunction { name, arguments }));
+        // As it is printed: nothing in it is to be rewritten.
+        let text = format!("(SELECT \"has_data\" FROM \"__rel_{index}\")");
+        Ok(Expr::Value(ValueWithSpan {
+            value: Value::Placeholder(text),
+            span: sqlparser::tokenizer::Span::empty(),
+        }))
+    }
+
     fn expression(&mut self, expr: &mut Expr) -> Result<()> {
         match expr {
             Expr::Identifier(ident) if !is_rendered(ident) => {
@@ -675,6 +676,13 @@ impl VisitorMut for Rewriter {
             merge_root(root, access_chain);
         }
         if let Expr::Function(function) = expr {
+            if is_stream_status(function) {
+                match self.stream_status(function) {
+                    Ok(status) => *expr = status,
+                    Err(error) => return self.fail(error),
+                }
+                return ControlFlow::Continue(());
+            }
             unit_argument(function);
         }
         ControlFlow::Continue(())
@@ -693,6 +701,43 @@ impl VisitorMut for Rewriter {
         }
         ControlFlow::Continue(())
     }
+}
+
+fn is_stream_status(function: &Function) -> bool {
+    matches!(function.name.0.as_slice(), [ObjectNamePart::Identifier(name)]
+        if name.value.eq_ignore_ascii_case(STREAM_STATUS))
+}
+
+/// The arguments of a function of ours.
+fn constants(function: &str, args: Vec<LibArg>) -> Result<Vec<(Option<String>, FunctionArg)>> {
+    let not_constant = || Error::invalid(format!("the arguments of {function} must be constants"));
+    let mut arguments: Vec<(Option<String>, FunctionArg)> = Vec::new();
+    for arg in args {
+        let (key, value) = match arg {
+            LibArg::Named { name, arg, .. } => (Some(name.value.to_lowercase()), arg),
+            LibArg::ExprNamed { name, arg, .. } => (Some(name.to_string().to_lowercase()), arg),
+            LibArg::Unnamed(arg) => (None, arg),
+        };
+        let value = match value {
+            FunctionArgExpr::Expr(expr) if function == "task_history" => without_timestamp(expr),
+            FunctionArgExpr::Expr(expr) => expr,
+            _ => return Err(not_constant()),
+        };
+        let Expr::Value(value) = value else { return Err(not_constant()) };
+        let value = match value.value {
+            Value::SingleQuotedString(text) => FunctionArg::Text(text),
+            Value::Number(number, _) => FunctionArg::Number(number.to_string()),
+            Value::Boolean(value) => FunctionArg::Bool(value),
+            Value::Null => FunctionArg::Null,
+            _ => return Err(not_constant()),
+        };
+        if key.is_some() && arguments.iter().any(|(known, _)| *known == key) {
+            let key = key.unwrap_or_default();
+            return Err(Error::invalid(format!("argument {key} of {function} is given twice")));
+        }
+        arguments.push((key, value));
+    }
+    Ok(arguments)
 }
 
 /// Names that qualify columns: aliases, tables, CTEs.

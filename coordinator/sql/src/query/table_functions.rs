@@ -16,6 +16,8 @@ enum Holds {
     Text,
     /// `[database.]table`.
     Table,
+    /// `[database.]stream`.
+    Stream,
     /// `@stage/path`.
     Stage,
     /// `@stage/path` or a URL.
@@ -64,6 +66,11 @@ fn signature(function: &str) -> Signature {
             by_place: true,
             example: "system.snapshots('t') or system.snapshots('database.t', result_limit => 1000)",
         },
+        "stream_status" => Signature {
+            arguments: &[("stream_name", Holds::Stream)],
+            by_place: true,
+            example: "stream_status('s') or stream_status('database.s')",
+        },
         _ => Signature {
             arguments: &[("location", Holds::Stage), ("pattern", Holds::Pattern)],
             by_place: false,
@@ -88,7 +95,11 @@ pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
             Some(name) => name,
             None if signature.by_place && place == 0 => first,
             None if signature.by_place => {
-                let what = if first == "location" { "file" } else { "table" };
+                let what = match first {
+                    "location" => "file",
+                    "stream_name" => "stream",
+                    _ => "table",
+                };
                 return Err(Error::invalid(format!("{function} takes one {what}"))
                     .hint(format!("write {}", signature.example)));
             }
@@ -109,7 +120,11 @@ pub(super) fn check(function: &str, arguments: &Arguments) -> Result<()> {
     if has_first {
         return Ok(());
     }
-    let needed = if first == "location" { "location => '@stage/path'" } else { "the name of a table" };
+    let needed = match first {
+        "location" => "location => '@stage/path'",
+        "stream_name" => "the name of a stream",
+        _ => "the name of a table",
+    };
     Err(Error::invalid(format!("{function} needs {needed}")).hint(format!("write {}", signature.example)))
 }
 
@@ -170,9 +185,12 @@ fn check_value(
     let text =
         value.text().ok_or_else(|| Error::invalid(format!("{name} of {function} must be a string")))?;
     match holds {
-        Holds::Table => crate::parse_table_name(text)
-            .map(|_| ())
-            .map_err(|e| Error::invalid(format!("{name} of {function} names no table: {}", e.message()))),
+        Holds::Table | Holds::Stream => {
+            let what = if holds == Holds::Table { "table" } else { "stream" };
+            crate::parse_table_name(text)
+                .map(|_| ())
+                .map_err(|e| Error::invalid(format!("{name} of {function} names no {what}: {}", e.message())))
+        }
         Holds::Pattern => crate::pattern::compile(text).map(|_| ()),
         Holds::Stage | Holds::Location if crate::lexer::at_of_string(text).is_some() => Ok(()),
         Holds::Location if text.contains("://") => StorageType::of_uri(text).map(|_| ()),

@@ -11,7 +11,7 @@ use stevedore_common::{Error, Result};
 
 use super::names::quoted;
 use super::prepare::{STAGE, TYPE, prepare};
-use super::rewrite::position_of;
+use super::rewrite::{STREAM_STATUS, position_of};
 use super::{at_start, parse_query, rewrite};
 use crate::ast::{AnalyzedTransform, ColumnRef, RelationRef, RelationTarget, StageSource, TransformItem};
 use crate::lexer::Token;
@@ -107,13 +107,6 @@ const SET_RETURNING: &[&str] = &[
     "numbers",
 ];
 
-/// What a transform is.
-pub(crate) enum TransformOutcome {
-    /// The transform, and the options that stand at its location.
-    Transform(Box<AnalyzedTransform>, StageSource),
-    NotSupportedYet(String),
-}
-
 fn refuse(what: impl std::fmt::Display) -> Error {
     Error::invalid(format!("COPY INTO cannot transform with {what}"))
         .hint("it takes one location, expressions over a row, and WHERE; load into a table first for more")
@@ -131,6 +124,8 @@ pub(super) fn refused_function(function: &Function) -> Option<String> {
         Some(format!("aggregate function {name}"))
     } else if SET_RETURNING.contains(&name.as_str()) {
         Some(format!("set-returning function {name}"))
+    } else if name == STREAM_STATUS {
+        Some(format!("function {name}"))
     } else {
         None
     }
@@ -240,8 +235,8 @@ fn check_select(select: &Select) -> Result<()> {
     refusals.found.map_or(Ok(()), Err)
 }
 
-/// Analyses the query inside the parentheses of COPY INTO.
-pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<TransformOutcome> {
+/// Analyses the query inside the parentheses of COPY INTO; gives also the options that stand at its location.
+pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<(AnalyzedTransform, StageSource)> {
     if !tokens
         .first()
         .is_some_and(|t| t.is_word("SELECT") || t.is_word("WITH") || t.is_sym("(") || t.is_word("VALUES"))
@@ -249,9 +244,6 @@ pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<Transfor
         return Err(at_start(Error::invalid("expected SELECT … FROM a stage or location"), tokens));
     }
     let prepared = prepare(text, tokens)?;
-    if let Some(what) = prepared.not_supported_yet {
-        return Ok(TransformOutcome::NotSupportedYet(what));
-    }
     let mut query = parse_query(text, tokens, &prepared)?;
     check(&query).map_err(|e| at_start(e, tokens))?;
     let SetExpr::Select(select) = query.body.as_mut() else {
@@ -329,7 +321,7 @@ pub(crate) fn analyze_transform(text: &str, tokens: &[Token]) -> Result<Transfor
         columns,
         parameters,
     };
-    Ok(TransformOutcome::Transform(Box::new(transform), stage))
+    Ok((transform, stage))
 }
 
 /// A column, or a cast of one.

@@ -21,9 +21,6 @@ impl FlightSql {
         command: CommandStatementIngest,
         mut rows: PeekableFlightDataStream,
     ) -> std::result::Result<i64, Status> {
-        if command.transaction_id.is_some() {
-            return unsupported("transactions");
-        }
         if command.temporary {
             return unsupported("temporary tables");
         }
@@ -32,7 +29,7 @@ impl FlightSql {
         let schema = first.and_then(schema_of).ok_or_else(|| {
             status_of(Error::invalid("the data to ingest begins with no Arrow schema that can be read"))
         })?;
-        let handle = Self::handle(session, request.to_string());
+        let handle = self.handle(session, request.to_string(), command.transaction_id.as_deref()).await?;
         let rows = rows.map_err(|status| error_of_status(&status));
         let rows = self.engine.ingest(&handle, &request, &schema, rows).await.map_err(status_of)?;
         Ok(i64::try_from(rows).unwrap_or(i64::MAX))

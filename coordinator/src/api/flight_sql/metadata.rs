@@ -6,17 +6,19 @@ use arrow_flight::sql::metadata::{
 };
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-    CommandGetXdbcTypeInfo, Nullable, Searchable, SqlInfo, SqlSupportedTransaction, XdbcDataType,
+    CommandGetXdbcTypeInfo, Nullable, Searchable, SqlInfo, SqlSupportedTransaction,
+    SqlTransactionIsolationLevel, XdbcDataType,
 };
 use stevedore_common::{Error, Result};
 
 use super::CATALOG;
-use crate::engine::{SYSTEM_VIEW, TableListing};
+use crate::engine::{DEFAULT_IDLE_SECONDS, STREAM, SYSTEM_VIEW, TABLE, TableListing};
 
 /// The version of Flight SQL's Arrow format that we speak.
 const ARROW_VERSION: &str = "1.3";
-/// `FLIGHT_SQL_SERVER_TRANSACTION` (id 8) reads this on connect in several drivers.
-const TABLE_TYPE: &str = "TABLE";
+
+/// How long a transaction may be idle, unless its session says otherwise.
+const IDLE_TIMEOUT_MS: i32 = (DEFAULT_IDLE_SECONDS * 1_000) as i32;
 
 /// What never changes while the server runs.
 pub struct StaticInfo {
@@ -37,12 +39,12 @@ impl StaticInfo {
         info.append(SqlInfo::FlightSqlServerReadOnly, false);
         info.append(SqlInfo::FlightSqlServerSql, true);
         info.append(SqlInfo::FlightSqlServerSubstrait, false);
-        info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
+        info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::Transaction as i32);
         info.append(SqlInfo::FlightSqlServerCancel, true);
         info.append(SqlInfo::FlightSqlServerBulkIngestion, true);
-        info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
+        info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, true);
         info.append(SqlInfo::FlightSqlServerStatementTimeout, 0i32);
-        info.append(SqlInfo::FlightSqlServerTransactionTimeout, 0i32);
+        info.append(SqlInfo::FlightSqlServerTransactionTimeout, IDLE_TIMEOUT_MS);
         info.append(SqlInfo::SqlDdlCatalog, false);
         info.append(SqlInfo::SqlDdlSchema, true);
         info.append(SqlInfo::SqlDdlTable, true);
@@ -52,7 +54,16 @@ impl StaticInfo {
         info.append(SqlInfo::SqlQuotedIdentifierCase, 3i32);
         info.append(SqlInfo::SqlAllTablesAreSelectable, true);
         info.append(SqlInfo::SqlNullOrdering, 0i32);
-        info.append(SqlInfo::SqlTransactionsSupported, false);
+        info.append(SqlInfo::SqlTransactionsSupported, true);
+        // A bit for each level. Snapshot isolation is repeatable read, and more.
+        let repeatable_read = 1i32 << SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32;
+        info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, repeatable_read);
+        info.append(
+            SqlInfo::SqlDefaultTransactionIsolation,
+            SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32,
+        );
+        info.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
+        info.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
         info.append(SqlInfo::SqlSchemaTerm, "database");
         info.append(SqlInfo::SqlCatalogTerm, "catalog");
         Ok(Self { sql_info: info.build().map_err(arrow_error)?, types: xdbc_types()? })
@@ -136,9 +147,8 @@ pub(super) fn schemas(command: CommandGetDbSchemas, databases: &[String]) -> Res
 pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
     for table in tables {
-        let table_type = if table.is_virtual { SYSTEM_VIEW } else { TABLE_TYPE };
         builder
-            .append(CATALOG, &table.database, &table.name, table_type, &table.schema)
+            .append(CATALOG, &table.database, &table.name, table.table_type, &table.schema)
             .map_err(|e| Error::internal(format!("listing table '{}': {e}", table.name)))?;
     }
     builder.build().map_err(arrow_error)
@@ -146,7 +156,8 @@ pub(super) fn tables(command: CommandGetTables, tables: &[TableListing]) -> Resu
 
 pub(super) fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch> {
     let mut builder = command.into_builder();
-    builder.append(SYSTEM_VIEW);
-    builder.append(TABLE_TYPE);
+    for table_type in [STREAM, SYSTEM_VIEW, TABLE] {
+        builder.append(table_type);
+    }
     builder.build().map_err(arrow_error)
 }

@@ -23,6 +23,7 @@ use arrow_flight::{FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Tic
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
+use stevedore_common::ids::TransactionId;
 use stevedore_common::{Error, Result};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
@@ -30,7 +31,9 @@ use uuid::Uuid;
 
 use super::sessions::{ClientSession, SESSION_COOKIE, Sessions, session_id};
 pub use crate::engine::CATALOG;
-use crate::engine::{Description, Engine, Execution, SessionChange, StatementHandle, StatementKind};
+use crate::engine::{
+    Description, Engine, Execution, SessionChange, StatementHandle, StatementKind, TransactionRef,
+};
 use stevedore_status::status_of;
 
 pub use service::FlightSqlServer;
@@ -65,8 +68,33 @@ impl FlightSql {
         self.sessions.of_request(metadata).map_err(status_of)
     }
 
-    fn handle(session: &ClientSession, sql: String) -> StatementHandle {
+    /// A statement in the transaction that the client names, else in the one that its session is in.
+    async fn handle(
+        &self,
+        session: &ClientSession,
+        sql: String,
+        transaction: Option<&[u8]>,
+    ) -> std::result::Result<StatementHandle, Status> {
+        let handle = Self::free_handle(session, sql, named_transaction(transaction).map_err(status_of)?);
+        self.in_session(handle).await
+    }
+
+    /// The handle in the transaction that its session is in now, unless it names one.
+    async fn in_session(&self, mut handle: StatementHandle) -> std::result::Result<StatementHandle, Status> {
+        if handle.transaction.is_none_or(|transaction| !transaction.named) {
+            handle.transaction =
+                self.engine.transaction_of_session(&handle.session).await.map_err(status_of)?;
+        }
+        Ok(handle)
+    }
+
+    fn free_handle(
+        session: &ClientSession,
+        sql: String,
+        transaction: Option<TransactionRef>,
+    ) -> StatementHandle {
         StatementHandle {
+            transaction,
             id: Uuid::now_v7(),
             sql,
             session: session.id.clone(),
@@ -103,6 +131,33 @@ impl FlightSql {
         }
         Ok(execution.affected.unwrap_or(0))
     }
+}
+
+/// The transaction that a client names by the id that it was given.
+fn named_transaction(id: Option<&[u8]>) -> Result<Option<TransactionRef>> {
+    let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(None) };
+    let known = Uuid::from_slice(id).ok().filter(|id| id.get_version_num() == 7);
+    match known {
+        Some(id) => Ok(Some(TransactionRef { id: TransactionId(id), named: true })),
+        None => {
+            Err(Error::invalid("the transaction's id is none of ours").hint("ask for one: BeginTransaction"))
+        }
+    }
+}
+
+/// Refuses BEGIN where the session that would be in the transaction is not the client's to come back to.
+fn check_begin(handle: &StatementHandle, session: Option<String>, given: bool) -> Result<()> {
+    let begins = handle.transaction.is_none()
+        && matches!(
+            stevedore_sql::parse(&handle.sql),
+            Ok(stevedore_sql::ast::Statement::Transaction(stevedore_sql::ast::TransactionControl::Begin))
+        );
+    if !begins || (!given && session.as_deref() == Some(handle.session.as_str())) {
+        return Ok(());
+    }
+    Err(Error::invalid("BEGIN needs a session, and this client has none to come back to").hint(format!(
+        "log in, or keep the cookie {SESSION_COOKIE}; ADBC does where adbc.flight.sql.rpc.with_cookie_middleware is true"
+    )))
 }
 
 /// The answer to `GetFlightInfo` for a statement.
@@ -155,14 +210,19 @@ fn command_of(descriptor: &FlightDescriptor) -> std::result::Result<Command, Sta
     Command::try_from(any).map_err(|e| status_of(Error::invalid(format!("unknown Flight SQL command: {e}"))))
 }
 
+/// What marks a call whose client did not name a session.
+const GIVEN_SESSION: &str = "x-stevedore-given-session";
+
 /// Gives a call without a session one: the handlers find it in the request, whatever the call is.
 fn give_session<T>(request: &mut Request<T>) -> Option<AsciiMetadataValue> {
+    request.metadata_mut().remove(GIVEN_SESSION);
     if session_id(request.metadata()).is_some() {
         return None;
     }
     let cookie = format!("{SESSION_COOKIE}={}", Uuid::new_v4().simple());
     let value = cookie.parse().ok()?;
     request.metadata_mut().append("cookie", value);
+    request.metadata_mut().insert(GIVEN_SESSION, AsciiMetadataValue::from_static("true"));
     format!("{cookie}; Path=/").parse().ok()
 }
 

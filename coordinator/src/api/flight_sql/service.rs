@@ -6,12 +6,13 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
-    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Command, CommandGetCatalogs,
+    ActionBeginTransactionRequest, ActionBeginTransactionResult, ActionCancelQueryRequest,
+    ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedStatementResult, ActionEndTransactionRequest, Command, CommandGetCatalogs,
     CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
     CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
     CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult,
-    ProstMessageExt, SqlInfo, TicketStatementQuery,
+    EndTransaction, ProstMessageExt, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty,
@@ -33,10 +34,10 @@ use super::extensions::{
 };
 use super::prepared::{parameter_schema, read_parameters, row_ipc, schema_bytes};
 use super::{
-    DoGetStream, FlightSql, advertised_schema, command_of, described, encode, give_session, info_of,
-    metadata, one_batch, statement_info, unsupported, with_cookie,
+    DoGetStream, FlightSql, GIVEN_SESSION, advertised_schema, check_begin, command_of, described, encode,
+    give_session, info_of, metadata, named_transaction, one_batch, statement_info, unsupported, with_cookie,
 };
-use crate::api::sessions::new_token;
+use crate::api::sessions::{new_token, session_id};
 use crate::engine::StatementHandle;
 use stevedore_status::status_of;
 
@@ -158,11 +159,8 @@ impl FlightSqlService for FlightSql {
         query: CommandStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>> {
-        if query.transaction_id.is_some() {
-            return unsupported("transactions");
-        }
         let (session, _) = self.session(request.metadata())?;
-        let handle = Self::handle(&session, query.query);
+        let handle = self.handle(&session, query.query, query.transaction_id.as_deref()).await?;
         let info = described(self, &handle, request).await?;
         Ok(Response::new(info))
     }
@@ -174,6 +172,7 @@ impl FlightSqlService for FlightSql {
     ) -> Result<Response<FlightInfo>> {
         // Each execution of a prepared statement is a run of its own.
         let handle = self.prepared_handle(&query.prepared_statement_handle)?.fresh();
+        let handle = self.in_session(handle).await?;
         let info = described(self, &handle, request).await?;
         Ok(Response::new(info))
     }
@@ -243,18 +242,20 @@ impl FlightSqlService for FlightSql {
     async fn do_get_statement(
         &self,
         ticket: TicketStatementQuery,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<Response<DoGetStream>> {
         let handle = ok_or_status(StatementHandle::decode(&ticket.statement_handle))?;
+        ok_or_status(check_begin(&handle, session_id(request.metadata()), false))?;
         self.redeem(&handle).await
     }
 
     async fn do_get_prepared_statement(
         &self,
         query: CommandPreparedStatementQuery,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<Response<DoGetStream>> {
-        let handle = self.prepared_handle(&query.prepared_statement_handle)?;
+        let handle = self.in_session(self.prepared_handle(&query.prepared_statement_handle)?).await?;
+        ok_or_status(check_begin(&handle, session_id(request.metadata()), false))?;
         self.redeem(&handle).await
     }
 
@@ -313,11 +314,11 @@ impl FlightSqlService for FlightSql {
         ticket: CommandStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64> {
-        if ticket.transaction_id.is_some() {
-            return unsupported("transactions");
-        }
         let (session, _) = self.session(request.metadata())?;
-        self.run_update(&Self::handle(&session, ticket.query)).await
+        let handle = self.handle(&session, ticket.query, ticket.transaction_id.as_deref()).await?;
+        let given = request.metadata().contains_key(GIVEN_SESSION);
+        ok_or_status(check_begin(&handle, Some(session.id), given))?;
+        self.run_update(&handle).await
     }
 
     async fn do_put_statement_ingest(
@@ -358,6 +359,9 @@ impl FlightSqlService for FlightSql {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64> {
         let handle = ok_or_status(StatementHandle::decode(&query.prepared_statement_handle))?;
+        let handle = self.in_session(handle).await?;
+        let given = request.metadata().contains_key(GIVEN_SESSION);
+        ok_or_status(check_begin(&handle, session_id(request.metadata()), given))?;
         let batches = read_parameters(request).await?;
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return self.run_update(&self.prepared.resolve(handle).fresh()).await;
@@ -377,11 +381,8 @@ impl FlightSqlService for FlightSql {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult> {
-        if query.transaction_id.is_some() {
-            return unsupported("transactions");
-        }
         let (session, _) = self.session(request.metadata())?;
-        let handle = Self::handle(&session, query.query);
+        let handle = self.handle(&session, query.query, query.transaction_id.as_deref()).await?;
         let description = ok_or_status(self.engine.describe(&handle).await)?;
         let dataset_schema = match advertised_schema(&description) {
             Some(schema) => ok_or_status(schema_bytes(schema))?,
@@ -396,6 +397,36 @@ impl FlightSqlService for FlightSql {
             dataset_schema,
             parameter_schema,
         })
+    }
+
+    async fn do_action_begin_transaction(
+        &self,
+        _query: ActionBeginTransactionRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionBeginTransactionResult> {
+        let id = self.engine.new_transaction();
+        Ok(ActionBeginTransactionResult { transaction_id: id.0.as_bytes().to_vec().into() })
+    }
+
+    async fn do_action_end_transaction(
+        &self,
+        query: ActionEndTransactionRequest,
+        _request: Request<Action>,
+    ) -> Result<()> {
+        let named = ok_or_status(named_transaction(Some(&query.transaction_id)))?;
+        let Some(transaction) = named else {
+            return Err(status_of(Error::invalid("EndTransaction names no transaction")));
+        };
+        let commits = match query.action() {
+            EndTransaction::Commit => true,
+            EndTransaction::Rollback => false,
+            EndTransaction::Unspecified => {
+                return Err(status_of(Error::invalid(
+                    "EndTransaction leaves open whether to commit or to roll back",
+                )));
+            }
+        };
+        ok_or_status(self.engine.end_transaction(transaction.id, commits).await)
     }
 
     async fn do_action_close_prepared_statement(
@@ -456,6 +487,7 @@ impl FlightSqlService for FlightSql {
                 GetSessionOptionsResult { session_options }.encode_to_vec()
             }
             CLOSE_SESSION => {
+                ok_or_status(self.engine.close_session(&session.id).await)?;
                 self.sessions.close(&session.id);
                 CloseSessionResult { status: 1 }.encode_to_vec()
             }
@@ -481,9 +513,12 @@ impl FlightSqlServer {
         let (session, _) = sql.session(request.metadata())?;
         let descriptor = request.into_inner();
         let handle = match command_of(&descriptor)? {
-            Command::CommandStatementQuery(query) => FlightSql::handle(&session, query.query),
+            Command::CommandStatementQuery(query) => {
+                sql.handle(&session, query.query, query.transaction_id.as_deref()).await?
+            }
             Command::CommandPreparedStatementQuery(query) => {
-                sql.prepared_handle(&query.prepared_statement_handle)?.fresh()
+                let handle = sql.prepared_handle(&query.prepared_statement_handle)?.fresh();
+                sql.in_session(handle).await?
             }
             Command::TicketStatementQuery(ticket) => {
                 ok_or_status(StatementHandle::decode(&ticket.statement_handle))?

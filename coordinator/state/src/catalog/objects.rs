@@ -15,6 +15,7 @@ use crate::command::{Command, StageChange};
 use crate::event::Event;
 use crate::keys;
 use crate::result::CommandResult;
+use crate::streams;
 
 const DEFAULT_DATABASE: &str = "default";
 const RESERVED_DATABASES: [&str; 2] = ["system", "information_schema"];
@@ -111,6 +112,7 @@ pub(crate) fn drop_database(
         };
     };
     tables::drop_all(txn, database.id)?;
+    streams::define::drop_all(txn, database.id)?;
     txn.delete(keys::database(name));
     txn.event(Event::CatalogChanged);
     Ok(CommandResult::Dropped { existed: true })

@@ -14,8 +14,10 @@ use crate::event::Event;
 use crate::jobs;
 use crate::keys;
 use crate::result::{CommandResult, TableCommitOutcome};
+use crate::streams::define::check_no_stream;
+use crate::transactions;
 
-fn require_database(txn: &Transaction<'_>, name: &str) -> Outcome<Database> {
+pub(crate) fn require_database(txn: &Transaction<'_>, name: &str) -> Outcome<Database> {
     match catalog::database(txn.view(), name)? {
         Some(database) => Ok(database),
         None => refuse(Error::not_found(format!("database '{name}' does not exist")).about(name)),
@@ -51,6 +53,7 @@ pub(crate) fn create_table(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome
         }
         drop_table(txn, existing, "was replaced")?;
     }
+    check_no_stream(txn, &new.database, &new.name)?;
     let id = TableId(txn.count(|counters| next(&mut counters.tables))?);
     let table = Table {
         id,
@@ -80,6 +83,7 @@ pub(crate) fn create_table(txn: &mut Transaction<'_>, new: &NewTable) -> Outcome
 
 /// Writes a table's record.
 pub(crate) fn put(txn: &mut Transaction<'_>, table: &Table) -> Outcome<()> {
+    transactions::keep_version(txn, table)?;
     txn.put(keys::table(table.id), table)?;
     txn.event(Event::TableChanged { table: table.id });
     Ok(())
@@ -144,6 +148,7 @@ pub(crate) fn undrop(txn: &mut Transaction<'_>, database: &str, name: &str) -> O
             Error::already_exists(format!("table '{database}.{name}' exists: another cannot be undropped"));
         return refuse(error.hint("rename it first"));
     }
+    check_no_stream(txn, database, name)?;
     let candidates = keys::scan_all(txn.view(), &keys::dropped_tables(owner.id, name))?;
     let mut latest: Option<(Vec<u8>, Table)> = None;
     for (key, value) in candidates {
@@ -178,6 +183,7 @@ pub(crate) fn rename(
     if catalog::table(txn.view(), new_database, new_name)?.is_some() {
         return refuse(Error::already_exists(format!("table '{new_database}.{new_name}' exists already")));
     }
+    check_no_stream(txn, new_database, new_name)?;
     txn.delete(keys::table_name(table.database, &table.name));
     table.database = target.id;
     table.name = new_name.to_owned();

@@ -16,6 +16,7 @@ use crate::jobs::create::{put, require, require_spec, wrong_phase};
 use crate::jobs::end::{abort, leave_loading};
 use crate::jobs::{self, Job, JobKind, JobPhase, JobSpec};
 use crate::result::{CommandResult, CommitOutcome, CommitSummary};
+use crate::streams;
 
 /// Running → Committing. A load that brings columns commits without this step: until then its slices may have to run
 /// again.
@@ -56,6 +57,9 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, commit: &JobCommit) -> Outcome<C
         (JobPhase::Running, _) if job.all_accepted() && jobs::job_columns(txn.view(), job.id)?.is_some() => {}
         _ => return refuse(wrong_phase(&job, "it cannot commit yet")),
     }
+    if let Some(transaction) = job.transaction {
+        return refuse(Error::conflict(format!("job {} commits with its transaction {transaction}", job.id)));
+    }
     let spec = require_spec(txn, job.id)?;
     check_targets(&spec, commit)?;
 
@@ -69,6 +73,13 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, commit: &JobCommit) -> Outcome<C
             }
         }
     }
+    let streams = match streams::define::unmoved(txn, &spec.consumes)? {
+        Ok(streams) => streams,
+        Err(lost) => {
+            abort(txn, &mut job, lost.clone())?;
+            return Ok(CommandResult::Commit(CommitOutcome::Aborted(lost)));
+        }
+    };
     for (table, target) in &flips {
         if table.metadata_location != target.expected_location {
             return Ok(CommandResult::Commit(CommitOutcome::Moved {
@@ -105,6 +116,7 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, commit: &JobCommit) -> Outcome<C
         job.table = Some(table);
         snapshot_id = new_table.contents.snapshot_id;
     }
+    streams::define::advance(txn, streams, &spec.consumes)?;
     let summary = finish(txn, &mut job, &spec, snapshot_id)?;
     Ok(CommandResult::Commit(CommitOutcome::Committed(summary)))
 }
@@ -162,7 +174,7 @@ fn flip(txn: &mut Transaction<'_>, job: JobId, mut table: Table, target: &TableC
 }
 
 /// Ends the loading: from here on the job's claims count as `loaded_by`.
-fn finish(
+pub(crate) fn finish(
     txn: &mut Transaction<'_>,
     job: &mut Job,
     spec: &JobSpec,

@@ -10,6 +10,7 @@ use crate::jobs::{self, Job, JobKind, JobPhase, JobSpec};
 use crate::keys;
 use crate::ledger;
 use crate::result::CommandResult;
+use crate::transactions;
 
 const MAX_SPEC_BYTES: usize = 60 * 1024;
 const MAX_KEY_BYTES: usize = 512;
@@ -90,6 +91,9 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
         },
         None => 0,
     };
+    if let Some(transaction) = spec.transaction {
+        transactions::add_job(txn, transaction, id, spec)?;
+    }
     let number = txn.count(|counters| next(&mut counters.jobs))?;
     let job = Job {
         id,
@@ -99,6 +103,8 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
         ledger_generation,
         store,
         phase: JobPhase::Claiming,
+        transaction: spec.transaction,
+        prepared: false,
         created_on_ms: txn.now_ms,
         ended_on_ms: None,
         error: None,

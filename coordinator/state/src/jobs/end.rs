@@ -10,6 +10,7 @@ use crate::jobs::create::{put, require};
 use crate::jobs::{self, Job, JobKind, JobPhase};
 use crate::keys;
 use crate::result::CommandResult;
+use crate::transactions;
 
 const MAX_ERROR_CHARS: usize = 4000;
 
@@ -60,7 +61,8 @@ pub(crate) fn leave_loading(txn: &mut Transaction<'_>, job: &mut Job, phase: Job
     } else {
         txn.put(keys::unsettled_job(job.number), &job.id)?;
     }
-    finish(txn, job)
+    finish(txn, job)?;
+    if phase.is_committed() { Ok(()) } else { transactions::lost_job(txn, job) }
 }
 
 /// Writes a job that may have become ended or settled, and keeps the indexes of both.

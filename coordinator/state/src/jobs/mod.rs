@@ -27,10 +27,11 @@ use serde::{Deserialize, Serialize};
 use stevedore_common::Error;
 use stevedore_common::clock::UnixMillis;
 use stevedore_common::file_identity::{FileVersion, StoreIdentity};
-use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, WorkerId};
+use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, TransactionId, WorkerId};
 use stevedore_common::schema::Column;
 
 use crate::result::CommitSummary;
+use crate::streams::StreamMove;
 
 pub use claim::{ClaimRule, preview_claim};
 pub use history::*;
@@ -148,8 +149,14 @@ pub struct JobSpec {
     /// A digest of what the client asked for under the key: statement, database, settings.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request: String,
+    /// The streams that it reads, whose offsets its commit moves; each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumes: Vec<StreamMove>,
     /// The planner's own, opaque here: JSON under 32 KiB, without secrets in the clear.
     pub plan: String,
+    /// The transaction whose statement it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<TransactionId>,
 }
 
 /// Where a job stands. Declared in order: a phase never goes back.
@@ -248,6 +255,12 @@ pub struct Job {
     pub store: u32,
     /// Where it stands.
     pub phase: JobPhase,
+    /// The transaction whose statement it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<TransactionId>,
+    /// Its rows are in its transaction's own version of the table: it waits, Committing, for the transaction's end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prepared: bool,
     /// When it was created.
     pub created_on_ms: UnixMillis,
     /// When it ended; when it committed, if it is purging.

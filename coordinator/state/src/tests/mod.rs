@@ -6,8 +6,10 @@
 //! - `endings`: commit against cancel, rebase, TRUNCATE, DROP and REPLACE during a load, PURGE.
 //! - `catalog`: DDL and its refusals.
 //! - `upkeep`: retried proposals, settling, sweeping and trimming.
+//! - `streams`: offsets that move with the commit of their reader.
 //! - `tasks`: ticks that are taken once, graphs, failures.
-//! - `properties`: random logs.
+//! - `transactions`: several jobs in one commit, snapshots, conflicts, what ends a transaction.
+//! - `properties`, `transaction_properties`: random logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,7 +19,10 @@ mod claims;
 mod columns;
 mod endings;
 mod properties;
+mod streams;
 mod tasks;
+mod transaction_properties;
+mod transactions;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -309,7 +314,9 @@ fn copy_spec(table: TableId) -> JobSpec {
         max_files: None,
         idempotency_key: None,
         request: String::new(),
+        consumes: Vec::new(),
         plan: "{}".into(),
+        transaction: None,
     }
 }
 
