@@ -168,7 +168,7 @@ async fn load_under_kills(purge: bool) {
         .filter(|at| !found.contains_key(at));
     assert_eq!((doubled, missing.count(), found.len()), (0, 0, good.len() * ROWS));
 
-    // The ledger has the same files, each once, with the same rows.
+    // The ledger has the same files, each once, with the same rows; one statement reads so much of it.
     let history = "SELECT count(*), count(DISTINCT file_name), sum(rows_loaded) FROM copy_history('t')
                    WHERE status = 'loaded'";
     let counted = good.len().to_string();

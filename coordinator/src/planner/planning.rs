@@ -387,7 +387,9 @@ mod tests {
             max_files: None,
             idempotency_key: None,
             request: String::new(),
+            consumes: Vec::new(),
             plan: "{}".to_owned(),
+            transaction: None,
         };
         replica.propose(Command::CreateJob { job, spec }).await.unwrap();
         let file = |n: u32| {
