@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PATIENCE_A_THOUSAND: Duration = Duration::from_secs(1);
 /// For the load to end when the kills are over.
 const PATIENCE_AT_THE_END: Duration = Duration::from_secs(900);
+/// Files of the load history that one statement may read.
+const MOST_HISTORY: usize = 100_000;
 /// One of so many files has a row that is none.
 const BAD_EVERY: usize = 50;
 
@@ -172,7 +174,10 @@ async fn load_under_kills(purge: bool) {
     let history = "SELECT count(*), count(DISTINCT file_name), sum(rows_loaded) FROM copy_history('t')
                    WHERE status = 'loaded'";
     let counted = good.len().to_string();
-    assert_eq!(run(&client, history).await, [[counted.clone(), counted, (good.len() * ROWS).to_string()]]);
+    if files <= MOST_HISTORY {
+        let rows = (good.len() * ROWS).to_string();
+        assert_eq!(run(&client, history).await, [[counted.clone(), counted, rows]]);
+    }
 
     // Exactly what was loaded is gone.
     if purge {
