@@ -388,8 +388,8 @@ mod tests {
             idempotency_key: None,
             request: String::new(),
             consumes: Vec::new(),
-            plan: "{}".to_owned(),
             transaction: None,
+            plan: "{}".to_owned(),
         };
         replica.propose(Command::CreateJob { job, spec }).await.unwrap();
         let file = |n: u32| {
