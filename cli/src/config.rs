@@ -60,6 +60,8 @@ pub struct CoordinatorFile {
     pub sealing_key: Option<String>,
     /// Listen on other addresses than loopback.
     pub insecure: Option<bool>,
+    /// What of the replicated state is kept in memory, bytes as on disk.
+    pub state_cache_bytes: Option<u64>,
     /// A worker that was not heard for this long has lost its slices, milliseconds.
     pub lease_ms: Option<i64>,
     /// Input bytes that a slice is packed to.

@@ -117,6 +117,7 @@ impl Instance {
                 allow_ambient_credentials: config.allow_ambient_credentials,
                 sealing_key: None,
                 insecure: config.insecure,
+                state_cache_bytes: None,
                 limits: Limits::default(),
                 scheduling: config.scheduling,
             },

@@ -56,6 +56,8 @@ pub struct Sealed {
 pub struct SealingKey {
     id: String,
     cipher: ChaCha20Poly1305,
+    /// What other secrets of the cluster are derived from; it tells nothing of the key.
+    root: Secret<[u8; 32]>,
 }
 
 impl fmt::Debug for SealingKey {
@@ -83,12 +85,21 @@ impl SealingKey {
             .filter(|bytes| bytes.len() == 32)
             .ok_or_else(|| Error::invalid("the sealing key must be base64 of 32 bytes"))?;
         let id = hex::encode(&Sha256::digest(&bytes)[..4]);
-        Ok(Self { id, cipher: ChaCha20Poly1305::new(Key::from_slice(&bytes)) })
+        let root = Sha256::new_with_prefix("stevedore derived secrets").chain_update(&bytes).finalize();
+        let cipher = ChaCha20Poly1305::new(Key::from_slice(&bytes));
+        Ok(Self { id, cipher, root: Secret::new(root.into()) })
     }
 
     /// The key's id: the first bytes of its hash.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// A secret that every coordinator with this key derives alike, another one for each purpose.
+    pub fn derive(&self, purpose: &str) -> Secret<String> {
+        let keyed = || Sha256::new_with_prefix(self.root.expose());
+        let inner = keyed().chain_update(purpose).finalize();
+        Secret::new(hex::encode(keyed().chain_update(inner).finalize()))
     }
 
     /// Seals `value` for `owner` (`connection/3/secret_access_key`).
@@ -148,6 +159,18 @@ mod tests {
         assert!(key.open("connection/2/key", &sealed).is_err());
         let other = SealingKey::from_text(SealingKey::generate_text().expose()).unwrap();
         assert!(other.open("connection/1/key", &sealed).unwrap_err().to_string().contains("sealing key"));
+    }
+
+    #[test]
+    fn who_has_the_key_derives_the_same_secrets() {
+        let text = SealingKey::generate_text();
+        let key = || SealingKey::from_text(text.expose()).unwrap();
+        let derived = key().derive("one");
+        assert_eq!(derived.expose(), key().derive("one").expose());
+        assert_ne!(derived.expose(), key().derive("two").expose());
+        let other = SealingKey::from_text(SealingKey::generate_text().expose()).unwrap();
+        assert_ne!(derived.expose(), other.derive("one").expose());
+        assert_eq!(derived.expose().len(), 64);
     }
 
     #[test]

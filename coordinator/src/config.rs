@@ -19,6 +19,9 @@ pub struct Peer {
     pub client_address: String,
 }
 
+/// Below it hardly a page stays in the cache.
+const LEAST_STATE_CACHE: u64 = 4 << 20;
+
 /// A larger portion makes whoever writes its rows wait for them.
 const MOST_PORTION: u64 = 8 << 20;
 
@@ -137,6 +140,9 @@ pub struct CoordinatorConfig {
     pub sealing_key: Option<String>,
     /// Listen on addresses that are not loopback although there are no accounts yet.
     pub insecure: bool,
+    /// What of the replicated state is kept in memory, bytes as on disk (in memory up to four times as many);
+    /// `None`: 64 MiB.
+    pub state_cache_bytes: Option<u64>,
     /// Limits.
     pub limits: Limits,
     /// Scheduling.
@@ -167,6 +173,9 @@ impl CoordinatorConfig {
                 "a group of several coordinators needs a warehouse that all can reach",
             )
             .hint("set warehouse to s3://bucket/path/ or a shared folder"));
+        }
+        if self.state_cache_bytes.is_some_and(|bytes| bytes < LEAST_STATE_CACHE) {
+            return Err(Error::invalid(format!("state_cache_bytes must be {LEAST_STATE_CACHE} at least")));
         }
         if !self.insecure {
             for (option, address) in [

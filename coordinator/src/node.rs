@@ -149,9 +149,12 @@ impl Coordinator {
         let client_address = client_listener.local_addr()?;
         let cluster_address = cluster_listener.local_addr()?;
 
+        let sealing_key = sealing_key(&config)?;
+        // The same on all coordinators, which have the same key, and known to none but them and those they tell.
+        let flight_token = sealing_key.derive("the workers' Flight services");
         let stores = Stores::new(
             warehouse(&config)?,
-            sealing_key(&config)?,
+            sealing_key,
             StoragePolicy {
                 allow_private_network: config.allow_private_network,
                 allowed_fs_roots: config.allowed_fs_roots.clone(),
@@ -165,7 +168,7 @@ impl Coordinator {
         let config = Arc::new(config);
         let workers = Arc::new(Workers::default());
         let progress = Arc::new(ProgressBoard::default());
-        let directory = WorkerDirectory::new(replica.clone(), peers.clone(), workers.clone());
+        let directory = WorkerDirectory::new(replica.clone(), peers.clone(), workers.clone(), &flight_token)?;
         let live = LiveProgress::new(progress.clone(), replica.clone());
         let scheduling = config.scheduling.clone();
         let engine = Engine::new(
@@ -207,11 +210,11 @@ impl Coordinator {
             .add_service(
                 WorkerServiceServer::new(WorkerSessions::new(
                     replica.clone(),
-                    peers,
                     workers.clone(),
                     driver,
                     progress,
                     config.scheduling.clone(),
+                    flight_token,
                     clock.clone(),
                 ))
                 .max_encoding_message_size(MAX_CLUSTER_MESSAGE)
@@ -274,6 +277,7 @@ impl Coordinator {
         let voters = config.peers.iter().map(|peer| peer.id).collect();
         let mut node = NodeConfig::new(config.node_id, config.cluster_id.clone(), voters);
         node.data_dir = Some(config.data_dir.join("raft"));
+        node.state_cache_bytes = config.state_cache_bytes.unwrap_or(node.state_cache_bytes);
         let start = match (config.bootstrap, config.peers.len()) {
             (true, 1) => Start::OpenOrBootstrap,
             (true, _) => Start::Bootstrap,

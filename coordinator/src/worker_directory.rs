@@ -19,12 +19,16 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use prost::Message;
 use stevedore_common::ids::WorkerId;
+use stevedore_common::secret::Secret;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::admin_service_client::AdminServiceClient;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 use crate::peers::Peers;
 use crate::replica::Replica;
@@ -45,19 +49,46 @@ pub struct WorkerDirectory {
     next: AtomicUsize,
     known: Mutex<Option<(Instant, Vec<v1::WorkerStatus>)>>,
     channels: Mutex<HashMap<String, Channel>>,
+    token: ShownToken,
 }
 
+/// Shows the workers' token with each call.
+#[derive(Clone)]
+pub struct ShownToken(MetadataValue<Ascii>);
+
+impl Interceptor for ShownToken {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+type WorkerClient = FlightServiceClient<InterceptedService<Channel, ShownToken>>;
+
 impl WorkerDirectory {
-    /// Over this node's sessions, for when it leads, and its peers, for when it does not.
-    pub fn new(replica: Replica, peers: Arc<Peers>, sessions: Arc<Workers>) -> Arc<Self> {
-        Arc::new(Self {
+    /// Over this node's sessions, for when it leads, and its peers, for when it does not; `token` opens the workers'
+    /// Flight services.
+    ///
+    /// # Errors
+    /// Internal, for a token that no header can hold.
+    pub fn new(
+        replica: Replica,
+        peers: Arc<Peers>,
+        sessions: Arc<Workers>,
+        token: &Secret<String>,
+    ) -> Result<Arc<Self>> {
+        let mut token = MetadataValue::try_from(format!("Bearer {}", token.expose()))
+            .map_err(|_| Error::internal("the workers' token cannot be a header"))?;
+        token.set_sensitive(true);
+        Ok(Arc::new(Self {
             replica,
             peers,
             sessions,
             next: AtomicUsize::new(0),
             known: Mutex::new(None),
             channels: Mutex::new(HashMap::new()),
-        })
+            token: ShownToken(token),
+        }))
     }
 
     /// How many workers there are, and how many slices they run at a time.
@@ -135,8 +166,8 @@ impl WorkerDirectory {
         Ok(channel)
     }
 
-    fn client(&self, address: &str) -> Result<FlightServiceClient<Channel>> {
-        Ok(FlightServiceClient::new(self.channel(address)?)
+    fn client(&self, address: &str) -> Result<WorkerClient> {
+        Ok(FlightServiceClient::with_interceptor(self.channel(address)?, self.token.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE))
     }
@@ -144,7 +175,7 @@ impl WorkerDirectory {
     /// Tries the workers in turn until one can be reached.
     async fn with_worker<T, F, Fut>(&self, call: F) -> Result<T>
     where
-        F: Fn(FlightServiceClient<Channel>) -> Fut,
+        F: Fn(WorkerClient) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let deadline = Instant::now() + WAIT_FOR_WORKERS;

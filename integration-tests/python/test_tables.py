@@ -100,6 +100,44 @@ def test_other_engines_find_the_files_of_a_partition(server, connection, databas
     assert total == 301
 
 
+def test_other_engines_pass_over_what_rewritten_files_say_of_their_rows(server, connection, database):
+    # A column that is called as one of those that follow.
+    run(connection, "CREATE TABLE changed (id INT NOT NULL, name VARCHAR, _row_origin_file VARCHAR, tags ARRAY(INT))")
+    values = ", ".join(f"({n}, 'n{n}', 'mine', [{n}])" for n in range(100))
+    run(connection, f"INSERT INTO changed VALUES {values}")
+    run(connection, "UPDATE changed SET name = 'new' WHERE id < 10")
+    run(connection, "DELETE FROM changed WHERE id >= 90")
+    run(connection, """MERGE INTO changed USING (SELECT 5 AS id UNION ALL SELECT 500 AS id) AS s ON changed.id = s.id
+        WHEN MATCHED THEN UPDATE SET name = 'merged' WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.id, 'inserted')""")
+    expected = {n: ("new" if n < 10 else f"n{n}", "mine", [n]) for n in range(90)}
+    expected |= {5: ("merged", "mine", [5]), 500: ("inserted", None, None)}
+
+    table = open_table(server, database, "changed")
+    seen = table.scan().to_arrow()
+    names = ["id", "name", "_row_origin_file", "tags"]
+    assert [field.name for field in table.schema().fields] == seen.schema.names == names
+    rows = {row["id"]: (row["name"], row["_row_origin_file"], row["tags"]) for row in seen.to_pylist()}
+    assert rows == expected
+    filtered = table.scan(row_filter="name = 'new'", selected_fields=("id",)).to_arrow()
+    assert sorted(filtered["id"].to_pylist()) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    counted = duckdb.execute(
+        "SELECT count(*), count(_row_origin_file), sum(id) FROM read_parquet(?)", [data_files(table)]
+    ).fetchone()
+    assert counted == (91, 90, sum(expected))
+
+    # The files say it, the manifests do not.
+    [path] = data_files(table)
+    of_rows = pq.read_table(path, columns=["id", "_row_origin_position", "_row_added_sequence_number"])
+    origins = {row["id"]: tuple(row.values())[1:] for row in of_rows.to_pylist()}
+    assert origins == {n: (n, 1) for n in range(90)} | {500: (None, None)}
+    columns = {field.field_id for field in table.schema().fields} | {table.schema().find_field("tags.element").field_id}
+    for task in table.scan().plan_files():
+        assert set(task.file.column_sizes) <= columns and set(task.file.lower_bounds) <= columns
+    assert run(connection, "SELECT * FROM changed WHERE id = 500") == [
+        {"id": 500, "name": "inserted", "_row_origin_file": None, "tags": None}
+    ]
+
+
 def test_parquet_row_groups_of_the_same_types_are_taken_as_they_are_stored(server, connection, database, files):
     count = 100_000
     source = pa.table({

@@ -22,6 +22,8 @@ pub struct ClusterConfig {
     pub lease_ms: u64,
     /// Input bytes that a slice is packed to.
     pub slice_bytes: u64,
+    /// How much more that is at each coordinator than at the one before, as in the middle of a change of configuration.
+    pub slice_bytes_step: u64,
     /// Input bytes that small files are gathered to; 0: as `slice_bytes` has it.
     pub lane_bytes: u64,
     /// Coordinators: 1, 3 or 5.
@@ -39,6 +41,7 @@ impl Default for ClusterConfig {
         Self {
             lease_ms: 2_000,
             slice_bytes: 1,
+            slice_bytes_step: 0,
             lane_bytes: 0,
             coordinators: 3,
             workers: 2,
@@ -51,8 +54,10 @@ impl Default for ClusterConfig {
 struct Node {
     config: PathBuf,
     log: PathBuf,
-    /// Of coordinators.
+    /// Of workers their Flight service.
     client_url: String,
+    /// Of coordinators.
+    cluster_url: String,
     process: Option<Process>,
 }
 
@@ -106,7 +111,7 @@ impl Cluster {
                 toml(&files),
                 sealing_key.expose(),
                 config.lease_ms,
-                config.slice_bytes,
+                config.slice_bytes + config.slice_bytes_step * i as u64,
                 config.lane_bytes,
             );
             for peer in 0..config.coordinators {
@@ -119,7 +124,8 @@ impl Cluster {
                     client[peer],
                 );
             }
-            coordinators.push(Node::new(&base, &format!("coordinator-{}", i + 1), &text, client[i]));
+            let name = format!("coordinator-{}", i + 1);
+            coordinators.push(Node::new(&base, &name, &text, client[i], cluster[i]));
         }
         let addresses: Vec<String> =
             cluster.iter().map(|port| format!("'http://127.0.0.1:{port}'")).collect();
@@ -133,7 +139,7 @@ impl Cluster {
                     flight[i],
                     toml(&base.join(format!("worker-{}", i + 1))),
                 );
-                Node::new(&base, &format!("worker-{}", i + 1), &text, flight[i])
+                Node::new(&base, &format!("worker-{}", i + 1), &text, flight[i], flight[i])
             })
             .collect();
         let environment = config.environment;
@@ -239,7 +245,12 @@ impl Cluster {
 
     /// What a worker has logged.
     pub fn worker_log(&self, i: usize) -> String {
-        std::fs::read_to_string(&self.workers[i].log).unwrap_or_default()
+        self.workers[i].logged()
+    }
+
+    /// What a coordinator has logged.
+    pub fn coordinator_log(&self, i: usize) -> String {
+        self.coordinators[i].logged()
     }
 
     /// The folder that stages may name.
@@ -255,6 +266,16 @@ impl Cluster {
     /// The client port of a coordinator.
     pub fn url(&self, i: usize) -> &str {
         &self.coordinators[i].client_url
+    }
+
+    /// The cluster port of a coordinator, where workers register.
+    pub fn cluster_url(&self, i: usize) -> &str {
+        &self.coordinators[i].cluster_url
+    }
+
+    /// The Flight service of a worker.
+    pub fn worker_url(&self, i: usize) -> &str {
+        &self.workers[i].client_url
     }
 
     /// A client of a coordinator that must be up.
@@ -317,14 +338,19 @@ impl Cluster {
 }
 
 impl Node {
-    fn new(base: &Path, name: &str, config: &str, client_port: u16) -> Self {
+    fn new(base: &Path, name: &str, config: &str, client_port: u16, cluster_port: u16) -> Self {
         let path = base.join(format!("{name}.toml"));
         std::fs::write(&path, config).unwrap();
         Self {
             config: path,
             log: base.join(format!("{name}.log")),
             client_url: format!("http://127.0.0.1:{client_port}"),
+            cluster_url: format!("http://127.0.0.1:{cluster_port}"),
             process: None,
         }
+    }
+
+    fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

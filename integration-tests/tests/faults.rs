@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use stevedore::client::Client;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
 use stevedore_integration_tests::cluster_jobs::has_ended;
+use stevedore_integration_tests::large_bucket::LargeBucket;
 use stevedore_integration_tests::objectstore::{ACCESS_KEY, Operation, S3Server, SECRET_KEY};
 use stevedore_integration_tests::oracle::Oracle;
 use stevedore_integration_tests::{files, show};
@@ -270,6 +271,58 @@ async fn the_leader_is_killed_while_it_lists_and_claims_files() {
     assert_committed(&cluster, &s3, &job, MANY, 1).await;
     let client = cluster.client(successor).await;
     assert!(run(&client, "COPY INTO t FROM @s/many/").await.is_empty(), "a repeated COPY loads nothing");
+}
+
+/// Each coordinator would make slices of another size, and one of the two workers goes with the leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_is_killed_while_it_plans_slices_and_its_successor_plans_otherwise() {
+    const MANY: usize = 10_000;
+    const SEALED: &str = "listed, claimed and planned";
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let bucket = LargeBucket::start(MANY, 1).await;
+    let config = ClusterConfig {
+        slice_bytes: 500,
+        slice_bytes_step: 700,
+        environment: vec![("RUST_LOG", "info,stevedore_coordinator::planner=debug".to_owned())],
+        ..ClusterConfig::default()
+    };
+    let mut cluster = Cluster::start(config).await;
+    let client = cluster.client(cluster.leader().await.0).await;
+    run(&client, &bucket.create_stage("s")).await;
+    // Planning may be over before the leader is dead: then once more.
+    for round in 0..5 {
+        let (leader, _) = cluster.leader().await;
+        let client = cluster.client(leader).await;
+        let (table, key) = (format!("t{round}"), format!("load-{round}"));
+        run(&client, &format!("CREATE TABLE {table} (file INT, row INT, payload STRING)")).await;
+        let job = cluster.submit((leader + 1) % 3, &format!("COPY INTO {table} FROM @s/in/"), &key).await;
+        let start = Instant::now();
+        let says = |cluster: &Cluster, coordinator: usize, what: &str| {
+            cluster
+                .coordinator_log(coordinator)
+                .lines()
+                .any(|line| line.contains(what) && line.contains(&job))
+        };
+        while !says(&cluster, leader, "planned slices") {
+            assert!(start.elapsed() < PATIENCE, "no slices are planned");
+            sleep(Duration::from_millis(1)).await;
+        }
+        cluster.kill_coordinator(leader);
+        cluster.kill_worker(1);
+        let was_in_time = !says(&cluster, leader, SEALED);
+        let ended = cluster.find_job_until(&key, PATIENCE, "ended", has_ended).await;
+        assert_eq!((ended.job_id.as_str(), ended.phase()), (job.as_str(), JobPhase::Committed), "{ended:?}");
+        assert_eq!(ended.rows_loaded, MANY as u64);
+        let (successor, _) = cluster.leader().await;
+        Oracle::new(cluster.url(successor)).assert_exactly_once(&table, MANY, 1).await;
+        if was_in_time {
+            assert!(says(&cluster, successor, SEALED), "the successor has sealed the job");
+            return;
+        }
+        cluster.restart_all();
+        cluster.ready().await;
+    }
+    panic!("the leader was never killed while it planned slices");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,9 +20,10 @@ use stevedore_proto::v1::JobPhase;
 const MAX_FILES: usize = 1_000;
 /// What the coordinator may take, however many files it lists and leaves alone.
 const MEMORY: u64 = 256 << 20;
-/// What it may take more for each file that a job has claimed: it is packed into slices in memory, and the state's
-/// store keeps what it has written lately.
+/// What it may take more for each file that a job has claimed, since the state's store keeps what it has written
+/// lately, and for all of them, however many they are.
 const MEMORY_A_CLAIMED_FILE: u64 = 2 << 10;
+const MEMORY_FOR_CLAIMED: u64 = 512 << 20;
 
 struct Measured {
     cluster: Cluster,
@@ -36,7 +37,7 @@ impl Measured {
     fn note(&mut self, what: &str) {
         let peak = self.cluster.coordinator(0).peak_memory();
         println!("{what}: {:.2} s, peak {} MiB", self.started.elapsed().as_secs_f64(), peak >> 20);
-        let most = MEMORY + self.most_claimed * MEMORY_A_CLAIMED_FILE;
+        let most = MEMORY + (self.most_claimed * MEMORY_A_CLAIMED_FILE).min(MEMORY_FOR_CLAIMED);
         assert!(peak < most, "{what}: the coordinator has taken {peak} bytes");
         self.started = Instant::now();
     }

@@ -202,6 +202,7 @@ mod tests {
     use stevedore_common::ErrorKind;
 
     use super::*;
+    use crate::flight_token::FlightToken;
     use crate::query::test_support::{Fixture, text_rows};
     use stevedore_status::error_of_status;
 
@@ -220,6 +221,7 @@ mod tests {
             stages,
             inbox: Arc::default(),
             lanes: crate::slice::LaneResources::new(1, std::env::temp_dir()),
+            token: FlightToken::default(),
         };
         WorkerFlight::new(engine, Arc::new(runner))
     }

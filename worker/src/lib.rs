@@ -6,6 +6,7 @@
 //! configuration, and nothing here knows the catalog.
 
 pub mod flight;
+pub mod flight_token;
 pub mod inbox;
 pub mod infer;
 mod messages;

@@ -9,9 +9,11 @@ use stevedore_common::{Error, Result};
 use stevedore_proto::v1::Register;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
 use crate::flight::WorkerFlight;
+use crate::flight_token::FlightToken;
 use crate::query::{EngineConfig, QueryEngine};
 use crate::read::{ReadLimits, WorkerResources};
 use crate::session::{SessionConfig, run_session};
@@ -99,6 +101,7 @@ impl Worker {
             stages,
             inbox: Arc::default(),
             lanes: LaneResources::new(cores, config.data_dir.join("spill")),
+            token: FlightToken::default(),
         });
         let register = Register {
             worker_id: config.id,
@@ -110,7 +113,8 @@ impl Worker {
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             group: config.group,
         };
-        let session = SessionConfig { register, coordinators: config.coordinators, slots };
+        let token = runner.token.clone();
+        let session = SessionConfig { register, coordinators: config.coordinators, slots, token };
         Ok(Self { listener, engine, runner, session })
     }
 
@@ -125,7 +129,10 @@ impl Worker {
     /// Where the Flight service ends by itself, or the session cannot begin.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
         let flight = tonic::transport::Server::builder()
-            .add_service(WorkerFlight::new(self.engine, self.runner.clone()).into_server())
+            .add_service(InterceptedService::new(
+                WorkerFlight::new(self.engine, self.runner.clone()).into_server(),
+                self.runner.token.guard(),
+            ))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(self.listener).with_nodelay(Some(true)),
                 shutdown.clone().cancelled_owned(),

@@ -95,6 +95,7 @@ fn assemble(args: CoordinatorArgs) -> Result<CoordinatorConfig> {
             || file.allow_ambient_credentials.unwrap_or(false),
         sealing_key: args.sealing_key.or(file.sealing_key),
         insecure: args.insecure || file.insecure.unwrap_or(false),
+        state_cache_bytes: file.state_cache_bytes,
         limits: Limits::default(),
         scheduling: Scheduling {
             lease_ms: file.lease_ms.unwrap_or(defaults.lease_ms),

@@ -4,8 +4,8 @@
 pub(super) const FRAMES_PER_SESSION: u64 = 1_000;
 /// Microseconds between two frames.
 const FRAME_MICROS: i64 = 100_000;
-/// 2026-03-02 06:00:00 UTC.
-const FIRST_START: i64 = 1_772_431_200_000_000;
+/// 2024-08-16 06:00:00 UTC.
+const FIRST_START: i64 = 1_723_788_000_000_000;
 /// Between the starts of two sessions.
 const SESSION_EVERY: i64 = 17 * 60 * 1_000_000;
 
@@ -181,7 +181,7 @@ pub(super) fn embedding(index: u64) -> Embedding {
     }
 }
 
-/// `2026-03-02 06:00:00.100000`, with the separator and the end that a format wants.
+/// `2024-08-16 06:00:00.100000`, with the separator and the end that a format wants.
 pub(super) fn time_text(micros: i64, separator: char, end: &str) -> String {
     let (days, of_day) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
     let (year, month, day) = civil(days);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn times_are_written_out() {
-        assert_eq!(time_text(FIRST_START, ' ', ""), "2026-03-02 06:00:00.000000");
+        assert_eq!(time_text(FIRST_START, ' ', ""), "2024-08-16 06:00:00.000000");
         assert_eq!(time_text(951_782_399_100_000, 'T', "Z"), "2000-02-28T23:59:59.100000Z");
         assert_eq!(time_text(951_782_400_000_000, 'T', "Z"), "2000-02-29T00:00:00.000000Z");
         assert_eq!(time_text(-1, ' ', ""), "1969-12-31 23:59:59.999999");

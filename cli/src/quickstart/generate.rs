@@ -23,6 +23,9 @@ use stevedore_common::{Error, Result};
 use super::events::{self, FRAMES_PER_SESSION, Frame, time_text};
 
 const BATCH: u64 = 8_192;
+/// The days that the names of the files tell: those of the two parts, and that of the file that comes later.
+const DAYS: [&str; 2] = ["2024_08_16", "2024_08_17"];
+const LATE_DAY: &str = "2024_08_18";
 const CSV_HEADER: &str = "frame_id,session_id,frame_index,captured_at,event_type,risk_score";
 /// The line of the bad row in the file that has one; the header is line 1.
 pub(super) const BAD_LINE: u64 = 5;
@@ -66,6 +69,8 @@ pub(super) struct Expected {
     pub(super) risk_sum: u64,
     /// Payloads above 100 km/h whose first detection is a pedestrian.
     pub(super) fast_pedestrians: u64,
+    /// Near misses and hard brakes in the file that comes later.
+    pub(super) late_risky: u64,
 }
 
 /// What was generated.
@@ -88,26 +93,33 @@ pub(super) fn generate(folder: &Path, sizes: Sizes) -> Result<Generated> {
         generated.files += 1;
         Ok::<_, Error>(())
     };
-    for part in 0..2 {
-        write(format!("sessions/sessions_{part}.parquet"), &|path| {
+    for (part, day) in (0..).zip(DAYS) {
+        write(format!("sessions/session_{day}.parquet"), &|path| {
             parquet(path, half(sizes.sessions, part), session_batch)
         })?;
-        write(format!("frames/frame_events_{part}.parquet"), &|path| {
+        write(format!("frame-events/frame_events_{day}.parquet"), &|path| {
             parquet(path, half(sizes.frames, part), frame_batch)
         })?;
-        write(format!("payloads/frame_payloads_{part}.parquet"), &|path| {
+        write(format!("payloads/frame_payloads_{day}.parquet"), &|path| {
             parquet(path, half(sizes.payloads, part), payload_batch)
         })?;
-        write(format!("embeddings/frame_embeddings_{part}.parquet"), &|path| {
+        write(format!("embeddings/frame_embeddings_{day}.parquet"), &|path| {
             parquet(path, half(sizes.embeddings, part), embedding_batch)
         })?;
-        write(format!("frames_csv/frame_events_{part}.csv"), &|path| csv(path, half(sizes.frames, part)))?;
-        write(format!("frames_ndjson/frame_events_{part}.ndjson"), &|path| {
+        write(format!("frame-events-csv/frame_events_{day}.csv"), &|path| {
+            csv(path, half(sizes.frames, part))
+        })?;
+        write(format!("frame-events-ndjson/frame_events_{day}.ndjson"), &|path| {
             ndjson(path, half(sizes.frames, part))
         })?;
     }
     write("broken/frame_events.csv".to_owned(), &|path| broken_csv(path))?;
     Ok(generated)
+}
+
+/// The file of frame events that comes later, below the folder.
+pub(super) fn late_file_name() -> String {
+    format!("frame-events/frame_events_{LATE_DAY}.parquet")
 }
 
 /// Writes one more file of frame events, those after the last.
@@ -116,9 +128,7 @@ pub(super) fn generate(folder: &Path, sizes: Sizes) -> Result<Generated> {
 /// Those of the file system, naming the file.
 pub(super) fn late_file(folder: &Path, expected: &Expected) -> Result<()> {
     let range = expected.frames..expected.frames + expected.late_frames;
-    write_file(&folder.join("frames/frame_events_2.parquet"), &|path| {
-        parquet(path, range.clone(), frame_batch)
-    })?;
+    write_file(&folder.join(late_file_name()), &|path| parquet(path, range.clone(), frame_batch))?;
     Ok(())
 }
 
@@ -135,6 +145,9 @@ fn expected(sizes: Sizes) -> Expected {
     let fast = (0..sizes.payloads)
         .map(events::payload)
         .filter(|payload| payload.speed > 1_000 && payload.first_label == Some("pedestrian"));
+    let late_risky = (sizes.frames..sizes.frames + sizes.late_frames)
+        .map(events::frame)
+        .filter(|frame| matches!(frame.event_type, "near_miss" | "hard_brake"));
     Expected {
         sessions: sizes.sessions,
         frames: sizes.frames,
@@ -144,6 +157,7 @@ fn expected(sizes: Sizes) -> Expected {
         near_misses,
         risk_sum,
         fast_pedestrians: fast.count() as u64,
+        late_risky: late_risky.count() as u64,
     }
 }
 
@@ -315,23 +329,21 @@ mod tests {
         let generated = generate(dir.path(), SMALL).unwrap();
         assert_eq!(generated.files, 13);
         for (name, count) in [
-            ("sessions/sessions", 5),
-            ("frames/frame_events", 5_000),
+            ("sessions/session", 5),
+            ("frame-events/frame_events", 5_000),
             ("payloads/frame_payloads", 300),
             ("embeddings/frame_embeddings", 300),
         ] {
             let found: i64 =
-                (0..2).map(|part| rows(&dir.path().join(format!("{name}_{part}.parquet")))).sum();
+                DAYS.iter().map(|day| rows(&dir.path().join(format!("{name}_{day}.parquet")))).sum();
             assert_eq!(found, count, "{name}");
         }
         late_file(dir.path(), &generated.expected).unwrap();
-        assert_eq!(rows(&dir.path().join("frames/frame_events_2.parquet")), 10);
+        assert_eq!(rows(&dir.path().join(late_file_name())), 10);
         let lines = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap().lines().count();
-        assert_eq!(
-            lines("frames_csv/frame_events_0.csv") + lines("frames_csv/frame_events_1.csv"),
-            5_000 + 2
-        );
-        assert_eq!(lines("frames_ndjson/frame_events_0.ndjson"), 2_500);
+        let csv = DAYS.map(|day| lines(&format!("frame-events-csv/frame_events_{day}.csv")));
+        assert_eq!(csv.iter().sum::<usize>(), 5_000 + 2);
+        assert_eq!(lines("frame-events-ndjson/frame_events_2024_08_16.ndjson"), 2_500);
     }
 
     #[test]
@@ -340,9 +352,11 @@ mod tests {
         let first = generate(a.path(), SMALL).unwrap();
         let second = generate(b.path(), SMALL).unwrap();
         assert_eq!((first.bytes, first.expected), (second.bytes, second.expected));
-        for name in
-            ["frames/frame_events_1.parquet", "payloads/frame_payloads_0.parquet", "broken/frame_events.csv"]
-        {
+        for name in [
+            "frame-events/frame_events_2024_08_17.parquet",
+            "payloads/frame_payloads_2024_08_16.parquet",
+            "broken/frame_events.csv",
+        ] {
             assert_eq!(
                 fs::read(a.path().join(name)).unwrap(),
                 fs::read(b.path().join(name)).unwrap(),
@@ -366,5 +380,6 @@ mod tests {
         assert_eq!((expected.sessions, expected.frames), (200, 200_000));
         assert_eq!((expected.payloads, expected.embeddings), (50_000, 50_000));
         assert!(expected.near_misses > 100 && expected.fast_pedestrians > 100 && expected.risk_sum > 0);
+        assert!(expected.late_risky > 10 && expected.late_risky < expected.late_frames);
     }
 }

@@ -53,6 +53,7 @@ From Python, with the server running (pip install adbc-driver-flightsql pyarrow)
 To try next:
   SHOW CREATE TABLE frame_payloads;
   SELECT payload:detections[0].box FROM frame_payloads LIMIT 5;
+  SHOW TASKS;      -- collect_risky_frames goes on every minute while a server runs
   CREATE TABLE near_misses AS SELECT * FROM frame_events WHERE event_type = 'near_miss';
   your own files: CREATE STAGE mine URL = 's3://bucket/path/' CONNECTION = (…);
 "#,

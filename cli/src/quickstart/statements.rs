@@ -14,14 +14,14 @@ pub(super) const LIST: &str = "LIST @drive_data";
 
 pub(super) const PREVIEW: &str = "\
 SELECT frame_id, captured_at, event_type, risk_score, metadata$filename
-FROM @drive_data/frames/ (FILE_FORMAT => 'PARQUET', PATTERN => '.*[.]parquet')
+FROM @drive_data/frame-events/ (FILE_FORMAT => 'PARQUET', PATTERN => '.*[.]parquet')
 LIMIT 5";
 
 pub(super) const CREATE_FILE_FORMAT: &str = "CREATE FILE FORMAT csv_with_header TYPE = CSV SKIP_HEADER = 1";
 
 pub(super) const PREVIEW_CSV: &str = "\
 SELECT $1, $4, $5, $6
-FROM @drive_data/frames_csv/ (FILE_FORMAT => 'csv_with_header')
+FROM @drive_data/frame-events-csv/ (FILE_FORMAT => 'csv_with_header')
 LIMIT 3";
 
 pub(super) const CREATE_SESSIONS: &str = "\
@@ -76,7 +76,7 @@ COPY INTO frame_events (frame_id, session_id, frame_index, captured_at, event_ty
 FROM (
     SELECT frame_id::STRING, session_id::STRING, frame_index::INT, captured_at::TIMESTAMP, event_type::STRING,
            risk_score::DOUBLE
-    FROM @drive_data/frames/
+    FROM @drive_data/frame-events/
 )
 FILE_FORMAT = (TYPE = PARQUET)
 PATTERN = '.*[.]parquet'";
@@ -140,15 +140,54 @@ FROM frame_embeddings
 ORDER BY distance, frame_id
 LIMIT 3";
 
+pub(super) const CREATE_STREAM: &str = "CREATE STREAM new_frames ON TABLE frame_events";
+
+pub(super) const NEW_FRAMES: &str = "\
+SELECT change$action, event_type, count(*) AS num_rows
+FROM new_frames
+GROUP BY change$action, event_type
+ORDER BY num_rows DESC";
+
+pub(super) const CREATE_RISKY: &str =
+    "CREATE TABLE risky_frames (frame_id VARCHAR NOT NULL, event_type VARCHAR, risk_score DOUBLE)";
+
+pub(super) const CREATE_TASK: &str = "\
+CREATE TASK collect_risky_frames
+    SCHEDULE = 1 MINUTE
+    WHEN STREAM_STATUS('new_frames')
+AS
+INSERT INTO risky_frames
+SELECT frame_id, event_type, risk_score
+FROM new_frames
+WHERE event_type IN ('near_miss', 'hard_brake')";
+
+pub(super) const RESUME_TASK: &str = "ALTER TASK collect_risky_frames RESUME";
+
+pub(super) const EXECUTE_TASK: &str = "EXECUTE TASK collect_risky_frames";
+
+/// Runs that have ended, whatever came of them.
+pub(super) const ENDED_RUNS: &str =
+    "SELECT count(*) FROM task_history('collect_risky_frames') WHERE completed_time IS NOT NULL";
+
+pub(super) const TASK_RUNS: &str = "\
+SELECT name, state, schedule, exception_text
+FROM task_history('collect_risky_frames', 1)";
+
+pub(super) const RISKY: &str = "\
+SELECT event_type, count(*) AS num_rows, (SELECT count(*) FROM new_frames) AS left_in_the_stream
+FROM risky_frames
+GROUP BY event_type
+ORDER BY event_type";
+
 pub(super) const COPY_CSV: &str = "\
 COPY INTO frame_events_csv
-FROM @drive_data/frames_csv/
+FROM @drive_data/frame-events-csv/
 FILE_FORMAT = (TYPE = CSV SKIP_HEADER = 1)
 PATTERN = '.*[.]csv'";
 
 pub(super) const COPY_NDJSON: &str = "\
 COPY INTO frame_events_ndjson
-FROM @drive_data/frames_ndjson/
+FROM @drive_data/frame-events-ndjson/
 FILE_FORMAT = (TYPE = NDJSON)
 PATTERN = '.*[.]ndjson'";
 
@@ -198,6 +237,15 @@ mod tests {
             FAST_DETECTIONS,
             &similar_frames("F-1"),
             NEAREST,
+            CREATE_STREAM,
+            NEW_FRAMES,
+            CREATE_RISKY,
+            CREATE_TASK,
+            RESUME_TASK,
+            EXECUTE_TASK,
+            ENDED_RUNS,
+            TASK_RUNS,
+            RISKY,
             COPY_CSV,
             COPY_NDJSON,
             COMPARE,

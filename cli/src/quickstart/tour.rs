@@ -1,7 +1,7 @@
 //! The tour itself: each statement printed, run, shown and checked.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt};
@@ -9,13 +9,15 @@ use stevedore_common::error::ResultExt;
 use stevedore_common::{Error, Result};
 
 use super::folder::TourFolder;
-use super::generate::{BAD_FILE_ROWS, BAD_LINE, Expected, late_file};
+use super::generate::{BAD_FILE_ROWS, BAD_LINE, Expected, late_file, late_file_name};
 use super::statements as sql;
 use crate::client::Client;
 use crate::shell::{self, Options};
 
 /// Rows of a result that are printed.
 const SHOWN_ROWS: usize = 8;
+/// How long the run of a task may take.
+const RUN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A tour over a fresh instance.
 pub(super) struct Tour<'a> {
@@ -95,11 +97,13 @@ impl<'a> Tour<'a> {
         self.load().await?;
         self.query().await?;
         self.load_again().await?;
+        self.stream().await?;
+        self.task().await?;
         self.text_formats().await?;
         self.bad_row().await?;
         self.say("What there is now")?;
         let tables = self.statement(sql::SHOW_TABLES).await?;
-        check("tables", tables.rows.len(), 6)
+        check("tables", tables.rows.len(), 7)
     }
 
     fn say(&mut self, heading: &str) -> Result<()> {
@@ -203,12 +207,54 @@ impl<'a> Tour<'a> {
 
     async fn load_again(&mut self) -> Result<()> {
         self.say("The same COPY again loads nothing: each file is loaded once")?;
-        self.copy(sql::COPY_EVENTS, 0, 0).await?;
+        self.copy(sql::COPY_EVENTS, 0, 0).await
+    }
+
+    async fn stream(&mut self) -> Result<()> {
+        self.say("A stream shows what comes into a table from here on")?;
+        self.statement(sql::CREATE_STREAM).await?;
         let (folder, expected) = (self.folder.files(), self.expected.clone());
         let late_rows = expected.late_frames;
         super::blocking(move || late_file(&folder, &expected)).await?;
-        self.say("One more file comes in (frames/frame_events_2.parquet), and only that one is loaded")?;
-        self.copy(sql::COPY_EVENTS, 1, late_rows).await
+        self.say(&format!("One more file comes in ({}), and only that one is loaded", late_file_name()))?;
+        self.copy(sql::COPY_EVENTS, 1, late_rows).await?;
+        let new = self.statement(sql::NEW_FRAMES).await?;
+        check("rows of the stream", new.sum("num_rows")?, late_rows)?;
+        check(
+            "changes that are no insertions",
+            new.column("change$action")?.iter().any(|a| *a != "INSERT"),
+            false,
+        )
+    }
+
+    async fn task(&mut self) -> Result<()> {
+        self.say("A task runs on a schedule; an INSERT that reads a stream consumes it in the same commit")?;
+        self.statement(sql::CREATE_RISKY).await?;
+        self.statement(sql::CREATE_TASK).await?;
+        self.statement(sql::RESUME_TASK).await?;
+        self.say("EXECUTE TASK runs it now, without waiting for the minute")?;
+        self.statement(sql::EXECUTE_TASK).await?;
+        self.wait_for_a_run().await?;
+        let runs = self.statement(sql::TASK_RUNS).await?;
+        check("the state of the run", runs.column("state")?, vec!["SUCCEEDED"])?;
+        let risky = self.statement(sql::RISKY).await?;
+        check("rows that the task took from the stream", risky.sum("num_rows")?, self.expected.late_risky)?;
+        check("rows left in the stream", risky.sum("left_in_the_stream")?, 0)
+    }
+
+    /// Until the task has run once.
+    async fn wait_for_a_run(&self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let answer = Answer::of(&self.client.query(sql::ENDED_RUNS).await?)?;
+            if answer.rows.first().and_then(|row| row.first()).is_some_and(|ended| ended != "0") {
+                return Ok(());
+            }
+            if started.elapsed() > RUN_WITHIN {
+                return Err(Error::internal(format!("the task did not end within {RUN_WITHIN:?}")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn text_formats(&mut self) -> Result<()> {

@@ -53,9 +53,9 @@ pub struct NodeConfig {
     pub max_bytes_in_flight: usize,
     /// Ticks after which a linearizable read gives up.
     pub read_timeout_ticks: u64,
-    /// sled's cache for the log.
+    /// sled's cache for the log. Its newest entries are kept apart from it.
     pub log_cache_bytes: u64,
-    /// sled's cache for the state.
+    /// sled's cache for the state, as its pages lie on disk: in memory they take up to four times that.
     pub state_cache_bytes: u64,
     /// Events that a slow subscriber may lag behind before it has to read the state again.
     pub event_buffer: usize,
@@ -82,8 +82,8 @@ impl NodeConfig {
             compact_after_bytes: 64 * 1024 * 1024,
             max_bytes_in_flight: 32 * 1024 * 1024,
             read_timeout_ticks: 50,
-            log_cache_bytes: 64 * 1024 * 1024,
-            state_cache_bytes: 256 * 1024 * 1024,
+            log_cache_bytes: 16 * 1024 * 1024,
+            state_cache_bytes: 64 * 1024 * 1024,
             event_buffer: 4_096,
             seed: None,
         }

@@ -142,6 +142,15 @@ fn all(text: &str) {
     let _ = mask_secrets(text);
 }
 
+#[test]
+fn a_secret_behind_a_quote_too_many_never_shows() {
+    for junk in ["@\"", "\"", "@~\"", "'"] {
+        let text = format!("CREATE CONNECTION c {junk} SECRET_ACCESS_KEY = 'hush+++hush' {junk}");
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(!error.contains("hush"), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 

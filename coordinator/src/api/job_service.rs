@@ -269,9 +269,13 @@ impl JobService for Jobs {
             let mut events = service.engine.replica().events();
             let mut last: Option<v1::Job> = None;
             loop {
-                let view = service.engine.replica().local();
-                let job = jobs::job(&*view, id).and_then(|job| job.ok_or_else(|| unknown(id))).map_err(status_of)?;
-                let message = service.job_message(&*view, &job).await.map_err(status_of)?;
+                // Let go before the client has taken the message, which may be long after.
+                let (job, message) = {
+                    let view = service.engine.replica().local();
+                    let job = jobs::job(&*view, id).and_then(|job| job.ok_or_else(|| unknown(id))).map_err(status_of)?;
+                    let message = service.job_message(&*view, &job).await.map_err(status_of)?;
+                    (job, message)
+                };
                 let ended = job.phase.is_ended();
                 if last.as_ref() != Some(&message) {
                     last = Some(message.clone());

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use stevedore_common::clock::Clock;
 use stevedore_common::ids::{Attempt, AttemptKey, FileIndex, SliceIndex, SliceKey, WorkerId};
+use stevedore_common::secret::Secret;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::worker_service_server::WorkerService;
@@ -22,7 +23,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Scheduling;
-use crate::peers::Peers;
 use crate::replica::Replica;
 use crate::scheduler::driver::Driver;
 use crate::scheduler::progress::{Progress, ProgressBoard};
@@ -36,33 +36,34 @@ const OUTBOX: usize = 256;
 #[derive(Clone)]
 pub struct WorkerSessions {
     replica: Replica,
-    peers: Arc<Peers>,
     workers: Arc<Workers>,
     driver: Arc<Driver>,
     progress: Arc<ProgressBoard>,
     scheduling: Scheduling,
+    /// What opens the workers' Flight services.
+    flight_token: Secret<String>,
     clock: Arc<dyn Clock>,
 }
 
 impl WorkerSessions {
-    /// Over the registry and the driver of this node.
+    /// Over the registry and the driver of this node; workers that register are told the token.
     pub fn new(
         replica: Replica,
-        peers: Arc<Peers>,
         workers: Arc<Workers>,
         driver: Arc<Driver>,
         progress: Arc<ProgressBoard>,
         scheduling: Scheduling,
+        flight_token: Secret<String>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { replica, peers, workers, driver, progress, scheduling, clock }
+        Self { replica, workers, driver, progress, scheduling, flight_token, clock }
     }
 
     fn not_leader(&self) -> v1::CoordinatorMessage {
         let leader_address = self
             .replica
             .leader()
-            .and_then(|leader| self.peers.peer(leader))
+            .and_then(|leader| self.replica.peers().peer(leader))
             .map(|peer| peer.cluster_address.clone())
             .unwrap_or_default();
         v1::CoordinatorMessage {
@@ -206,6 +207,7 @@ impl WorkerSessions {
         let attempt =
             attempt_of(chunk.slice.as_ref().ok_or_else(|| Error::invalid("a report names no slice"))?)?;
         let files = chunk.files.iter().map(file_report).collect::<Result<_>>()?;
+        chunk.data_files.iter().try_for_each(|file| check_data_file(file))?;
         let totals = chunk.totals.as_ref().map(|totals| SliceTotals {
             files: totals.files,
             rows: totals.rows,
@@ -259,6 +261,13 @@ fn attempt_of(slice: &v1::SliceRef) -> Result<AttemptKey> {
         slice: SliceKey { job: slice.job_id.parse()?, slice: SliceIndex(slice.slice) },
         attempt: Attempt(slice.attempt),
     })
+}
+
+/// What says nothing would be found out by the commit only, when the slice cannot run again.
+fn check_data_file(file: &str) -> Result<()> {
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(file)
+        .map(|_| ())
+        .map_err(|error| Error::invalid(format!("a data file of a report is no JSON object: {error}")))
 }
 
 fn file_report(file: &v1::FileReport) -> Result<FileReport> {
@@ -315,6 +324,7 @@ impl WorkerService for WorkerSessions {
             let registered = v1::Registered {
                 heartbeat_interval_ms: self.scheduling.heartbeat_ms,
                 lease_ms: self.scheduling.lease_ms.max(0) as u64,
+                flight_token: self.flight_token.expose().clone(),
             };
             send(&outbox, coordinator_message::Message::Registered(registered)).await;
             let (session, lost) = self.workers.register(info.clone(), outbox.clone(), self.clock.now_ms());

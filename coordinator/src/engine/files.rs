@@ -19,7 +19,7 @@ pub(super) const PRESIGNED: Columns = &[("method", Text), ("headers", Text), ("u
 /// Rows in one batch of LIST.
 const BATCH_ROWS: usize = 4096;
 /// A listing up to this size is sorted by name; beyond it the order is the store's.
-const MOST_SORTED: usize = 100_000;
+pub(super) const MOST_SORTED: usize = 100_000;
 
 impl Engine {
     /// A place in a stage, by the names that the catalog has; `~` is the user's own stage.

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use arrow_flight::{FlightData, FlightDescriptor};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryFutureExt};
 use prost::Message;
 use stevedore_common::ids::{AttemptKey, JobId, SliceIndex, SliceKey, WorkerId};
 use stevedore_common::schema::{Column, TableSchema};
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{CreateMode, CreateTable, ObjectRef};
 use stevedore_state::catalog;
@@ -262,7 +262,7 @@ impl Engine {
     ) -> Result<AttemptKey> {
         let (attempt, worker) = self.holder(job).await?;
         let (to_worker, messages) = mpsc::channel(IN_FLIGHT);
-        let put = self.workers.put(&worker, ReceiverStream::new(messages));
+        let put = self.workers.put(&worker, ReceiverStream::new(messages)).map_err(of_lost_worker);
         let feed = feed(rows, attempt, to_worker);
         tokio::pin!(put, feed);
         tokio::select! {
@@ -312,10 +312,22 @@ impl Engine {
             let current = slice.attempt == attempt.attempt
                 && matches!(slice.state, SliceState::Leased { .. } | SliceState::Accepted);
             if !current || job.phase.is_ended() {
-                return Error::unavailable("the worker that took the rows was lost")
-                    .hint("nothing was loaded; send them again");
+                return worker_lost("another attempt is current");
             }
         }
+    }
+}
+
+fn worker_lost(how: &str) -> Error {
+    Error::unavailable(format!("the worker that took the rows was lost: {how}"))
+        .hint("nothing was loaded; send them again")
+}
+
+/// A connection that broke says nothing of the outcome, but the job does: it is aborted, unless it is committed.
+fn of_lost_worker(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::OutcomeUnknown => worker_lost(&error.message_with_context()),
+        _ => error,
     }
 }
 

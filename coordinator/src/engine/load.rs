@@ -19,9 +19,7 @@ use stevedore_sql::ast::{
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, JobEnding};
 use stevedore_state::event::Event;
-use stevedore_state::jobs::{
-    self, ErrorMode, FileStatusKind, Job, JobKind, JobPhase, JobSpec, OnError as StateOnError,
-};
+use stevedore_state::jobs::{self, ErrorMode, Job, JobKind, JobPhase, JobSpec, OnError as StateOnError};
 use stevedore_state::result::CommandResult;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -32,17 +30,9 @@ use super::streams::consumed;
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{CopyPlan, JobPlan, NewTablePlan, QueryPlan, SourcePlan, TransformPlan};
-use crate::results::ColumnKind::{Int, Text, UnsignedBigInt};
-use crate::results::{Columns, Value};
+use crate::results::ColumnKind::UnsignedBigInt;
+use crate::results::Columns;
 
-/// The columns of COPY INTO a table.
-pub(super) const COPY_COLUMNS: Columns = &[
-    ("File", Text),
-    ("Rows_loaded", Int),
-    ("Errors_seen", Int),
-    ("First_error", Text),
-    ("First_error_line", Int),
-];
 /// The column of INSERT.
 pub(super) const INSERT_COLUMNS: Columns = &[("number of rows inserted", UnsignedBigInt)];
 
@@ -52,8 +42,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const CATCH_UP_FOR: Duration = Duration::from_secs(30);
 /// The longest statement text that a job's record keeps, bytes.
 const MOST_STATEMENT: usize = 4 * 1024;
-/// Files read from the state at a time.
-const PAGE: usize = 1_000;
 
 /// How far a job is.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,11 +127,15 @@ impl Engine {
         handle: &StatementHandle,
         create: &CreateTable,
     ) -> Result<Execution> {
-        let view = self.replica.read().await?;
         let (database, name) = self.qualify(handle, &create.table);
         let (if_not_exists, or_replace) = mode_flags(create.mode);
-        let known = jobs::job(&*view, JobId(handle.id))?.is_some();
-        if !known && catalog::table(&*view, &database, &name)?.is_some() {
+        // The view is let go before the job is waited for.
+        let (known, is_there) = {
+            let view = self.replica.read().await?;
+            let known = jobs::job(&*view, JobId(handle.id))?.is_some();
+            (known, catalog::table(&*view, &database, &name)?.is_some())
+        };
+        if !known && is_there {
             if if_not_exists {
                 return Ok(Execution::nothing());
             }
@@ -465,45 +457,6 @@ impl Engine {
             consumes,
             ..query_job(JobKind::CreateTableAs, handle, plan)
         })
-    }
-
-    async fn copy_result(&self, job: &Job) -> Result<Execution> {
-        let view = self.replica.local();
-        let spec = jobs::job_spec(&*view, job.id)?
-            .ok_or_else(|| Error::not_found(format!("job {} is not remembered", job.id)))?;
-        let plan = JobPlan::load(&spec.plan, self.stores.warehouse().store()).await?;
-        let failed_only = matches!(&plan, JobPlan::Copy(plan) if plan.return_failed_only);
-        let tolerated = spec.on_error.mode == ErrorMode::AbortN;
-        let mut rows: Vec<(String, Vec<Value>)> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = jobs::file_statuses(&*view, job, after, PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.file);
-            for file in page {
-                let reported = matches!(
-                    file.status,
-                    FileStatusKind::Loaded | FileStatusKind::PartiallyLoaded | FileStatusKind::Failed
-                );
-                if !reported || (failed_only && file.errors == 0) {
-                    continue;
-                }
-                let errors = if tolerated { 0 } else { file.errors };
-                let first = (errors > 0 && !file.first_error.is_empty()).then_some(file.first_error);
-                let line = (errors > 0 && file.first_error_line > 0).then_some(file.first_error_line);
-                let row = vec![
-                    file.name.clone().into(),
-                    file.rows.into(),
-                    errors.into(),
-                    first.into(),
-                    line.into(),
-                ];
-                rows.push((file.name, row));
-            }
-        }
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let rows: Vec<Vec<Value>> = rows.into_iter().map(|(_, row)| row).collect();
-        Ok(Execution::rows(COPY_COLUMNS, &rows)?.with_affected(job.rows as i64))
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Execution`]s. It decodes no row data and runs no query itself; all changes go through proposals,
 //! each under a key of the handle's, so that running a handle twice changes things once.
 
+mod copy_result;
 mod ddl;
 mod evolution;
 mod explain;
@@ -190,7 +191,7 @@ impl Engine {
             Statement::ExplainCopy { .. } => simple(StatementKind::Query, schema_of(explain::COLUMNS)),
             Statement::CopyIntoTable(_) => Description {
                 is_job: true,
-                ..simple(StatementKind::RowsAndChanges, schema_of(load::COPY_COLUMNS))
+                ..simple(StatementKind::RowsAndChanges, schema_of(copy_result::COPY_COLUMNS))
             },
             Statement::Unload(unload) => Description {
                 is_job: true,

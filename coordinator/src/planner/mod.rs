@@ -6,5 +6,6 @@
 pub mod copy;
 pub mod evolution;
 pub mod plan;
+pub mod planning;
 pub mod slices;
 pub mod spec;

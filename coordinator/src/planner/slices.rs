@@ -1,8 +1,9 @@
-//! How the files of a COPY become slices: a pure function.
+//! How the files of a COPY become slices: pure, file by file.
 //!
-//! Owns: the packing rule. Comes in: the claimed files with their sizes, in order, and whether their
-//! format lets them be split. Goes out: slices of file parts. It reads no file: a part is a byte range, and
-//! the worker takes the records (or row groups) that begin in it.
+//! Owns: the packing rule. Comes in: the claimed files with their sizes, in order, whether their
+//! format lets them be split, and what of them has slices already. Goes out: slices of file parts, as soon as they
+//! are full. It reads no file: a part is a byte range, and the worker takes the records (or row groups) that begin
+//! in it.
 //!
 //! The problem: slices of similar input size, so that no worker is left with the long tail, but not so
 //! many that their data files are small. The rule: aim at an equal share for every slot, within
@@ -12,6 +13,8 @@
 //! One that several workers could work at is read by all of them (see `worker/src/slice/lane.rs`), so it needs no
 //! slice for each. A single worker reads the files of a slice on all its cores; but slices on all its slots overlap
 //! the end of one with the middle of another, so it gets no fewer than those.
+
+use std::convert::Infallible;
 
 use stevedore_common::ids::FileIndex;
 
@@ -75,6 +78,19 @@ pub struct PackRule {
 }
 
 impl PackRule {
+    /// What slices aim at where all files have so many bytes.
+    fn aim(&self, bytes: u64) -> u64 {
+        let share = bytes.div_ceil(u64::from(self.slots.max(1)));
+        // Who configures less than the minimum means it.
+        let most = self.slice_bytes.max(1);
+        share.clamp(MIN_SLICE_BYTES.min(most), most)
+    }
+
+    /// Whether a file is cut into parts, where all files have so many bytes.
+    pub fn is_cut(&self, bytes: u64, file: &PackFile) -> bool {
+        file.splittable && file.size > self.split_above_bytes.max(self.aim(bytes))
+    }
+
     /// The bytes of slices of whole files and the most files of one, where files make slices of `aim` bytes else.
     fn lanes(&self, whole: u64, aim: u64) -> (u64, usize) {
         let Some(lane) = self.lane_bytes.map(|bytes| bytes.max(1)) else { return (aim, self.slice_files) };
@@ -86,56 +102,118 @@ impl PackRule {
     }
 }
 
+/// What of a file has slices already: its first parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedParts {
+    /// So many.
+    pub planned: u32,
+    /// Of so many.
+    pub parts: u32,
+}
+
+/// Packs files into slices, as they come.
+#[derive(Debug)]
+pub struct Packer {
+    rule: PackRule,
+    bytes: u64,
+    aim: u64,
+    lane_aim: u64,
+    most_files: usize,
+    open: PackedSlice,
+    /// Runs of files that follow each other in it.
+    runs: usize,
+}
+
+impl Packer {
+    /// For files of so many bytes together, `whole` of them in files that are not cut.
+    pub fn new(rule: PackRule, bytes: u64, whole: u64) -> Self {
+        let aim = rule.aim(bytes);
+        let (lane_aim, most_files) = rule.lanes(whole, aim);
+        Self { rule, bytes, aim, lane_aim, most_files, open: PackedSlice::default(), runs: 0 }
+    }
+
+    /// Packs what of the next file has no slice yet, and gives on each slice that is full.
+    ///
+    /// # Errors
+    /// Those of `add`.
+    pub fn push<E>(
+        &mut self,
+        file: PackFile,
+        planned: Option<PlannedParts>,
+        add: &mut impl FnMut(PackedSlice) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match planned {
+            Some(PlannedParts { planned, parts }) => add_parts(file, planned, parts, add),
+            None if self.rule.is_cut(self.bytes, &file) => {
+                let parts = file.size.div_ceil(self.aim);
+                add_parts(file, 0, u32::try_from(parts).unwrap_or(u32::MAX), add)
+            }
+            None => self.push_whole(file, add),
+        }
+    }
+
+    fn push_whole<E>(
+        &mut self,
+        file: PackFile,
+        add: &mut impl FnMut(PackedSlice) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let last = self.open.parts.last();
+        let follows = last.is_some_and(|last| last.file.0.checked_add(1) == Some(file.file.0));
+        let full = !self.open.parts.is_empty()
+            && (self.open.bytes + file.size > self.lane_aim + self.lane_aim / 8
+                || self.open.parts.len() >= self.most_files.max(1)
+                // A run of files is told by its first and their number; the list of them must stay small.
+                || (!follows && self.runs >= self.rule.slice_files.max(1)));
+        if full {
+            self.runs = 0;
+            add(std::mem::take(&mut self.open))?;
+        }
+        self.runs += usize::from(!follows || self.open.parts.is_empty());
+        self.open.parts.push(FilePart { file: file.file, start: 0, end: 0, part: 0, parts: 1 });
+        self.open.bytes += file.size;
+        Ok(())
+    }
+
+    /// Gives on what is left.
+    ///
+    /// # Errors
+    /// Those of `add`.
+    pub fn finish<E>(self, add: &mut impl FnMut(PackedSlice) -> Result<(), E>) -> Result<(), E> {
+        if self.open.parts.is_empty() { Ok(()) } else { add(self.open) }
+    }
+}
+
+/// The parts of a file from `from` on, a slice each.
+fn add_parts<E>(
+    file: PackFile,
+    from: u32,
+    parts: u32,
+    add: &mut impl FnMut(PackedSlice) -> Result<(), E>,
+) -> Result<(), E> {
+    for part in from..parts {
+        // The quotient fits: it is at most the file's size.
+        let border = |n: u64| (u128::from(file.size) * u128::from(n) / u128::from(parts)) as u64;
+        let (start, end) = (border(u64::from(part)), border(u64::from(part) + 1));
+        let bytes = end - start;
+        add(PackedSlice { parts: vec![FilePart { file: file.file, start, end, part, parts }], bytes })?;
+    }
+    Ok(())
+}
+
 /// Packs files into slices.
 pub fn pack(files: &[PackFile], rule: PackRule) -> Vec<PackedSlice> {
-    let total: u64 = files.iter().map(|file| file.size).sum();
-    let share = total.div_ceil(u64::from(rule.slots.max(1)));
-    // Who configures less than the minimum means it.
-    let most = rule.slice_bytes.max(1);
-    let aim = share.clamp(MIN_SLICE_BYTES.min(most), most);
-    let is_split = |file: &&PackFile| file.splittable && file.size > rule.split_above_bytes.max(aim);
-    let whole = files.iter().filter(|file| !is_split(file)).map(|file| file.size).sum();
-    let (lane_aim, most_files) = rule.lanes(whole, aim);
+    let bytes = files.iter().map(|file| file.size).sum();
+    let whole = files.iter().filter(|file| !rule.is_cut(bytes, file)).map(|file| file.size).sum();
+    let mut packer = Packer::new(rule, bytes, whole);
     let mut slices = Vec::new();
-    let mut open = PackedSlice::default();
-    let mut runs = 0;
+    let mut add = |slice| {
+        slices.push(slice);
+        Ok::<(), Infallible>(())
+    };
     for file in files {
-        if is_split(&file) {
-            let parts = file.size.div_ceil(aim);
-            for part in 0..parts {
-                // The product fits: a file is under 2^60 bytes and has few parts.
-                let border = |n: u64| (u128::from(file.size) * u128::from(n) / u128::from(parts)) as u64;
-                let (start, end) = (border(part), border(part + 1));
-                slices.push(PackedSlice {
-                    parts: vec![FilePart {
-                        file: file.file,
-                        start,
-                        end,
-                        part: part as u32,
-                        parts: parts as u32,
-                    }],
-                    bytes: end - start,
-                });
-            }
-            continue;
-        }
-        let follows = open.parts.last().is_some_and(|last| last.file.0.checked_add(1) == Some(file.file.0));
-        let full = !open.parts.is_empty()
-            && (open.bytes + file.size > lane_aim + lane_aim / 8
-                || open.parts.len() >= most_files.max(1)
-                // A run of files is told by its first and their number; the list of them must stay small.
-                || (!follows && runs >= rule.slice_files.max(1)));
-        if full {
-            slices.push(std::mem::take(&mut open));
-            runs = 0;
-        }
-        runs += usize::from(!follows || open.parts.is_empty());
-        open.parts.push(FilePart { file: file.file, start: 0, end: 0, part: 0, parts: 1 });
-        open.bytes += file.size;
+        let Ok(()) = packer.push(*file, None, &mut add);
     }
-    if !open.parts.is_empty() {
-        slices.push(open);
-    }
+    let Ok(()) = packer.finish(&mut add);
     slices
 }
 
@@ -212,6 +290,33 @@ mod tests {
             FilePart { file: FileIndex(0), start: 0, end: 128 * MIB, part: 0, parts: 16 }
         );
         assert_eq!(slices[15].parts[0].end, 2048 * MIB);
+    }
+
+    #[test]
+    fn what_is_planned_stays_and_the_rest_is_planned_for_the_workers_of_now() {
+        let all = [files(&[2048 * MIB], true), files(&[1; 6], false)].concat();
+        let all: Vec<PackFile> =
+            (0..).zip(all).map(|(n, file)| PackFile { file: FileIndex(n), ..file }).collect();
+        // The first file had 16 parts for the workers of then, ten of them planned; the last file is not.
+        let planned = |file: u32| match file {
+            0 => Some(PlannedParts { planned: 10, parts: 16 }),
+            1..6 => Some(PlannedParts { planned: 1, parts: 1 }),
+            _ => None,
+        };
+        let mut packer = Packer::new(PackRule { slots: 100, ..rule(100) }, 2048 * MIB + 6, 6);
+        let mut rest = Vec::new();
+        let mut add = |slice: PackedSlice| {
+            rest.extend(slice.parts);
+            Ok::<(), Infallible>(())
+        };
+        for file in &all {
+            packer.push(*file, planned(file.file.0), &mut add).unwrap();
+        }
+        packer.finish(&mut add).unwrap();
+        let before = pack(&all, rule(4));
+        let before: Vec<FilePart> = before.into_iter().flat_map(|slice| slice.parts).collect();
+        assert_eq!(rest[..6], before[10..16]);
+        assert_eq!(rest[6..], [FilePart { file: FileIndex(6), start: 0, end: 0, part: 0, parts: 1 }]);
     }
 
     proptest! {

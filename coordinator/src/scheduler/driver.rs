@@ -315,8 +315,8 @@ impl Driver {
     }
 
     async fn drive_once(&self, id: JobId) -> Result<()> {
-        let view = self.context.replica.local();
-        let Some(job) = jobs::job(&*view, id)? else { return Ok(()) };
+        // No view of the state is held while a phase is carried out: it would keep in memory what is overwritten.
+        let Some(job) = jobs::job(&*self.context.replica.local(), id)? else { return Ok(()) };
         match job.phase {
             JobPhase::Claiming => phases::claim(&self.context, id, self.workers.fleet()).await,
             JobPhase::Running | JobPhase::Committing => phases::commit(&self.context, &job).await,

@@ -97,12 +97,11 @@ impl Housekeeping {
     /// Makes ledger entries explicit and clears those that a TRUNCATE left, a little at a time.
     async fn settle(&self) -> Result<()> {
         let replica = &self.context.replica;
-        let view = replica.local();
-        let mut commands: Vec<Command> = jobs::unsettled_jobs(&*view, 4)?
+        let mut commands: Vec<Command> = jobs::unsettled_jobs(&*replica.local(), 4)?
             .into_iter()
             .map(|job| Command::SettleLedger { job, limit: LEDGER_LIMIT })
             .collect();
-        for table in ledger::sweepable_ledgers(&*view, 4)? {
+        for table in ledger::sweepable_ledgers(&*replica.local(), 4)? {
             commands.push(Command::SweepLedger { table, limit: LEDGER_LIMIT });
         }
         for command in commands {
@@ -151,17 +150,18 @@ impl Housekeeping {
         let Some(metadata_location) = metadata_location else { return Ok(()) };
         let table = self.context.committer.load(&metadata_location).await?.location().to_owned();
         let folder = warehouse.store().path_of_uri(&table)?;
+        let mut kept = HashSet::new();
+        if committed {
+            for file in data_files(&*view, &job)? {
+                if removed_file(&file).is_none() {
+                    kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
+                }
+            }
+        }
+        drop(view);
         let swept = if never_was {
             sweep::sweep_table(warehouse.store(), &folder).await?
         } else {
-            let mut kept = HashSet::new();
-            if committed {
-                for file in data_files(&*view, &job)? {
-                    if removed_file(&file).is_none() {
-                        kept.insert(sweep::file_name(&path_of(&file)?).to_owned());
-                    }
-                }
-            }
             sweep::sweep_job(warehouse.store(), &folder, id, &kept).await?
         };
         if swept > 0 {

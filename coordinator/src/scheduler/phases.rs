@@ -21,8 +21,9 @@ use super::{columns, transactions, unload};
 use crate::committer::{Append, Committer, Evolution, INSERTED_ROWS, Prepared};
 use crate::config::Scheduling;
 use crate::engine::contents_of;
-use crate::planner::copy::{self, Fleet};
+use crate::planner::copy;
 use crate::planner::plan::{JobPlan, NewTablePlan};
+use crate::planner::planning::{self, Fleet};
 use crate::planner::spec::SpecContext;
 use crate::replica::Replica;
 use crate::stores::Stores;
@@ -75,11 +76,11 @@ pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
     match context.plan(&spec).await? {
         JobPlan::Copy(plan) => {
             let source = context.stores.resolve(&*context.replica.local(), &plan.source)?;
-            let claimed = copy::list_and_claim(&context.replica, &source, job, &plan).await?;
-            if let Some(evolution) = plan.evolution.filter(|_| !claimed.is_empty()) {
-                columns::reserve(context, job, &source, &plan, &evolution).await?;
+            let claimed = copy::list_and_claim(&context.replica, &source, job).await?;
+            if let Some(evolution) = plan.evolution.as_ref().filter(|_| !claimed.is_empty()) {
+                columns::reserve(context, job, &source, &plan, evolution).await?;
             }
-            copy::plan_and_seal(&context.replica, &context.scheduling, fleet, job, claimed).await
+            planning::plan_and_seal(&context.replica, &context.scheduling, fleet, job, &plan, claimed).await
         }
         plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) | JobPlan::Ingest(_)) => {
             let parts = match &plan {
@@ -88,7 +89,7 @@ pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
                 _ => 1,
             };
             let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();
-            let slices = copy::plan_slices(&context.replica, job, slices).await?;
+            let slices = planning::plan_slices(&context.replica, job, slices).await?;
             context.replica.propose(Command::SealJob { job, files: 0, slices }).await.map(|_| ())
         }
     }
@@ -234,8 +235,7 @@ async fn commit_to_table(
     how: Added,
 ) -> Result<()> {
     let overwrite = matches!(how, Added::InPlaceOfAll);
-    let view = context.replica.read().await?;
-    let record = catalog::table_by_id(&*view, table)?
+    let record = catalog::table_by_id(&*context.replica.read().await?, table)?
         .ok_or_else(|| Error::not_found(format!("table '{}' is gone", spec.table_name)))?;
     let mut location = record.metadata_location;
     loop {

@@ -40,9 +40,10 @@ pub(crate) fn unloaded_files(view: &dyn ReadView, job: &Job) -> Result<Vec<Unloa
 /// # Errors
 /// Storage; refusals.
 pub(super) async fn commit(context: &Context, job: &Job, plan: &UnloadPlan) -> Result<()> {
-    let view = context.replica.read().await?;
-    let (source, folder) = folder_of(&context.stores, &*view, plan)?;
-    let files = unloaded_files(&*view, job)?;
+    let ((source, folder), files) = {
+        let view = context.replica.read().await?;
+        (folder_of(&context.stores, &*view, plan)?, unloaded_files(&*view, job)?)
+    };
     let (store, folder) = (&source.store, &folder);
     futures::stream::iter(files)
         .map(|file| async move {

@@ -14,7 +14,7 @@ use stevedore_proto::v1;
 use tokio::sync::mpsc;
 
 use super::decide::WorkerView;
-use crate::planner::copy::Fleet;
+use crate::planner::planning::Fleet;
 
 /// What a worker said of itself.
 #[derive(Debug, Clone)]

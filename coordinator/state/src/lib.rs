@@ -46,8 +46,8 @@ pub mod read {
     pub use crate::jobs::{
         DataFileCursor, HistoryCursor, HistoryEntry, HistoryFile, data_files, file_statuses, job, job_by_key,
         job_columns, job_file, job_files, job_spec, jobs, leased_slices, live_jobs, live_jobs_of_table,
-        load_history, pending_slices, purgeable_files, skipped_files, slice, slice_files, slices,
-        unsettled_jobs,
+        load_history, pending_slices, planned_parts, purgeable_files, skipped_files, slice, slice_files,
+        slices, unsettled_jobs,
     };
     pub use crate::ledger::{ledger_entry, sweepable_ledgers};
     pub use crate::streams::{stream, stream_by_id, streams_of};

@@ -72,6 +72,9 @@ pub struct DecodeSpec {
     /// The columns are all that the table takes: a nullable one that is missing is its default, whatever
     /// MISSING_FIELD_AS says, and a field of NDJSON or JSON that is none of them ends the file as invalid input.
     pub evolves: bool,
+    /// NDJSON and JSON: the types are what a sample showed, and nobody asked for them. A value that would have made
+    /// the sample show a wider one rejects its row, where a cast would change it in silence.
+    pub sampled: bool,
     /// Settings of casts.
     pub cast: CastOptions,
     /// Rows a batch, at most (default 8192).
@@ -96,6 +99,7 @@ impl DecodeSpec {
             raw_records: false,
             case_sensitive: false,
             evolves: false,
+            sampled: false,
             cast: CastOptions::default(),
             batch_rows: 8192,
             max_nesting: 128,

@@ -5,6 +5,7 @@
 //! the columns `$1` … `$n` (as many as are mentioned); the other formats those of their files, and `$1`
 //! for the whole row. `metadata$…` columns are there when they are mentioned. A LIMIT stops reading: the
 //! stream is dropped. A WHERE on Parquet files goes down to the decoder. The first bad row fails the query with its file and line.
+//! So does a value that does not fit the type that a sample gave its column.
 
 use std::any::Any;
 use std::fmt;
@@ -335,6 +336,7 @@ impl TableProvider for StageTable {
         let mut spec = DecodeSpec::new(self.format.clone(), columns);
         spec.case_sensitive = self.scan.case_sensitive;
         spec.cast = self.cast.clone();
+        spec.sampled = self.format.kind.is_json();
         if let Some(limit) = limit {
             spec.batch_rows = spec.batch_rows.min(limit.max(1));
         }

@@ -59,7 +59,8 @@ pub(crate) async fn provider(
             .hint("create the stream again: CREATE OR REPLACE STREAM …")
     })?;
     let from = metadata.snapshot_by_id(scan.from_snapshot).filter(|_| scan.from_snapshot != 0);
-    let files = match metadata.snapshot_by_id(scan.to_snapshot).filter(|_| scan.to_snapshot != 0) {
+    let something = scan.to_snapshot != 0 && scan.to_snapshot != scan.from_snapshot;
+    let files = match metadata.snapshot_by_id(scan.to_snapshot).filter(|_| something) {
         Some(to) => cache
             .changed_files(&file_io, &metadata, from, to)
             .await
@@ -134,16 +135,22 @@ impl Changes {
         let rows = self.scan(side, files)?;
         let Some(others) = others else { return self.rows(rows, side, action, lit(false)) };
         let other = if side == NEW { OLD } else { NEW };
-        let is_same_row = [Number::Origin, Number::OriginRow];
-        let keys = |side: &str| is_same_row.map(|key| column(side, key.name())).to_vec();
-        let known: Vec<Expr> =
-            [Number::Origin, Number::OriginRow, Number::Updated].map(|name| number(other, name)).to_vec();
-        let updated = number(other, Number::Updated);
+        // Names of their own: filters on the join are pushed to the side that has a column of the name.
+        let known = [
+            (Number::Origin, "other_origin"),
+            (Number::OriginRow, "other_row"),
+            (Number::Updated, "other_updated"),
+        ]
+        .map(|(known, name)| (known, format!("\u{0}{name}")));
+        let numbers = known.iter().map(|(known, name)| number(other, *known).alias(name));
+        let [origin, row, updated] = known.each_ref().map(|(_, name)| Column::new_unqualified(name));
+        let keys = [Number::Origin, Number::OriginRow].map(|key| column(side, key.name()));
+        let updated = Expr::Column(updated);
         // The side in memory stands left; it has numbers only.
         let changed = self
             .scan(other, others)?
-            .project(known)?
-            .join(rows.build()?, JoinType::Right, (keys(other), keys(side)), None)?
+            .project(numbers)?
+            .join(rows.build()?, JoinType::Right, (vec![origin, row], keys.to_vec()), None)?
             .filter(updated.clone().is_null().or(updated.clone().not_eq(number(side, Number::Updated))))?;
         self.rows(changed, side, action, updated.is_not_null())
     }

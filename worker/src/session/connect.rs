@@ -29,6 +29,7 @@ pub(super) struct Connection {
     pub(super) outgoing: mpsc::Sender<WorkerMessage>,
     pub(super) heartbeat_interval: Duration,
     pub(super) lease: Duration,
+    pub(super) flight_token: String,
 }
 
 /// What a coordinator said to the registration.
@@ -132,6 +133,7 @@ async fn open(address: &str, register: &Register) -> Result<Connected> {
             outgoing,
             heartbeat_interval: Duration::from_millis(registered.heartbeat_interval_ms.max(10)),
             lease: Duration::from_millis(registered.lease_ms.max(100)),
+            flight_token: registered.flight_token,
         }))),
         Some(FromCoordinator::NotLeader(hint)) => {
             Ok(Connected::NotLeader(Some(hint.leader_address).filter(|address| !address.is_empty())))

@@ -28,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::flight_token::FlightToken;
 use crate::slice::SliceExecutor;
 use connect::{Connected, Connection, Coordinators};
 use deliver::{Link, deliver};
@@ -49,6 +50,8 @@ pub struct SessionConfig {
     pub coordinators: Vec<String>,
     /// Slices at a time; more that are assigned wait.
     pub slots: usize,
+    /// Where the leader's token goes.
+    pub token: FlightToken,
 }
 
 /// Keeps a session until `shutdown`. Connection failures are retried for ever.
@@ -77,7 +80,8 @@ pub async fn run_session(
             connected = connecting => connected,
         };
         match connected {
-            Ok(Connected::Registered(connection)) => {
+            Ok(Connected::Registered(mut connection)) => {
+                session.config.token.set(std::mem::take(&mut connection.flight_token));
                 coordinators.reset();
                 lease_ends = Some(session.converse(*connection, &shutdown).await);
             }
@@ -120,7 +124,7 @@ impl Session {
 
     /// Talks until the connection or the worker ends. Answers until when leases hold.
     async fn converse(&self, connection: Connection, shutdown: &CancellationToken) -> Instant {
-        let Connection { mut incoming, outgoing, heartbeat_interval, lease } = connection;
+        let Connection { mut incoming, outgoing, heartbeat_interval, lease, .. } = connection;
         self.link.up(outgoing.clone());
         let mut heartbeat = interval(heartbeat_interval);
         let mut progress = interval(PROGRESS_INTERVAL);

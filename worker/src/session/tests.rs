@@ -70,7 +70,12 @@ impl Side {
 
     async fn register(&mut self, lease_ms: u64) -> Register {
         let ToCoordinator::Register(register) = self.next().await else { panic!("not registered") };
-        self.send(FromCoordinator::Registered(Registered { heartbeat_interval_ms: 20, lease_ms })).await;
+        self.send(FromCoordinator::Registered(Registered {
+            heartbeat_interval_ms: 20,
+            lease_ms,
+            ..Registered::default()
+        }))
+        .await;
         register
     }
 
@@ -171,6 +176,7 @@ fn worker(addresses: &[&str]) -> Worker {
         register: Register { worker_id: "w1".into(), ..Register::default() },
         coordinators: addresses.iter().map(ToString::to_string).collect(),
         slots: 2,
+        token: FlightToken::default(),
     };
     let shutdown = CancellationToken::new();
     let session = tokio::spawn(run_session(config, Arc::new(Script(cancelled_sender)), shutdown.clone()));
@@ -336,6 +342,7 @@ async fn an_address_that_is_none_is_refused_at_once() {
         register: Register::default(),
         coordinators: vec!["not an address".into()],
         slots: 1,
+        token: FlightToken::default(),
     };
     let (sender, _) = mpsc::unbounded_channel();
     let error = run_session(config, Arc::new(Script(sender)), CancellationToken::new()).await.unwrap_err();

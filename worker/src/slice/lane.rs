@@ -42,11 +42,13 @@ use stevedore_status::{error_of_status, status_of};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use super::held_rows::HeldRows;
 use super::{SliceCounters, SliceFailure, SliceRunner, missing, parse_target};
 use crate::flight::{MAX_MESSAGE_BYTES, TARGET_MESSAGE_BYTES};
+use crate::flight_token::Shown;
 use crate::messages::{batches, end_message, failure, owned};
 use crate::write::{BatchSink, WrittenFile};
 
@@ -372,7 +374,7 @@ impl Lane<'_> {
     /// All rows of a portion, from a helper.
     async fn fetch(
         &self,
-        client: &mut FlightServiceClient<Channel>,
+        client: &mut FlightServiceClient<InterceptedService<Channel, Shown>>,
         portion: usize,
     ) -> Result<(HeldRows, PortionEnd)> {
         let target = TableTarget { warehouse: None, ..self.target.clone() };
@@ -409,7 +411,7 @@ impl Lane<'_> {
         Ok((held, end))
     }
 
-    fn client(&self, helper: &str) -> Result<FlightServiceClient<Channel>> {
+    fn client(&self, helper: &str) -> Result<FlightServiceClient<InterceptedService<Channel, Shown>>> {
         // A helper that stands still must not hold the slice up for longer than it would on its own.
         let silence = Duration::from_millis((self.spec.lease_ms / 2).max(500));
         let channel = Endpoint::from_shared(helper.to_owned())
@@ -420,7 +422,7 @@ impl Lane<'_> {
             .keep_alive_timeout(silence)
             .keep_alive_while_idle(true)
             .connect_lazy();
-        Ok(FlightServiceClient::new(channel)
+        Ok(FlightServiceClient::with_interceptor(channel, self.runner.token.shown()?)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }

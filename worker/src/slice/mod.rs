@@ -44,6 +44,7 @@ pub use lane::LaneResources;
 pub use report::SliceReport;
 pub use stage_files::StageFiles;
 
+use crate::flight_token::FlightToken;
 use crate::inbox::Inbox;
 use crate::query::QueryEngine;
 use crate::query::stage_scan::StageReader;
@@ -133,6 +134,8 @@ pub struct SliceRunner {
     pub inbox: Arc<Inbox>,
     /// What it takes to share the reading of a slice with other workers.
     pub lanes: LaneResources,
+    /// What other workers are shown, and show this one.
+    pub token: FlightToken,
 }
 
 impl std::fmt::Debug for SliceRunner {

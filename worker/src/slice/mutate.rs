@@ -171,9 +171,9 @@ impl SliceRunner {
         let origins = planned.origins();
         let fields = planned.schema().fields().iter();
         let new_rows = Schema::new(fields.skip(LEADING + LINEAGE).cloned().collect::<Vec<_>>());
-        let insert = match new_rows.fields().is_empty() {
-            true => None,
-            false => Some(Arc::new(Insert::compile(
+        let insert = match planned.schema().fields().len() > LEADING {
+            false => None,
+            true => Some(Arc::new(Insert::compile(
                 &self.engine,
                 &query.settings,
                 target,

@@ -68,6 +68,7 @@ impl Fixture {
             stages,
             inbox: Arc::default(),
             lanes: LaneResources::new(2, folder.path().join("spill")),
+            token: FlightToken::default(),
         };
         let columns = vec![
             column("id", "TINYINT", None),

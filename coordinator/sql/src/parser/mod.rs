@@ -72,13 +72,15 @@ pub(crate) fn shown(token: &Token, text: &str) -> String {
     match &token.tok {
         Tok::Str(_) | Tok::Hex(_) => "a string".to_owned(),
         // A quote too many makes names of what was meant as values.
-        Tok::Quoted(name)
-            if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | '-' | '$')) =>
-        {
-            "a name in quotes".to_owned()
-        }
+        Tok::Quoted(name) if !is_harmless(name) => "a name in quotes".to_owned(),
+        Tok::At(at) if at.quoted && !is_harmless(&at.name) => "a stage whose name is in quotes".to_owned(),
         _ => format!("'{}'", excerpt(text.get(token.start..token.end).unwrap_or(""))),
     }
+}
+
+/// Whether a name in quotes holds nothing but what names are made of.
+fn is_harmless(name: &str) -> bool {
+    name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | '-' | '$'))
 }
 
 /// What an error quotes of a piece of text.

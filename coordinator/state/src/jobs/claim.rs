@@ -57,7 +57,7 @@ pub(crate) fn claim(
         let rule = ClaimRule { force: spec.force, max_files: spec.max_files };
         let outcome = decide(own, rule, job.files, &entry, &file.version);
         match outcome {
-            ClaimOutcome::Claimed(index) if index.0 < job.files => repin(txn, id, index, file)?,
+            ClaimOutcome::Claimed(index) if index.0 < job.files => repin(txn, &mut job, index, file)?,
             ClaimOutcome::Claimed(index) => {
                 let LedgerEntry { loaded_by, mut claims } = entry;
                 claims.push(Claim { job: id, file: index });
@@ -201,13 +201,15 @@ fn decide(
 }
 
 /// Takes over the version of a newer listing, as long as no slice has been made of the older one.
-fn repin(txn: &mut Transaction<'_>, id: JobId, index: FileIndex, file: &ListedFile) -> Outcome<()> {
+fn repin(txn: &mut Transaction<'_>, job: &mut Job, index: FileIndex, file: &ListedFile) -> Outcome<()> {
+    let id = job.id;
     let planned = txn.read::<jobs::FilePart>(&keys::file_part(id, index, 0))?.is_some();
     let key = keys::job_file(id, index);
     if !planned
         && let Some(mut record) = txn.read::<JobFile>(&key)?
         && record.version != file.version
     {
+        job.bytes = job.bytes.saturating_sub(record.version.size).saturating_add(file.version.size);
         record.version = file.version.clone();
         txn.put(key, &record)?;
     }

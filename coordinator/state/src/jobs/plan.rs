@@ -1,5 +1,9 @@
 //! Planning: slices are added in chunks, and sealing checks that every file of the listing has its
 //! place before anything runs.
+//!
+//! What a leader had on its way when it lost its leadership may arrive between the commands of the next one, which may
+//! plan for other workers. Each part of a file goes into one slice in any case; whoever finds that slices came between
+//! is refused, and plans what is left then.
 
 use stevedore_common::Error;
 use stevedore_common::ids::{Attempt, JobId, SliceIndex, SliceKey};
@@ -27,9 +31,9 @@ pub(crate) fn plan(
         return planned_before(txn, &job, first, slices);
     }
     if first.0 > job.slices {
-        let error = format!("slices from {first} of job {id} come before slice {}", job.slices);
         // Several commands are on their way at a time, and one before it was lost.
-        return refuse(Error::conflict(error).retryable(true));
+        let error = format!("slices from {first} of job {id} come before slice {}", job.slices);
+        return refuse(came_between(error));
     }
     for new in slices {
         let index = SliceIndex(job.slices);
@@ -45,6 +49,11 @@ pub(crate) fn plan(
     Ok(CommandResult::Planned { slices: job.slices })
 }
 
+/// A refusal of what rests on a state that is not there any more: looking at it again sets it right.
+fn came_between(what: String) -> Error {
+    Error::conflict(what).retryable(true)
+}
+
 fn planned_before(
     txn: &Transaction<'_>,
     job: &Job,
@@ -54,7 +63,7 @@ fn planned_before(
     for (index, new) in (first.0..).zip(slices) {
         let key = SliceKey { job: job.id, slice: SliceIndex(index) };
         if index >= job.slices || jobs::slice_files(txn.view(), key)? != new.files {
-            return refuse(Error::conflict(format!("slice {key} was planned otherwise")));
+            return refuse(came_between(format!("slice {key} was planned otherwise")));
         }
     }
     Ok(CommandResult::Planned { slices: job.slices })
@@ -74,7 +83,8 @@ fn place(txn: &mut Transaction<'_>, job: &mut Job, slice: SliceIndex, file: &Sli
     }
     let key = keys::file_part(job.id, file.file, file.part);
     if txn.read::<FilePart>(&key)?.is_some() {
-        return bad("is planned twice");
+        let error = format!("part {} of file {} of job {} is planned twice", file.part, file.file, job.id);
+        return refuse(came_between(error));
     }
     if file.part > 0 {
         let first: Option<FilePart> = txn.read(&keys::file_part(job.id, file.file, 0))?;
@@ -151,13 +161,13 @@ pub(crate) fn seal(txn: &mut Transaction<'_>, id: JobId, files: u32, slices: u32
         return refuse(wrong_phase(&job, "it cannot be sealed"));
     }
     if job.files != files || job.slices != slices {
-        return refuse(Error::conflict(format!(
+        return refuse(came_between(format!(
             "job {id} has {} files claimed and {} slices planned, not {files} and {slices}",
             job.files, job.slices
         )));
     }
     if job.planned_files != job.files || job.planned_parts != job.expected_parts {
-        return refuse(Error::conflict(format!(
+        return refuse(came_between(format!(
             "job {id} has {} files claimed and {} planned, {} of {} parts",
             job.files, job.planned_files, job.planned_parts, job.expected_parts
         )));

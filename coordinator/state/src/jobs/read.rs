@@ -103,6 +103,24 @@ pub fn job_file(view: &dyn ReadView, job: JobId, file: FileIndex) -> Result<Opti
     keys::read(view, &keys::job_file(job, file))
 }
 
+/// How many parts of a file have slices, and of how many parts it is; `None`: it is not planned yet. They are
+/// planned in order.
+///
+/// # Errors
+/// Storage.
+pub fn planned_parts(view: &dyn ReadView, job: JobId, file: FileIndex) -> Result<Option<(u32, u32)>> {
+    let Some(first) = keys::read::<FilePart>(view, &keys::file_part(job, file, 0))? else { return Ok(None) };
+    let (mut planned, mut after) = (1, 0);
+    while planned < first.parts {
+        let last = keys::file_part(job, file, after);
+        let page = view.scan(&keys::file_parts(job, file), Some(&last), 256)?;
+        let Some((key, _)) = page.last() else { break };
+        after = keys::last_u32(key)?;
+        planned += page.len() as u32;
+    }
+    Ok(Some((planned, first.parts)))
+}
+
 /// The columns that a load brings; `None` for one that takes the table as it is.
 ///
 /// # Errors

@@ -236,6 +236,68 @@ fn a_file_is_sealed_only_with_all_its_parts() {
 }
 
 #[test]
+fn a_leader_that_plans_for_other_workers_goes_on_from_what_is_planned() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let job = world.copy(1, table);
+    world.claim(job, &["a", "b", "c", "d"]);
+    let part = |part: u32, parts: u32| SliceFile {
+        range_start: u64::from(part) * 100 / u64::from(parts),
+        range_end: u64::from(part + 1) * 100 / u64::from(parts),
+        part,
+        parts,
+        ..SliceFile::whole(FileIndex(1))
+    };
+    let whole = |file: u32| SliceFile::whole(FileIndex(file));
+    let slice = |files: &[SliceFile]| NewSlice { files: files.to_vec(), bytes: 1 };
+    let plan = |first: u32, slices: &[NewSlice]| Command::PlanSlices {
+        job,
+        first: SliceIndex(first),
+        slices: slices.to_vec(),
+    };
+    // The first leader cuts 'b' into 4, and is lost after two of them.
+    world.ok(plan(0, &[slice(&[whole(0)]), slice(&[part(0, 4)]), slice(&[part(1, 4)])]));
+    let planned = |world: &World| -> Vec<Option<(u32, u32)>> {
+        (0..4).map(|n| read::planned_parts(&world.state, job, FileIndex(n)).unwrap()).collect()
+    };
+    assert_eq!(planned(&world), [Some((1, 1)), Some((2, 4)), None, None]);
+    // What it had on its way comes before what the next leader plans, which would cut and gather otherwise.
+    world.ok(plan(3, &[slice(&[part(2, 4)])]));
+    let error = world.refused(plan(3, &[slice(&[part(2, 4), part(3, 4)]), slice(&[whole(2), whole(3)])]));
+    assert!(error.to_string().contains("was planned otherwise") && error.is_retryable(), "{error}");
+    // The next leader looks again, and goes on from there.
+    assert_eq!(planned(&world)[1], Some((3, 4)));
+    world.ok(plan(4, &[slice(&[part(3, 4)]), slice(&[whole(2), whole(3)])]));
+    // Whatever of the first one still comes is refused, and doubles nothing.
+    for late in [plan(4, &[slice(&[part(3, 4)]), slice(&[whole(2)])]), plan(6, &[slice(&[whole(2)])])] {
+        let error = world.refused(late);
+        assert!(error.kind() == ErrorKind::Conflict && error.is_retryable(), "{error}");
+    }
+    let error = world.refused(Command::SealJob { job, files: 4, slices: 5 });
+    assert!(error.is_retryable(), "{error}");
+    world.ok(Command::SealJob { job, files: 4, slices: 6 });
+    let placed: Vec<SliceFile> = (0..6)
+        .flat_map(|n| read::slice_files(&world.state, SliceKey { job, slice: SliceIndex(n) }).unwrap())
+        .collect();
+    let all = [whole(0), part(0, 4), part(1, 4), part(2, 4), part(3, 4), whole(2), whole(3)];
+    assert_eq!(placed, all);
+    world.accept_all(job);
+    assert!(matches!(world.commit(job), CommitOutcome::Committed(_)));
+}
+
+#[test]
+fn a_newer_listing_of_a_file_that_is_not_planned_counts_its_bytes_anew() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let job = world.copy(1, table);
+    let sized = |size: u64| ListedFile { version: FileVersion { size, ..version(size) }, ..listed("a", 1) };
+    for size in [10, 70, 30] {
+        assert_eq!(world.claim_files(job, vec![sized(size)]), [claimed(0)]);
+        assert_eq!((world.job(job).bytes, world.job(job).files), (size, 1));
+    }
+}
+
+#[test]
 fn a_copy_that_finds_nothing_is_committed_by_its_seal() {
     let mut world = World::new();
     let table = world.table("t");

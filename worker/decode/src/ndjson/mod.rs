@@ -19,7 +19,7 @@ use crate::blocks::TextBlock;
 use crate::parse::columns::Marks;
 use crate::spec::{ColumnSource, DecodeSpec, DecodedBatch};
 use crate::text::BlockDecoder;
-use cells::JsonCells;
+use cells::{JsonCells, Sampled};
 use records::{Names, Problem, Records};
 
 /// Spans that are held at once, as many as stay in the cache.
@@ -84,6 +84,10 @@ impl BlockDecoder for NdjsonDecoder {
         let rows_at_once = (SPANS_AT_ONCE / (2 * self.names.len() + 1)).clamp(1, 1024);
         let unit = if spec.format.kind == FormatKind::Json { "element" } else { "line" };
         let missing_is_default = spec.evolves || spec.format.missing_field_as == MissingFieldAs::FieldDefault;
+        let sampled = |i: usize| {
+            let ty = spec.columns.get(i).filter(|_| spec.sampled)?.ty.as_ref()?;
+            Sampled::of_type(ty)
+        };
         let mut records = Records::new(&self.names, &block, spec.max_nesting, &self.required);
         records.tell_unknown = spec.evolves;
         let mut batches = BatchAssembler::new(&self.plan, &block, self.names.len() * 4)?;
@@ -114,6 +118,7 @@ impl BlockDecoder for NdjsonDecoder {
                     null_if: &spec.format.null_if,
                     missing_is_default,
                     null_is_default: spec.format.null_field_as == NullFieldAs::FieldDefault,
+                    sampled: sampled(i),
                 };
                 builder.append_json(&cells, marks);
             });

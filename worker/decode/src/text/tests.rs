@@ -542,6 +542,45 @@ fn where_the_table_takes_new_columns_nullable_fields_may_be_missing_and_unknown_
 }
 
 #[test]
+fn a_value_that_does_not_fit_what_a_sample_showed_is_no_value_of_the_column() {
+    let mut spec = ndjson(&["n BIGINT", "d DOUBLE", "b BOOLEAN", "s VARCHAR", "v VARIANT"]);
+    spec.format.missing_field_as = MissingFieldAs::Null;
+    spec.format.null_if = vec!["N/A".into()];
+    spec.sampled = true;
+    let fits = "{\"n\":2,\"d\":1,\"b\":true,\"s\":1.5,\"v\":[1]}\n{\"n\":3.0,\"d\":-2.5,\"s\":\"x\"}\n{\"n\":2e1,\"d\":null}\n\
+                {\"n\":\"N/A\"}\n";
+    assert_eq!(rows(&spec, fits), ["2|1.0|true|1.5|[1]", "3|-2.5|~|x|~", "20|~|~|~|~", "~|~|~|~|~"]);
+    for (field, value, told) in [
+        (
+            "n",
+            "2.5",
+            "invalid value '2.5' for column 1 (n BIGINT): the records that its type was taken from have whole",
+        ),
+        ("n", "2.5e0", "invalid value '2.5e0' for column 1 (n BIGINT)"),
+        ("n", "\"12\"", "invalid value '\"12\"' for column 1 (n BIGINT)"),
+        ("n", "true", "invalid value 'true' for column 1 (n BIGINT)"),
+        ("n", "1e30", "invalid value '1e30' for column 1 (n BIGINT): out of range"),
+        (
+            "d",
+            "\"1.5\"",
+            "invalid value '\"1.5\"' for column 2 (d DOUBLE): the records that its type was taken from have num",
+        ),
+        ("d", "[1]", "invalid value '[1]' for column 2 (d DOUBLE)"),
+        (
+            "b",
+            "1",
+            "invalid value '1' for column 3 (b BOOLEAN): the records that its type was taken from have boo",
+        ),
+    ] {
+        let found = errors(&spec, &format!("{{\"{field}\":{value}}}\n"));
+        assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+    }
+    // Where somebody asked for the type, it is a cast.
+    spec.sampled = false;
+    assert_eq!(rows(&spec, "{\"n\":2.5,\"d\":\"1.5\",\"b\":1}\n"), ["3|1.5|true|~|~"]);
+}
+
+#[test]
 fn ndjson_null_and_missing_fields_follow_the_options() {
     let mut spec = ndjson(&["a INT DEFAULT", "b VARCHAR"]);
     assert_eq!(errors(&spec, "{\"a\":1}\n{\"b\":null,\"a\":null}\n"), ["line 1 row 0: missing field 'b'"]);
