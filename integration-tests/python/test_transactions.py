@@ -43,21 +43,29 @@ def test_commit_makes_it_visible_and_rollback_undoes_it(server, connection, tabl
 
 def test_a_whole_program_without_a_word_on_autocommit(server, connection):
     run(connection, "DROP TABLE IF EXISTS made")
-    run(connection, "DROP TABLE IF EXISTS ingested")
     with manual(server) as mine:
         run(mine, "CREATE TABLE made (id BIGINT)")
         run(mine, "INSERT INTO made VALUES (1)")
         mine.commit()
-        with mine.cursor() as cursor:
-            data = pyarrow.table({"id": pyarrow.array(range(10), pyarrow.int64())})
-            assert cursor.adbc_ingest("ingested", data, mode="create") == 10
-            assert cursor.adbc_ingest("ingested", data, mode="append") == 10
-        assert rows(connection, "SELECT count(*) FROM ingested") == [(0,)]
+        run(mine, "INSERT INTO made VALUES (2)")
         with pytest.raises(adbc_driver_manager.Error, match="DROP TABLE cannot run inside a transaction"):
             run(mine, "DROP TABLE made")
         mine.commit()
         run(mine, "DROP TABLE made")
-    assert rows(connection, "SELECT count(*) FROM ingested") == [(20,)]
+    assert rows(connection, "SELECT count(*) FROM system.tables WHERE name = 'made'") == [(0,)]
+
+
+def test_bulk_ingestion_joins_the_transaction_of_its_session(server, connection, table):
+    data = pyarrow.table({"id": pyarrow.array(range(10), pyarrow.int64())})
+    counted = f"SELECT count(*) FROM {table}"
+    with server.connect() as other:
+        for end, left in (("ROLLBACK", 0), ("COMMIT", 10)):
+            run(connection, "BEGIN")
+            with connection.cursor() as cursor:
+                assert cursor.adbc_ingest(table, data, mode="append") == 10
+            assert (rows(connection, counted), rows(other, counted)) == ([(10,)], [(0,)])
+            run(connection, end)
+            assert rows(other, counted) == [(left,)]
 
 
 def test_the_second_of_two_writers_is_told(server, connection, table):
@@ -68,8 +76,7 @@ def test_the_second_of_two_writers_is_told(server, connection, table):
         one.commit()
         with pytest.raises(adbc_driver_manager.Error, match="was changed by another commit"):
             two.commit()
-        two.rollback()
-        assert rows(two, f"SELECT name FROM {table}") == [("one",)]
+    assert rows(connection, f"SELECT name FROM {table}") == [("one",)]
 
 
 def test_begin_and_commit_in_the_shell(server, connection, table, tmp_path):

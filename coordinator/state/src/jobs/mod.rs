@@ -258,7 +258,7 @@ pub struct Job {
     /// The transaction whose statement it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<TransactionId>,
-    /// Its rows are in its transaction's own version of the table: it waits, Committing, for the transaction's end.
+    /// Its rows are in its transaction's own version of the table: it waits, Committing, for the transaction's commit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prepared: bool,
     /// When it was created.

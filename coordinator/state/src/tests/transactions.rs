@@ -133,6 +133,7 @@ fn all_tables_flip_in_one_command_and_not_before() {
     for job in jobs {
         let job = world.job(job);
         assert_eq!((job.phase, job.committed.unwrap().snapshot_id), (JobPhase::Committed, Some(9)));
+        assert!(!job.prepared, "it waits for nothing any more");
     }
     assert!(world.entry(t, "a").loaded_by.is_some() && world.entry(u, "a").loaded_by.is_some());
     assert_eq!(read::transaction_of_session(&world.state, "s").unwrap(), None);

@@ -223,6 +223,8 @@ fn commit_jobs(
             let flip = flips.iter().find(|(table, _)| table.id == prepared.table);
             flip.and_then(|(_, target)| target.contents.snapshot_id)
         };
+        // It waits for nothing any more: whoever drives jobs has its PURGE to do.
+        job.prepared = false;
         finish(txn, &mut job, &spec, snapshot_id)?;
     }
     Ok(())
