@@ -160,3 +160,17 @@ def test_presigned_urls_upload_and_download_without_the_cluster(connection, stor
             send_presigned(dict(put, url=url), b"3\n")
         assert refused.value.code == 403
     assert [row["name"] for row in run(connection, f"LIST @{stage}")] == ["new/a.csv"]
+
+
+def test_the_scripts_of_the_dialect_run_over_a_container(store):
+    """The sqllogictest files that have stages, as cargo's tests run them over local files and S3."""
+    environment = dict(
+        os.environ, STEVEDORE_AZURE_ENDPOINT=store.endpoint, STEVEDORE_AZURE_ACCOUNT=ACCOUNT,
+        STEVEDORE_AZURE_KEY=KEY, STEVEDORE_AZURE_CONTAINER=CONTAINER,
+    )
+    # As the workspace's tests are built: another choice of packages would build them anew.
+    command = ["cargo", "test", "--workspace", "--test", "sql", "--", "--ignored", "over_azure"]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-20_000:] + result.stderr[-5_000:]
+    assert "1 passed" in result.stdout, result.stdout

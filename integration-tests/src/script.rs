@@ -22,9 +22,10 @@
 //! the columns that a statement announces, without running it. `let x = <query>` keeps the first value of
 //! the query for the statements below, where `${x}` stands for it.
 //!
-//! Stages with `URL = 'fs://${FILES}/…'` may be run over S3 instead ([`run_folder_over_s3`]): they become stages over
-//! the same files in the bucket, and nothing else of the script changes. `#fs only` says of a script that it speaks
-//! of local files.
+//! Stages with `URL = 'fs://${FILES}/…'` may be run over S3 or Azure Blob Storage instead ([`run_folder_over_s3`],
+//! [`run_folder_over_azure`]): they become stages over the same files there, and nothing else of the script changes.
+//! `#fs only` says of a script that it speaks of local files, `#shared files` that it reaches the files of a stage by
+//! their local paths as well, which a container does not show.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +33,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner};
 use stevedore::client::Client;
 use stevedore::transfer;
@@ -169,24 +173,82 @@ fn write_files(script: &str, folder: &Path) {
 }
 
 /// Where the files lie that stages name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Medium {
     Fs,
     S3,
+    Azure(Container),
+}
+
+impl Medium {
+    fn shown(&self) -> &'static str {
+        match self {
+            Self::Fs => "",
+            Self::S3 => " over S3",
+            Self::Azure(_) => " over Azure",
+        }
+    }
+}
+
+/// A container that is there, in a blob store that others started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Container {
+    endpoint: String,
+    account: String,
+    key: String,
+    name: String,
+}
+
+impl Container {
+    /// From `STEVEDORE_AZURE_ENDPOINT`, `…_ACCOUNT`, `…_KEY` and `…_CONTAINER`.
+    fn of_environment() -> Self {
+        let variable = |name: &str| {
+            let name = format!("STEVEDORE_AZURE_{name}");
+            std::env::var(&name).unwrap_or_else(|_| panic!("{name} says where the blob store is"))
+        };
+        Self {
+            endpoint: variable("ENDPOINT"),
+            account: variable("ACCOUNT"),
+            key: variable("KEY"),
+            name: variable("CONTAINER"),
+        }
+    }
+
+    /// Puts the files of a folder below a prefix.
+    async fn upload(&self, folder: &Path, prefix: &str) {
+        let store = MicrosoftAzureBuilder::new()
+            .with_account(&self.account)
+            .with_access_key(&self.key)
+            .with_container_name(&self.name)
+            .with_endpoint(self.endpoint.clone())
+            .with_allow_http(true)
+            .build()
+            .unwrap();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in std::fs::read_dir(next).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap();
+                let name = ObjectPath::parse(format!("{prefix}/{name}")).unwrap();
+                store.put(&name, std::fs::read(&path).unwrap().into()).await.unwrap();
+            }
+        }
+    }
 }
 
 const FS_STAGE: &str = "URL = 'fs://${FILES}/";
 
-/// The script with its stages over local files as stages over the bucket.
-fn over_s3(script: &str) -> String {
+/// The script with its stages over local files as stages over this URL, reached by this connection.
+fn over(script: &str, url: &str, connection: &str) -> String {
     let mut parts = script.split(FS_STAGE);
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (path, rest) = part.split_once('\'').expect("the URL's quote is closed");
-        text.push_str(&format!(
-            "URL = 's3://bucket/{path}' CONNECTION = (ENDPOINT_URL = '${{S3}}' ACCESS_KEY_ID = '${{KEY}}' \
-             SECRET_ACCESS_KEY = '${{SECRET}}' REGION = 'us-east-1'){rest}"
-        ));
+        text.push_str(&format!("URL = '{url}/{path}' CONNECTION = ({connection}){rest}"));
     }
     text
 }
@@ -199,9 +261,21 @@ async fn run_file(path: PathBuf, medium: Medium) -> Vec<String> {
     std::os::unix::fs::symlink(instance.files(), s3.root().join("bucket")).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     write_files(&text, instance.files());
-    let text = match medium {
+    let text = match &medium {
         Medium::Fs => text,
-        Medium::S3 => over_s3(&text),
+        Medium::S3 => over(
+            &text,
+            "s3://bucket",
+            "ENDPOINT_URL = '${S3}' ACCESS_KEY_ID = '${KEY}' SECRET_ACCESS_KEY = '${SECRET}' REGION = 'us-east-1'",
+        ),
+        Medium::Azure(container) => {
+            let prefix = uuid::Uuid::new_v4().to_string();
+            container.upload(instance.files(), &prefix).await;
+            let Container { endpoint, account, key, name } = container;
+            let connection =
+                format!("ENDPOINT_URL = '{endpoint}' ACCOUNT_NAME = '{account}' ACCOUNT_KEY = '{key}'");
+            over(&text, &format!("azblob://{name}/{prefix}"), &connection)
+        }
     };
     let web = WebServer::start(instance.files().to_owned()).await;
     let hub = HubServer::start(instance.files().to_owned()).await;
@@ -218,8 +292,7 @@ async fn run_file(path: PathBuf, medium: Medium) -> Vec<String> {
         .replace("${IPFS}", &ipfs.url())
         .replace("${CID}", ipfs.root())
         .replace("${CLOSED}", &format!("http://{closed}"));
-    let medium = if medium == Medium::S3 { " over S3" } else { "" };
-    let name: Arc<str> = format!("{}{medium}", path.file_name().unwrap().to_string_lossy()).into();
+    let name: Arc<str> = format!("{}{}", path.file_name().unwrap().to_string_lossy(), medium.shown()).into();
     let records: Vec<Record<DefaultColumnType>> = sqllogictest::parse_with_name(&text, name.clone()).unwrap();
     let mut runner =
         Runner::new(|| async { Ok(Session { client: instance.client().await, kept: Vec::new() }) });
@@ -242,9 +315,20 @@ pub async fn run_folder(folder: &str) {
     run_scripts(folder, Medium::Fs, |_| true).await;
 }
 
+/// Whether a script has stages over local files that may lie elsewhere.
+fn may_move(text: &str) -> bool {
+    text.contains(FS_STAGE) && !text.contains("\n#fs only\n")
+}
+
 /// The same over S3, for the scripts that have stages over local files.
 pub async fn run_folder_over_s3(folder: &str) {
-    run_scripts(folder, Medium::S3, |text| text.contains(FS_STAGE) && !text.contains("\n#fs only\n")).await;
+    run_scripts(folder, Medium::S3, may_move).await;
+}
+
+/// The same over Azure Blob Storage, in the container that the environment names.
+pub async fn run_folder_over_azure(folder: &str) {
+    let medium = Medium::Azure(Container::of_environment());
+    run_scripts(folder, medium, |text| may_move(text) && !text.contains("\n#shared files\n")).await;
 }
 
 async fn run_scripts(folder: &str, medium: Medium, is_meant: impl Fn(&str) -> bool) {
@@ -261,7 +345,7 @@ async fn run_scripts(folder: &str, medium: Medium, is_meant: impl Fn(&str) -> bo
     scripts.sort();
     assert!(!scripts.is_empty() || !wanted.is_empty(), "no scripts in {}", folder.display());
     let failures: Vec<String> = futures::stream::iter(scripts)
-        .map(|script| run_file(script, medium))
+        .map(|script| run_file(script, medium.clone()))
         .buffer_unordered(2)
         .flat_map(futures::stream::iter)
         .collect()

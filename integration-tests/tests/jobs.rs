@@ -684,6 +684,42 @@ async fn changes_of_rows_are_jobs_that_count_them_and_run_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_readers_of_a_stream_at_the_same_time_each_row_reaches_one() {
+    const READERS: usize = 6;
+    const ROUNDS: usize = 5;
+    let instance = instance_with_files(1, 1).await;
+    let client = instance.client().await;
+    run(&client, "CREATE TABLE numbers (n INT)").await;
+    run(&client, "CREATE STREAM s ON TABLE numbers").await;
+    run(&client, "CREATE TABLE seen (n INT)").await;
+    let mut refused = 0;
+    for round in 0..ROUNDS {
+        run(&client, &format!("INSERT INTO numbers VALUES ({round}), ({})", round + 100)).await;
+        let mut readers = tokio::task::JoinSet::new();
+        for reader in 0..READERS {
+            let client = instance.client().await;
+            let sql = match reader % 2 {
+                0 => "INSERT INTO seen SELECT n FROM s",
+                _ => "MERGE INTO seen USING s ON seen.n = s.n WHEN NOT MATCHED THEN INSERT (n) VALUES (s.n)",
+            };
+            readers.spawn(async move { client.query(sql).await });
+        }
+        while let Some(reader) = timeout(PATIENCE, readers.join_next()).await.expect("the statements end") {
+            if let Err(error) = reader.unwrap() {
+                assert!(error.is_retryable(), "{error}");
+                assert!(error.to_string().contains("consumed by another statement"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "readers never met");
+    assert!(refused <= ROUNDS * (READERS - 1), "in each round somebody read");
+    assert_eq!(run(&client, "SELECT count(*), count(DISTINCT n) FROM seen").await, [["10", "10"]]);
+    assert_eq!(run(&client, "SELECT count(*) FROM s").await, [["0"]]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unload_is_a_job_that_runs_once_however_often_it_is_asked_for() {
     let instance = instance_with_files(3, 50).await;
     let client = instance.client().await;

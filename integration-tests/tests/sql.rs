@@ -1,6 +1,6 @@
 //! The dialect, statement by statement: the scripts in `slt/`.
 
-use stevedore_integration_tests::script::{run_folder, run_folder_over_s3};
+use stevedore_integration_tests::script::{run_folder, run_folder_over_azure, run_folder_over_s3};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_tables_connections_and_formats() {
@@ -70,4 +70,13 @@ async fn copy_into_locations_over_s3() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_over_s3() {
     run_folder_over_s3("errors").await;
+}
+
+/// Azurite comes from npm: `integration-tests/python/run` starts it and runs this one.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Azurite"]
+async fn statements_on_files_over_azure() {
+    for folder in ["copy", "stages", "unload", "errors"] {
+        run_folder_over_azure(folder).await;
+    }
 }

@@ -177,3 +177,51 @@ async fn an_unload_whose_files_cannot_all_get_their_names_leaves_none() {
     assert_eq!(run(&client, UNLOAD).await[0][0], (FILES * ROWS).to_string());
     assert!(names(&s3).1.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_table_are_shared_out_to_slices_for_unloads_and_changes() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let cluster = Cluster::start(ClusterConfig { coordinators: 1, ..ClusterConfig::default() }).await;
+    let client = cluster.client(0).await;
+    run(&client, "CREATE TABLE t (a INT, b STRING)").await;
+    for file in 0..6 {
+        run(
+            &client,
+            &format!("INSERT INTO t SELECT value, 'x' FROM range({}, {})", file * 10, file * 10 + 10),
+        )
+        .await;
+    }
+    run(&client, "CREATE STAGE out").await;
+    for (query, expected) in [
+        ("SELECT a * 2 AS a, upper(b) AS b FROM t WHERE a <> 3", 59),
+        ("SELECT a * 2 AS a, b FROM t PARTITION BY ('p' || (a % 2)::STRING)", 60),
+    ] {
+        let (query, partition) =
+            query.split_once(" PARTITION").map_or((query, ""), |(query, by)| (query, by));
+        let partition = if partition.is_empty() { String::new() } else { format!("PARTITION{partition}") };
+        let unload = format!(
+            "COPY INTO @out/{expected}/ FROM ({query}) {partition} FILE_FORMAT = (TYPE = NDJSON) DETAILED_OUTPUT = true"
+        );
+        let files = run(&client, &unload).await;
+        let rows: usize = files.iter().map(|file| file[2].parse::<usize>().unwrap()).sum();
+        assert_eq!((files.len() >= 6, rows), (true, expected), "{files:?}");
+        let read = format!(
+            "SELECT count(*), count(DISTINCT a) FROM @out/{expected}/ (FILE_FORMAT => (TYPE = NDJSON))"
+        );
+        assert_eq!(run(&client, &read).await, [[expected.to_string(), expected.to_string()]]);
+    }
+
+    assert_eq!(run(&client, "UPDATE t SET b = 'y' WHERE a % 20 < 10").await, [["30"]]);
+    assert_eq!(run(&client, "DELETE FROM t WHERE a % 10 = 9").await, [["6"]]);
+    let merge = "MERGE INTO t USING (SELECT value AS a FROM range(0, 60)) AS u ON t.a = u.a
+                 WHEN MATCHED AND u.a < 5 THEN DELETE WHEN MATCHED AND u.a < 8 THEN UPDATE SET b = 'z'";
+    assert_eq!(run(&client, merge).await, [["3", "5"]]);
+    assert_eq!(
+        run(&client, "SELECT b, count(*), count(DISTINCT a) FROM t GROUP BY b ORDER BY b").await,
+        [["x", "27", "27"], ["y", "19", "19"], ["z", "3", "3"]]
+    );
+    // Each slice writes the rows of its own share.
+    let written =
+        "SELECT added_files FROM system.snapshots('t') WHERE operation = 'overwrite' ORDER BY timestamp";
+    assert_eq!(run(&client, written).await, [["3"], ["6"], ["1"]]);
+}

@@ -513,6 +513,43 @@ fn a_stream_is_read_as_with_says() {
 }
 
 #[test]
+fn a_query_of_single_rows_is_known_as_one_and_no_other_is() {
+    for sql in [
+        "SELECT * FROM t",
+        "SELECT a, b + 1 AS c, upper(d)::STRING, CASE WHEN a > 1 THEN 'x' END FROM d.t AS x WHERE x.a IN (1, 2)",
+        "SELECT * EXCLUDE (a) FROM t WHERE b LIKE 'a%' AND c BETWEEN 1 AND 2",
+        "SELECT *, (a || 'x') AS p FROM (SELECT a, b FROM t WHERE a > 1) AS y",
+    ] {
+        assert!(query(sql).is_row_by_row, "{sql}");
+    }
+    for sql in [
+        "SELECT count(*) FROM t",
+        "SELECT some_aggregate(a) FROM t",
+        "SELECT a, sum(b) OVER () FROM t",
+        "SELECT DISTINCT a FROM t",
+        "SELECT a FROM t ORDER BY a",
+        "SELECT a FROM t LIMIT 1",
+        "SELECT a FROM t GROUP BY a",
+        "SELECT a FROM t HAVING a > 1",
+        "SELECT a FROM t UNION ALL SELECT a FROM t",
+        "SELECT a FROM t, u",
+        "SELECT a FROM t JOIN u ON true",
+        "SELECT a FROM t WHERE a IN (SELECT a FROM u)",
+        "SELECT (SELECT max(a) FROM t) FROM t",
+        "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM t)",
+        "SELECT unnest(a) FROM t",
+        "SELECT a FROM (SELECT a FROM t LIMIT 1) x",
+        "SELECT a FROM (SELECT max(a) AS a FROM t) x",
+        "WITH c AS (SELECT 1 AS a) SELECT a FROM c",
+        "SELECT * FROM range(0, 3)",
+        "VALUES (1)",
+        "SELECT 1",
+    ] {
+        assert!(!query(sql).is_row_by_row, "{sql}");
+    }
+}
+
+#[test]
 fn stream_status_is_a_table_and_a_condition() {
     let sql = "SELECT 1 AS one FROM t WHERE STREAM_STATUS('d.s') = TRUE AND NOT stream_status('\"it''s\"')";
     assert_eq!(tables(sql), ["t", "stream_status()", "stream_status()"]);

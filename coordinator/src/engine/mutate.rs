@@ -16,7 +16,6 @@ use super::load::query_job;
 use super::query::check_parameters;
 use super::streams::consumed;
 use super::tables::target_columns;
-use super::unload::parts_of;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{JobPlan, MutationPlan, QueryPlan, RelationPlan, RelationTarget};
 use crate::planner::spec::number_target;
@@ -285,7 +284,7 @@ impl Engine {
             || relations.iter().any(|relation| !matches!(relation.target, RelationTarget::Table { .. }));
         let consumes = consumed(&relations);
         let plan = MutationPlan {
-            parts: if whole { 1 } else { parts_of(table.data_size) },
+            parts: if whole { 1 } else { self.parts_of(&metadata, None) },
             base_snapshot: metadata.current_snapshot_id(),
             target: mutation.target.clone(),
             query: QueryPlan {

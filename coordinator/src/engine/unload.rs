@@ -3,12 +3,12 @@
 //! Here the statement is bound and its result read from the job's record. Workers write the files under hidden
 //! names; the leader gives them their own names in the job's committing phase (`scheduler::unload`).
 
+use iceberg::spec::TableMetadata;
 use stevedore_common::file_format::{Compression, FileFormat, FormatKind};
 use stevedore_common::ids::JobId;
 use stevedore_common::storage::ListOptions;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{LocationRef, Unload};
-use stevedore_state::catalog;
 use stevedore_state::jobs::{JobKind, JobSpec};
 
 use futures::StreamExt;
@@ -27,9 +27,8 @@ const SUMMARY: Columns =
     &[("rows_unloaded", UnsignedBigInt), ("input_bytes", UnsignedBigInt), ("output_bytes", UnsignedBigInt)];
 /// The same with DETAILED_OUTPUT.
 const DETAILED: Columns = &[("file_name", Text), ("file_size", BigInt), ("row_count", BigInt)];
-/// Bytes of a table's data files that one slice unloads, and the most slices.
-const PART_BYTES: u64 = 128 << 20;
-const MOST_PARTS: u32 = 64;
+/// The most slices that read one table.
+const MOST_PARTS: u64 = 64;
 
 /// The columns that the statement answers.
 pub(super) fn columns_of(unload: &Unload) -> Columns {
@@ -96,10 +95,10 @@ impl Engine {
             }
         }
         let parts = match relations.as_slice() {
-            [RelationPlan { target: RelationTarget::Table { table, .. }, .. }]
-                if unload.whole_table && !unload.single =>
+            [RelationPlan { target: RelationTarget::Table { metadata_location, snapshot_id, .. }, .. }]
+                if unload.query.is_row_by_row && !unload.single =>
             {
-                parts_of(catalog::table_by_id(&*view, *table)?.map_or(0, |table| table.data_size))
+                self.parts_of(&*self.committer.load(metadata_location).await?, *snapshot_id)
             }
             _ => 1,
         };
@@ -119,11 +118,28 @@ impl Engine {
         let table_name = unload.location.to_string();
         Ok(JobSpec { table_name, consumes, ..query_job(JobKind::Unload, handle, plan) })
     }
+
+    /// How many slices read a table as a snapshot has it, none: the current one.
+    pub(super) fn parts_of(&self, metadata: &TableMetadata, snapshot: Option<i64>) -> u32 {
+        let snapshot = match snapshot {
+            Some(id) => metadata.snapshot_by_id(id),
+            None => metadata.current_snapshot(),
+        };
+        let total = |key: &str| {
+            let summary = &snapshot?.summary().additional_properties;
+            summary.get(key)?.parse::<u64>().ok()
+        };
+        match (total("total-files-size"), total("total-data-files")) {
+            (Some(bytes), Some(files)) => parts(bytes, files, self.scheduling.slice_bytes),
+            _ => 1,
+        }
+    }
 }
 
-/// How many slices read a table whose data files have so many bytes.
-pub(super) fn parts_of(data_size: u64) -> u32 {
-    u32::try_from(data_size.div_ceil(PART_BYTES)).unwrap_or(MOST_PARTS).clamp(1, MOST_PARTS)
+/// How many slices read so many bytes in so many files.
+fn parts(bytes: u64, files: u64, slice_bytes: u64) -> u32 {
+    let parts = bytes.div_ceil(slice_bytes.max(1)).min(files).clamp(1, MOST_PARTS);
+    u32::try_from(parts).unwrap_or(1)
 }
 
 /// A location names a folder, also without its slash.
@@ -211,9 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn a_large_table_is_unloaded_in_parts() {
-        for (bytes, parts) in [(0, 1), (PART_BYTES, 1), (PART_BYTES + 1, 2), (u64::MAX, MOST_PARTS)] {
-            assert_eq!(parts_of(bytes), parts);
+    fn a_large_table_is_read_in_parts_and_none_without_a_file() {
+        let cases = [
+            (0, 0, 1),
+            (100, 9, 1),
+            (101, 9, 2),
+            (u64::MAX, 1, 1),
+            (u64::MAX, 9, 9),
+            (u64::MAX, u64::MAX, 64),
+        ];
+        for (bytes, files, expected) in cases {
+            assert_eq!(parts(bytes, files, 100), expected, "{bytes} bytes in {files} files");
         }
     }
 

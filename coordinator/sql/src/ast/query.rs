@@ -15,6 +15,8 @@ pub struct AnalyzedQuery {
     pub parameters: usize,
     /// Whether the query is a bare list of constants (`SELECT 1`, VALUES) that reads nothing.
     pub is_constant: bool,
+    /// Whether each of its rows is made of one row of its only relation: shares of that give shares of these.
+    pub is_row_by_row: bool,
 }
 
 /// A relation of a query.

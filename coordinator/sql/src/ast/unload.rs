@@ -11,8 +11,6 @@ pub struct Unload {
     pub query: AnalyzedQuery,
     /// PARTITION BY was given.
     pub partitioned: bool,
-    /// The query is all rows of one table, so that shares of it can be unloaded apart.
-    pub whole_table: bool,
     /// FILE_FORMAT; `None` is the stage's.
     pub file_format: Option<FileFormatRef>,
     /// SINGLE.

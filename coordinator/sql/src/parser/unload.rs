@@ -132,7 +132,6 @@ impl Parser<'_> {
             location,
             query,
             partitioned: partition.is_some(),
-            whole_table: matches!(rows, Rows::Table(_)) && partition.is_none(),
             file_format,
             single: single.unwrap_or(false),
             max_file_size: max_file_size.unwrap_or(DEFAULT_FILE_SIZE),

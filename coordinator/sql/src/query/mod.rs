@@ -9,6 +9,7 @@ mod mutation;
 mod names;
 mod prepare;
 mod rewrite;
+mod row_by_row;
 mod suffix;
 mod table_functions;
 mod transform;
@@ -30,6 +31,7 @@ use crate::parser::shown;
 use metered::Metered;
 use prepare::{Prepared, prepare};
 use rewrite::Rewriter;
+use row_by_row::is_row_by_row;
 
 /// How deep queries and expressions may nest. The library's own default: its parser tries some
 /// readings twice at each level, so that a larger limit would let small texts take long.
@@ -39,9 +41,10 @@ const MAX_NESTING: usize = 50;
 pub(crate) fn analyze_statement(text: &str, tokens: &[Token]) -> Result<AnalyzedQuery> {
     let prepared = prepare(text, tokens)?;
     let mut query = parse_query(text, tokens, &prepared)?;
+    let is_row_by_row = is_row_by_row(&query);
     names::name_outputs(&mut query, &prepared.items);
     let (query, rewriter) = rewrite(query, prepared)?;
-    Ok(finish(&query, rewriter))
+    Ok(AnalyzedQuery { is_row_by_row, ..finish(&query, rewriter) })
 }
 
 /// Analyses the VALUES of an INSERT; gives the width of its rows and their number.
@@ -160,6 +163,7 @@ fn finish(query: &Query, rewriter: Rewriter) -> AnalyzedQuery {
     AnalyzedQuery {
         sql: query.to_string(),
         is_constant: rewriter.relations.is_empty() && !rewriter.reads_elsewhere,
+        is_row_by_row: false,
         parameters: rewriter.parameters,
         relations: rewriter.relations,
     }
