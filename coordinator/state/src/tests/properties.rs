@@ -401,14 +401,14 @@ impl Run {
     }
 }
 
-fn replay(state: &mut MemoryState, log: &[Envelope]) {
+pub(super) fn replay(state: &mut MemoryState, log: &[Envelope]) {
     for envelope in log {
         state.apply(envelope).unwrap();
     }
 }
 
 /// Few cases, unless PROPTEST_CASES asks for more.
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 64 };
     ProptestConfig { cases, failure_persistence: None, ..default }

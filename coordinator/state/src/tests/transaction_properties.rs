@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use stevedore_common::ids::TransactionId;
 
+use super::properties::{config, replay};
 use super::transactions::txn_id;
 use super::*;
 use crate::transactions::{TableChangeShape, TransactionCommand, TransactionPhase};
@@ -219,12 +220,6 @@ impl Run {
     }
 }
 
-fn config() -> ProptestConfig {
-    let default = ProptestConfig::default();
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 64 };
-    ProptestConfig { cases, failure_persistence: None, ..default }
-}
-
 proptest! {
     #![proptest_config(config())]
 
@@ -236,9 +231,7 @@ proptest! {
             run.check();
         }
         let mut replayed = MemoryState::default();
-        for envelope in &run.world.log {
-            replayed.apply(envelope).unwrap();
-        }
+        replay(&mut replayed, &run.world.log);
         prop_assert!(replayed.pairs().eq(run.world.state.pairs()));
     }
 }
