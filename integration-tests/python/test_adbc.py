@@ -178,7 +178,7 @@ def test_errors_have_the_status_of_their_kind(connection, database):
             cursor.execute("SELECT * FROM nowhere")
         assert raised.value.status_code == adbc_driver_manager.AdbcStatusCode.NOT_FOUND
         with pytest.raises(adbc_driver_manager.Error) as raised:
-            cursor.execute("CREATE STREAM s ON TABLE t")
+            cursor.execute("CREATE VIEW v AS SELECT 1")
         assert raised.value.status_code == adbc_driver_manager.AdbcStatusCode.NOT_IMPLEMENTED
 
 
