@@ -24,8 +24,9 @@
 //!
 //! Stages with `URL = 'fs://${FILES}/…'` may be run over S3 or Azure Blob Storage instead ([`run_folder_over_s3`],
 //! [`run_folder_over_azure`]): they become stages over the same files there, and nothing else of the script changes.
-//! `#fs only` says of a script that it speaks of local files, `#shared files` that it reaches the files of a stage by
-//! their local paths as well, which a container does not show.
+//! `#fs only` says of a script that it speaks of local files, `#shared files` that it reaches the files of a stage in
+//! another way as well. A container does not show what is done to them there: such scripts stay away from it, as do
+//! those with `system` commands.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,9 +34,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner};
 use stevedore::client::Client;
 use stevedore::transfer;
@@ -328,7 +329,8 @@ pub async fn run_folder_over_s3(folder: &str) {
 /// The same over Azure Blob Storage, in the container that the environment names.
 pub async fn run_folder_over_azure(folder: &str) {
     let medium = Medium::Azure(Container::of_environment());
-    run_scripts(folder, medium, |text| may_move(text) && !text.contains("\n#shared files\n")).await;
+    let shared = |text: &str| text.contains("\nsystem ") || text.contains("\n#shared files\n");
+    run_scripts(folder, medium, |text| may_move(text) && !shared(text)).await;
 }
 
 async fn run_scripts(folder: &str, medium: Medium, is_meant: impl Fn(&str) -> bool) {

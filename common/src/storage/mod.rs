@@ -271,6 +271,7 @@ impl Store {
         let object = ObjectBackend {
             store: Arc::new(InMemory::new()),
             pages: None,
+            hides_prefix: false,
             signing: Signing::NoKey,
             label: StoreLabel { place: "the store in memory".into(), keys: "" },
         };

@@ -60,6 +60,7 @@ pub(crate) fn azblob(spec: &StorageSpec) -> Result<ObjectBackend> {
             false => Signing::NoKey,
         },
         pages: Some(store.clone()),
+        hides_prefix: true,
         store,
         label,
     })

@@ -57,6 +57,7 @@ pub(crate) fn gcs(spec: &StorageSpec) -> Result<ObjectBackend> {
             false => Signing::OnlyFor("storage.googleapis.com"),
         },
         pages: Some(store.clone()),
+        hides_prefix: false,
         store,
         label,
     })

@@ -48,6 +48,8 @@ pub(crate) struct ObjectBackend {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// `None` in memory.
     pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
+    /// The library leaves the object out of a listing whose name is the prefix itself.
+    pub(crate) hides_prefix: bool,
     pub(crate) signing: Signing,
     pub(crate) label: StoreLabel,
 }
@@ -166,6 +168,7 @@ impl Backend for ObjectBackend {
             .boxed();
         };
         let folder = prefix.trim_end_matches('/').to_owned();
+        let may_be_hidden = self.hides_prefix && !prefix.is_empty() && !prefix.ends_with('/');
         let listed = futures::stream::try_unfold(Some(None::<String>), move |state| {
             let (pages, this, prefix) = (pages.clone(), this.clone(), prefix.clone());
             async move {
@@ -180,7 +183,20 @@ impl Backend for ObjectBackend {
                 Ok::<_, Error>(Some((futures::stream::iter(entries.into_iter().map(Ok)), next)))
             }
         });
-        without_folder_markers(folder, listed.try_flatten().boxed())
+        let listed = listed.try_flatten();
+        if !may_be_hidden {
+            return without_folder_markers(folder, listed.boxed());
+        }
+        let (this, name) = (self.clone(), folder.clone());
+        let hidden = futures::stream::once(async move {
+            match this.store.head(&this.path(&name)?).await {
+                Ok(meta) => Ok(Some(this.entry(&meta))),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(this.label.explain(error, &name)),
+            }
+        });
+        let hidden = hidden.try_filter_map(|entry| std::future::ready(Ok(entry)));
+        without_folder_markers(folder, hidden.chain(listed).boxed())
     }
 
     async fn head(&self, path: &str) -> Result<FileEntry> {

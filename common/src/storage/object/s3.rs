@@ -255,7 +255,13 @@ impl Bucket<'_> {
         let signs = credentials.is_some();
         let store = Arc::new(label.ok(self.build(credentials), "")?);
         let signer = signer.or_else(|| signs.then(|| store.clone() as Arc<dyn Signer>));
-        Ok(ObjectBackend { pages: Some(store.clone()), store, signing: Signing::with(signer), label })
+        Ok(ObjectBackend {
+            pages: Some(store.clone()),
+            hides_prefix: false,
+            store,
+            signing: Signing::with(signer),
+            label,
+        })
     }
 }
 

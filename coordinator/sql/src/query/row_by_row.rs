@@ -73,7 +73,6 @@ fn item_is_harmless(item: &SelectItem) -> bool {
     match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => is_harmless(expr),
         SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) => is_harmless(options),
-        _ => false,
     }
 }
 
