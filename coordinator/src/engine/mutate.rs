@@ -88,8 +88,18 @@ fn assigned<'a>(
     Ok(columns.into_iter().zip(set.iter().map(|assignment| assignment.value.as_deref())).collect())
 }
 
+/// Which rows of a source a MERGE looks at. Other statements have no others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SourceRows {
+    All,
+    /// Those that match rows of the target.
+    Matched,
+    /// Those that match none, and are inserted.
+    Unmatched,
+}
+
 /// The query with a row for each change.
-fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
+fn changes_sql(mutation: &Mutation, schema: &TableSchema, rows: SourceRows) -> Result<String> {
     let alias = &mutation.alias;
     let row = format!("{alias}.\"__target_file\", {alias}.\"__target_row\"");
     // Which row the new one was before.
@@ -126,9 +136,13 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema) -> Result<String> {
                 merge.by_clause(clauses, "NULL", &mut |action| merge.value(action, column))
             })?;
             // Rows of the source that match nothing are wanted only where they are inserted.
-            let join = if clauses.iter().any(|clause| clause.action.inserts()) { "LEFT" } else { "INNER" };
+            let (join, filter) = match rows {
+                SourceRows::All if mutation.inserts() => ("LEFT", String::new()),
+                SourceRows::All | SourceRows::Matched => ("INNER", String::new()),
+                SourceRows::Unmatched => ("LEFT", format!(" WHERE {alias}.\"__target_file\" IS NULL")),
+            };
             format!(
-                "SELECT {row}, {action} AS \"__target_action\", {lineage}, {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}",
+                "SELECT {row}, {action} AS \"__target_action\", {lineage}, {new} FROM {source} {join} JOIN \"{}\" AS {alias} ON {on}{filter}",
                 mutation.target
             )
         }
@@ -271,20 +285,27 @@ impl Engine {
         let location = location.ok_or_else(|| Error::internal("the target of the statement is lost"))?;
         let metadata = self.committer.load(location).await?;
         let schema = TableSchema::from_metadata(&metadata)?;
-        let sql = changes_sql(mutation, &schema)?;
+        let sql = changes_sql(mutation, &schema, SourceRows::All)?;
         let mut spec = self.query_spec(handle, sql.clone(), &relations).await?;
         number_target(&mut spec, &mutation.target, None);
         // What is wrong with the statement is told before there is a job.
         self.workers.describe(&spec).await?;
-        let inserts = matches!(&mutation.change, Change::Merge { clauses, .. }
-            if clauses.iter().any(|clause| clause.action.inserts()));
-        // Of a share alone nobody knows which rows of the source match nothing; and files are listed anew for
-        // each slice.
-        let whole = inserts
-            || relations.iter().any(|relation| !matches!(relation.target, RelationTarget::Table { .. }));
+        // Files are listed anew for each slice: only one may look at them.
+        let listed = relations.iter().any(|relation| {
+            matches!(relation.target, RelationTarget::Stage { .. } | RelationTarget::Schema { .. })
+        });
+        let parts = if listed { 1 } else { self.parts_of(&metadata, None) };
+        // Of a share alone nobody knows which rows of the source match nothing: a slice of its own looks at all.
+        let apart = parts > 1 && mutation.inserts();
+        let rows = |rows: SourceRows| changes_sql(mutation, &schema, rows);
+        let (sql, insertions) = match apart {
+            true => (rows(SourceRows::Matched)?, Some(rows(SourceRows::Unmatched)?)),
+            false => (sql, None),
+        };
         let consumes = consumed(&relations);
         let plan = MutationPlan {
-            parts: if whole { 1 } else { self.parts_of(&metadata, None) },
+            parts,
+            insertions,
             base_snapshot: metadata.current_snapshot_id(),
             target: mutation.target.clone(),
             query: QueryPlan {

@@ -276,6 +276,16 @@ pub struct MutationPlan {
     pub base_snapshot: Option<i64>,
     /// Slices, each of which looks at its share of the target's data files.
     pub parts: u32,
+    /// The changes that only insert rows, where a further slice makes them, which looks at all of the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insertions: Option<String>,
+}
+
+impl MutationPlan {
+    /// All slices.
+    pub fn slices(&self) -> u32 {
+        self.parts + u32::from(self.insertions.is_some())
+    }
 }
 
 /// The plan of a bulk ingestion: a client's rows into a table.

@@ -71,7 +71,15 @@ pub async fn slice(
         }
         JobPlan::Mutation(plan) => {
             let mut query = query_source(view, context.stores, &plan.query).await?;
-            number_target(&mut query, &plan.target, Some((attempt.slice.slice.0, plan.parts)));
+            let part = attempt.slice.slice.0;
+            let share = match &plan.insertions {
+                Some(insertions) if part >= plan.parts => {
+                    query.sql.clone_from(insertions);
+                    None
+                }
+                _ => Some((part, plan.parts)),
+            };
+            number_target(&mut query, &plan.target, share);
             let mutation = v1::MutationSource { changes: Some(query), target: plan.target.clone() };
             (v1::slice_spec::Source::Mutation(mutation), &plan.query.traceparent)
         }

@@ -85,7 +85,7 @@ pub async fn claim(context: &Context, job: JobId, fleet: Fleet) -> Result<()> {
         plan @ (JobPlan::Query(_) | JobPlan::Unload(_) | JobPlan::Mutation(_) | JobPlan::Ingest(_)) => {
             let parts = match &plan {
                 JobPlan::Unload(unload) => unload.parts,
-                JobPlan::Mutation(mutation) => mutation.parts,
+                JobPlan::Mutation(mutation) => mutation.slices(),
                 _ => 1,
             };
             let slices = (0..parts).map(|_| NewSlice { files: Vec::new(), bytes: 0 }).collect();

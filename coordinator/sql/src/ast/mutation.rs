@@ -22,6 +22,16 @@ pub struct Mutation {
     pub change: Change,
 }
 
+impl Mutation {
+    /// Whether it may insert rows.
+    pub fn inserts(&self) -> bool {
+        match &self.change {
+            Change::Merge { clauses, .. } => clauses.iter().any(|clause| clause.action.inserts()),
+            Change::Delete { .. } | Change::Update { .. } => false,
+        }
+    }
+}
+
 /// What happens to the rows of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
