@@ -76,6 +76,10 @@ pub fn with_lineage(schema: &Schema) -> Result<Schema> {
         .map_err(|e| Error::internal(format!("a table's columns and those of row lineage: {e}")))
 }
 
+/// The columns of a stream that follow those of its table: what happened to a row, whether that is half of an update,
+/// and which row it is.
+pub const CHANGE_COLUMNS: [&str; 3] = ["change$action", "change$is_update", "change$row_id"];
+
 /// What a data file is called as the origin of rows: its name below the table's data folder, or all of its location.
 pub fn origin_name<'f>(table_location: &str, file: &'f str) -> &'f str {
     let below = file.strip_prefix(table_location.trim_end_matches('/'));

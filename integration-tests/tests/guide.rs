@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -310,8 +310,8 @@ fn assert_new(stream: &[Vec<String>], frames: Range<usize>) {
     assert_eq!(ids.len(), stream.len(), "two rows have one change$row_id");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_guide_runs_word_for_word() {
+/// The bucket with what was exported, its folder, and an instance with the guide's tables.
+async fn exported() -> (S3Server, PathBuf, TestInstance, Client) {
     let s3 = S3Server::start(&["everdrive-lakehouse"]).await;
     let raw = s3.folder("everdrive-lakehouse/raw");
     export(&raw);
@@ -320,6 +320,12 @@ async fn the_guide_runs_word_for_word() {
     for table in TABLES {
         rows(&client, table).await;
     }
+    (s3, raw, instance, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_runs_word_for_word() {
+    let (s3, raw, instance, client) = exported().await;
     rows(&client, &connection(&s3)).await;
     rows(&client, STAGE).await;
     for (list, expected) in LISTS {
@@ -425,14 +431,7 @@ async fn assert_started(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guide_runs_as_a_script_of_the_command_line() {
-    let s3 = S3Server::start(&["everdrive-lakehouse"]).await;
-    let raw = s3.folder("everdrive-lakehouse/raw");
-    export(&raw);
-    let instance = TestInstance::start().await;
-    let client = instance.client().await;
-    for table in TABLES {
-        rows(&client, table).await;
-    }
+    let (s3, raw, instance, client) = exported().await;
     let connection = connection(&s3);
     let tasks = tasks();
     let mut script = vec![connection.as_str(), STAGE];

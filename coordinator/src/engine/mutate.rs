@@ -10,6 +10,7 @@ use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::{Error, Result};
 use stevedore_sql::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, ObjectRef};
 use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
+use stevedore_state::streams;
 use uuid::Uuid;
 
 use super::load::query_job;
@@ -248,7 +249,10 @@ impl Engine {
     fn has_lost_stream(&self, run: JobId) -> Result<bool> {
         let view = self.replica.local();
         let spec = jobs::job_spec(&*view, run)?;
-        spec.map_or(Ok(false), |spec| self.was_outrun(&*view, &spec.consumes))
+        Ok(match spec {
+            Some(spec) => streams::unmoved(&*view, &spec.consumes)?.is_err(),
+            None => false,
+        })
     }
 
     /// Cancels whichever run of the statement is live.

@@ -11,7 +11,7 @@ use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{
-    AnalyzedQuery, ConnectionRef, FileFormatRef, FunctionArg, ListFiles, LocationRef, RelationRef,
+    AnalyzedQuery, ConnectionRef, FileFormatRef, FunctionArg, ListFiles, LocationRef, ObjectRef, RelationRef,
     RelationTarget as SqlTarget, StreamOptions, TableFunction,
 };
 use stevedore_sql::connection::StorageType;
@@ -62,24 +62,17 @@ impl Engine {
                     let rows = self.virtual_rows(&*view, handle, &database, &name).await?;
                     RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?))
                 }
-                SqlTarget::Table(name) if self.stream_named(&*view, handle, name)?.is_some() => {
-                    let stream = self.require_stream(&*view, handle, name)?;
-                    self.plan_stream(&*view, handle, stream, StreamOptions::default()).await?
-                }
                 SqlTarget::Stream { stream, options } => {
                     let stream = self.require_stream(&*view, handle, stream)?;
                     self.plan_stream(&*view, handle, stream, *options).await?
                 }
-                SqlTarget::Table(name) | SqlTarget::Target(name) => {
-                    let table = self.require_table(&*view, handle, name)?;
-                    let pinned = handle.pin(&table.id.to_string());
-                    RelationTarget::Table {
-                        table: table.id,
-                        empty: pinned.is_none() && table.snapshot_id.is_none(),
-                        metadata_location: pinned.cloned().unwrap_or(table.metadata_location),
-                        snapshot_id: None,
+                SqlTarget::Table(name) => match self.stream_named(&*view, handle, name)? {
+                    Some(stream) => {
+                        self.plan_stream(&*view, handle, stream, StreamOptions::default()).await?
                     }
-                }
+                    None => self.plan_table(&*view, handle, name)?,
+                },
+                SqlTarget::Target(name) => self.plan_table(&*view, handle, name)?,
                 SqlTarget::TableAt { table, at } => {
                     self.plan_table_at(&*view, handle, &relation.name, table, at).await?
                 }
@@ -99,6 +92,23 @@ impl Engine {
             plans.push(RelationPlan { name: relation.name.clone(), target });
         }
         Ok(plans)
+    }
+
+    /// A table as its pin says, else as it is now.
+    fn plan_table(
+        &self,
+        view: &dyn ReadView,
+        handle: &StatementHandle,
+        name: &ObjectRef,
+    ) -> Result<RelationTarget> {
+        let table = self.require_table(view, handle, name)?;
+        let pinned = handle.pin(&table.id.to_string());
+        Ok(RelationTarget::Table {
+            table: table.id,
+            empty: pinned.is_none() && table.snapshot_id.is_none(),
+            metadata_location: pinned.cloned().unwrap_or(table.metadata_location),
+            snapshot_id: None,
+        })
     }
 
     async fn plan_function(

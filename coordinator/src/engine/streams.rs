@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{SnapshotRef, TableMetadata};
-use stevedore_common::ids::TransactionId;
+use stevedore_common::ids::{StreamId, TransactionId};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result, row_lineage};
 use stevedore_sql::ast::{CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction};
@@ -23,7 +23,7 @@ use stevedore_state::transactions::{self, TransactionCommand};
 use stevedore_state::view::ReadView;
 
 use super::ddl::mode_flags;
-use super::history::{MOST_ROWS, Rows};
+use super::history::Rows;
 use super::system_tables::CATALOG;
 use super::{Engine, Execution, StatementHandle};
 use crate::committer::INSERTED_ROWS;
@@ -76,18 +76,15 @@ const STATUS: Columns = &[("has_data", Boolean)];
 /// The columns of a stream on a table.
 pub(super) fn with_change_columns(table: &TableSchema) -> Schema {
     let mut fields = table.to_arrow().fields().to_vec();
-    let more = [
-        ("change$action", DataType::Utf8),
-        ("change$is_update", DataType::Boolean),
-        ("change$row_id", DataType::Utf8),
-    ];
+    let types = [DataType::Utf8, DataType::Boolean, DataType::Utf8];
+    let more = row_lineage::CHANGE_COLUMNS.into_iter().zip(types);
     fields.extend(more.map(|(name, ty)| Arc::new(Field::new(name, ty, true))));
     Schema::new(fields)
 }
 
 /// What pins the range of a stream, beside the metadata of its table.
-fn pin_of(stream: &Stream) -> String {
-    format!("stream-{}", stream.id)
+fn pin_of(stream: StreamId) -> String {
+    format!("stream-{stream}")
 }
 
 /// The rows and files that a snapshot changed.
@@ -231,6 +228,13 @@ fn read_up_to(
     to
 }
 
+/// The error of a stream, by its full name, whose changes cannot be told.
+fn unreadable(stream: &str, why: &str) -> Error {
+    Error::conflict(format!("stream '{stream}' cannot be read: {why}"))
+        .about(stream.rsplit('.').next().unwrap_or(stream))
+        .hint(format!("CREATE OR REPLACE STREAM {stream} … makes it anew, from where you say"))
+}
+
 /// The command that moves offsets: now, or with the transaction's commit.
 fn consumption(handle: &StatementHandle, moves: Vec<StreamMove>) -> Command {
     match handle.transaction_id() {
@@ -262,15 +266,15 @@ fn moves(relations: &[RelationPlan], which: impl Fn(bool) -> bool) -> Vec<Stream
 }
 
 impl Engine {
-    /// The stream of a name, if it is one's.
+    /// The stream of a name, if it is one's, with the name of its database.
     pub(super) fn stream_named(
         &self,
         view: &dyn ReadView,
         handle: &StatementHandle,
         name: &ObjectRef,
-    ) -> Result<Option<Stream>> {
+    ) -> Result<Option<(String, Stream)>> {
         let (database, name) = self.qualify(handle, name);
-        streams::stream(view, &database, &name)
+        Ok(streams::stream(view, &database, &name)?.map(|stream| (database, stream)))
     }
 
     /// A stream that must be there, with the name of its database.
@@ -280,14 +284,14 @@ impl Engine {
         handle: &StatementHandle,
         stream: &ObjectRef,
     ) -> Result<(String, Stream)> {
+        if let Some(found) = self.stream_named(view, handle, stream)? {
+            return Ok(found);
+        }
         let (database, name) = self.qualify(handle, stream);
         self.require_database(view, &database)?;
-        match streams::stream(view, &database, &name)? {
-            Some(stream) => Ok((database, stream)),
-            None => Err(Error::not_found(format!("stream '{database}.{name}' does not exist"))
-                .about(name)
-                .hint("SHOW STREAMS lists them")),
-        }
+        Err(Error::not_found(format!("stream '{database}.{name}' does not exist"))
+            .about(name)
+            .hint("SHOW STREAMS lists them"))
     }
 
     /// A stream within a transaction ends where the transaction began, and has none of its changes: where these will
@@ -324,18 +328,13 @@ impl Engine {
         options: StreamOptions,
     ) -> Result<RelationTarget> {
         let full_name = format!("{database}.{}", stream.name);
-        let pinned = handle.pin(&pin_of(&stream)).map(|pin| serde_json::from_str(pin)).transpose();
+        let pinned = handle.pin(&pin_of(stream.id)).map(|pin| serde_json::from_str(pin)).transpose();
         let pinned: Option<(Option<i64>, Option<i64>)> =
             pinned.map_err(|_| Error::invalid(format!("the pin of stream '{full_name}' is damaged")))?;
-        let (name, append_only) = (stream.name.clone(), stream.append_only);
+        let append_only = stream.append_only;
         let standing = self.standing(view, stream, handle.transaction_id()).await?;
         let (id, offset) = (standing.stream.id, standing.stream.offset);
-        let unreadable = |why: String| {
-            Error::conflict(format!("stream '{full_name}' cannot be read: {why}"))
-                .about(name.clone())
-                .hint(format!("CREATE OR REPLACE STREAM {full_name} … makes it anew, from where you say"))
-        };
-        let behind = standing.behind.map_err(&unreadable)?;
+        let behind = standing.behind.map_err(|why| unreadable(&full_name, &why))?;
         let Some(table) = standing.table else {
             return Err(Error::internal(format!("the table of stream '{full_name}' is lost")));
         };
@@ -360,7 +359,7 @@ impl Engine {
         if let RelationTarget::Stream { stream, table, metadata_location, from, to, .. } = target {
             pins.insert(table.to_string(), metadata_location.clone());
             // A pair of numbers always serialises.
-            pins.insert(format!("stream-{stream}"), serde_json::to_string(&(from, to)).unwrap_or_default());
+            pins.insert(pin_of(*stream), serde_json::to_string(&(from, to)).unwrap_or_default());
         }
     }
 
@@ -374,19 +373,15 @@ impl Engine {
         let replica = self.replica.clone();
         let proposer = Self::proposer_of(handle);
         let command = consumption(handle, moves);
-        let moved =
-            futures::stream::once(async move { replica.propose_as(proposer, 1, command).await.map(|_| ()) });
-        let moved = moved.filter_map(|moved| async move { moved.err().map(Err) });
-        // A query that failed consumes nothing.
-        let mut failed = false;
-        batches
-            .chain(moved)
-            .take_while(move |batch| {
-                let go_on = !failed;
-                failed |= batch.is_err();
-                futures::future::ready(go_on)
-            })
-            .boxed()
+        let moved = async move { replica.propose_as(proposer, 1, command).await };
+        // A query that failed consumes nothing: its error is the end.
+        futures::stream::try_unfold((batches, moved), |(mut batches, moved)| async move {
+            match batches.try_next().await? {
+                Some(batch) => Ok(Some((batch, (batches, moved)))),
+                None => moved.await.map(|_| None),
+            }
+        })
+        .boxed()
     }
 
     pub(super) async fn stream_status(
@@ -401,11 +396,8 @@ impl Engine {
         let (database, stream) = self.require_stream(view, handle, &stream)?;
         let standing = self.standing(view, stream, handle.transaction_id()).await?;
         let has_data = standing.lag().rows > 0;
-        if let Err(why) = standing.behind {
-            return Err(Error::conflict(format!(
-                "stream '{database}.{}' cannot be read: {why}",
-                standing.stream.name
-            )));
+        if let Err(why) = &standing.behind {
+            return Err(unreadable(&format!("{database}.{}", standing.stream.name), why));
         }
         let mut rows = Rows::new(STATUS, 1);
         rows.push(vec![has_data.into()])?;
@@ -504,28 +496,13 @@ impl Engine {
     }
 
     /// The rows of `system.streams`.
-    pub(super) async fn all_streams(&self, view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
-        let mut rows = Rows::new(STREAMS, MOST_ROWS);
+    pub(super) async fn stream_rows(&self, view: &dyn ReadView) -> Result<Vec<Vec<Value>>> {
+        let mut rows = Vec::new();
         for database in catalog::databases(view)? {
             for stream in streams::streams_of(view, database.id)? {
-                let row = self.standing(view, stream, None).await?.system_row(&database.name);
-                if !rows.push(row)? {
-                    return Err(Error::exhausted("there are more streams than one statement may read")
-                        .hint("SHOW STREAMS reads one database at a time"));
-                }
+                rows.push(self.standing(view, stream, None).await?.system_row(&database.name));
             }
         }
-        rows.finish()
-    }
-
-    /// Whether a stream that a job reads was consumed by somebody else.
-    pub(super) fn was_outrun(&self, view: &dyn ReadView, moves: &[StreamMove]) -> Result<bool> {
-        for wanted in moves {
-            let stream = streams::stream_by_id(view, wanted.stream)?;
-            if stream.is_none_or(|stream| stream.offset != wanted.from) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(rows)
     }
 }

@@ -301,9 +301,11 @@ impl Engine {
         };
         match (database, name) {
             ("system", "load_history") => return history::load_history(view),
-            ("system", "streams") => return self.all_streams(view).await,
+            ("system", "streams") => self.stream_rows(view).await?.into_iter().try_for_each(&mut push)?,
             ("system", "task_history") => return tasks::all_runs(view),
-            ("system", "transactions") => return transactions::all_transactions(view),
+            ("system", "transactions") => {
+                transactions::transaction_rows(view)?.into_iter().try_for_each(&mut push)?;
+            }
             ("system", "tasks") => {
                 for task in stevedore_state::tasks::tasks(view)? {
                     push(tasks::task_row(&task))?;

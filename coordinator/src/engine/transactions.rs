@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use dashmap::DashMap;
 use futures::StreamExt;
 use stevedore_common::ids::TransactionId;
@@ -20,11 +19,13 @@ use stevedore_state::transactions::{self, ClientTransaction, TransactionCommand,
 use stevedore_state::view::ReadView;
 use uuid::Uuid;
 
-use super::history::{MOST_ROWS, Rows};
+use super::history::MOST_ROWS;
 use super::settings::idle_limit_ms;
 use super::{Engine, Execution, StatementHandle, TransactionRef, show};
+use crate::replica::Replica;
 use crate::results::ColumnKind::{Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
+use crate::scheduler::DAY_MS;
 use crate::scheduler::phases::Context;
 use crate::scheduler::transactions::{commit, propose, rolled_back};
 
@@ -44,13 +45,13 @@ pub(super) const TRANSACTIONS: Columns = &[
     ("error", Text),
 ];
 
-/// The rows of `system.transactions`. Which tables one has changed is known until a while after its end.
-pub(super) fn all_transactions(view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
-    let mut rows = Rows::new(TRANSACTIONS, MOST_ROWS);
-    for record in transactions::transactions(view, MOST_ROWS)? {
+/// The rows of `system.transactions`, one more than fit an answer at most. Which tables one has changed is known
+/// until a while after its end.
+pub(super) fn transaction_rows(view: &dyn ReadView) -> Result<Vec<Vec<Value>>> {
+    let row = |record: ClientTransaction| -> Result<Vec<Value>> {
         let tables = transactions::transaction_tables(view, record.id)?;
         let tables: Vec<&str> = tables.iter().map(|own| own.name.as_str()).collect();
-        rows.push(vec![
+        Ok(vec![
             record.id.to_string().into(),
             record.user.into(),
             record.phase.as_str().into(),
@@ -60,9 +61,9 @@ pub(super) fn all_transactions(view: &dyn ReadView) -> Result<Vec<RecordBatch>> 
             u64::from(record.jobs).into(),
             tables.join(", ").into(),
             record.error.map(|error| error.to_string()).into(),
-        ])?;
-    }
-    rows.finish()
+        ])
+    };
+    transactions::transactions(view, MOST_ROWS + 1)?.into_iter().map(row).collect()
 }
 
 /// Whether a statement may run in a transaction: what reads, and what changes rows of tables that are there. All
@@ -105,7 +106,7 @@ pub(super) fn refused(what: &str) -> Error {
 }
 
 impl Engine {
-    /// What the scheduler's functions take.
+    /// What a commit takes.
     fn context(&self) -> Context {
         Context {
             replica: self.replica.clone(),
@@ -167,7 +168,7 @@ impl Engine {
         let made_ms = id.0.get_timestamp().map(|at| at.to_unix().0.saturating_mul(1_000));
         let age_ms = made_ms.and_then(|at| i64::try_from(at).ok()).map(|at| self.replica.now_ms() - at);
         match age_ms {
-            Some(age) if age < self.scheduling.job_history_days.max(1) * 24 * 3_600_000 => Ok(()),
+            Some(age) if age < self.scheduling.job_history_days.max(1) * DAY_MS => Ok(()),
             _ => Err(Error::not_found(format!("transaction {id} is not known, or not any more"))
                 .hint("begin another one")),
         }
@@ -176,14 +177,14 @@ impl Engine {
     /// Tells the state of a failure that it could not be told of.
     async fn record_failure(&self, id: TransactionId) -> Result<()> {
         let Some(error) = self.failed.get(&id).map(|entry| entry.value().clone()) else { return Ok(()) };
-        propose(&self.context(), TransactionCommand::Fail { id, error, told: true, idle_since_ms: None })
+        propose(&self.replica, TransactionCommand::Fail { id, error, told: true, idle_since_ms: None })
             .await?;
         self.failed.remove(&id);
         Ok(())
     }
 
     async fn roll_back(&self, id: TransactionId) -> Result<()> {
-        match propose(&self.context(), TransactionCommand::RollBack { id }).await {
+        match propose(&self.replica, TransactionCommand::RollBack { id }).await {
             Ok(TransactionOutcome::Committed) => {
                 Err(Error::conflict(format!("transaction {id} has committed: it cannot be rolled back")))
             }
@@ -206,7 +207,7 @@ impl Engine {
                     user: handle.user.clone(),
                     idle_limit_ms: idle_limit_ms(&handle.settings),
                 };
-                propose(&self.context(), begin).await?;
+                propose(&self.replica, begin).await?;
             }
             // There are no nested transactions: it goes on.
             (TransactionControl::Begin, Some(transaction)) => {
@@ -294,7 +295,7 @@ impl Engine {
             // A driver's transaction that has changed nothing does not stand in the way: it begins anew afterwards.
             (None, None) if transaction.named => Ok(handle.outside()),
             (None, Some(record)) if transaction.named && !record.has_changes() => {
-                propose(&self.context(), TransactionCommand::Renew { id }).await?;
+                propose(&self.replica, TransactionCommand::Renew { id }).await?;
                 Ok(handle.outside())
             }
             (None, _) => Err(refused(what)),
@@ -305,7 +306,7 @@ impl Engine {
                     user: handle.user.clone(),
                     idle_limit_ms: idle_limit_ms(&handle.settings),
                 };
-                propose(&self.context(), begin).await?;
+                propose(&self.replica, begin).await?;
                 Ok(handle.clone())
             }
             (Some(_), Some(record)) => {
@@ -319,7 +320,7 @@ impl Engine {
     /// Records that the client is there, now and then.
     async fn sign(&self, record: &ClientTransaction) -> Result<()> {
         if self.replica.now_ms() - record.active_on_ms > record.idle_limit_ms / 4 {
-            propose(&self.context(), TransactionCommand::Touch { id: record.id }).await?;
+            propose(&self.replica, TransactionCommand::Touch { id: record.id }).await?;
         }
         Ok(())
     }
@@ -327,7 +328,7 @@ impl Engine {
     /// The result of a statement; an error of it is the end of its transaction.
     pub(super) async fn or_fail<T>(&self, handle: &StatementHandle, result: Result<T>) -> Result<T> {
         if let (Some(transaction), Err(error)) = (handle.transaction, &result) {
-            fail(&self.context(), &self.failed, transaction.id, error).await;
+            fail(&self.replica, &self.failed, transaction.id, error).await;
         }
         result
     }
@@ -336,22 +337,22 @@ impl Engine {
     /// client is there.
     pub(super) fn watched(&self, handle: &StatementHandle, execution: Execution) -> Execution {
         let Some(TransactionRef { id, .. }) = handle.transaction else { return execution };
-        let context = self.context();
+        let replica = self.replica.clone();
         let (signed, unrecorded) = (tokio::time::Instant::now(), self.failed.clone());
         let watched = futures::stream::unfold(
-            (execution.batches, context, unrecorded, signed),
-            move |(mut batches, context, unrecorded, mut signed)| async move {
+            (execution.batches, replica, unrecorded, signed),
+            move |(mut batches, replica, unrecorded, mut signed)| async move {
                 let batch = batches.next().await?;
                 if let Err(error) = &batch {
-                    fail(&context, &unrecorded, id, error).await;
+                    fail(&replica, &unrecorded, id, error).await;
                 } else if signed.elapsed() > SIGN_EVERY {
                     signed = tokio::time::Instant::now();
-                    let sign = propose(&context, TransactionCommand::Touch { id });
+                    let sign = propose(&replica, TransactionCommand::Touch { id });
                     if let Err(error) = sign.await {
                         tracing::debug!(transaction = %id, %error, "a sign of its client was not recorded");
                     }
                 }
-                Some((batch, (batches, context, unrecorded, signed)))
+                Some((batch, (batches, replica, unrecorded, signed)))
             },
         );
         Execution { batches: watched.boxed(), ..execution }
@@ -362,10 +363,10 @@ impl Engine {
 pub(super) type Unrecorded = Arc<DashMap<TransactionId, Error>>;
 
 /// Ends a transaction of which a statement has failed, as the client is about to hear.
-async fn fail(context: &Context, unrecorded: &Unrecorded, id: TransactionId, error: &Error) {
+async fn fail(replica: &Replica, unrecorded: &Unrecorded, id: TransactionId, error: &Error) {
     let failure = error;
     let command = TransactionCommand::Fail { id, error: error.clone(), told: true, idle_since_ms: None };
-    match propose(context, command).await {
+    match propose(replica, command).await {
         Ok(_) => {}
         // It has not begun: there is nothing to roll back.
         Err(error) if error.kind() == ErrorKind::NotFound => {}

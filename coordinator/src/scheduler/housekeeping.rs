@@ -37,7 +37,7 @@ const SLICES: usize = 256;
 /// Ended jobs that wait for their first sweep; those beyond are swept before they are trimmed.
 const MOST_WAITING: usize = 10_000;
 
-pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
+pub(crate) const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// The housekeeping of one term of leadership.
 pub(super) struct Housekeeping {

@@ -13,3 +13,5 @@ pub mod progress;
 pub(crate) mod transactions;
 pub(crate) mod unload;
 pub mod workers;
+
+pub(crate) use housekeeping::DAY_MS;

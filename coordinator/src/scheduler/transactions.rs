@@ -24,6 +24,7 @@ use super::housekeeping::DAY_MS;
 use super::phases::{Added, Context, change_of};
 use crate::committer::{Append, Prepared};
 use crate::engine::contents_of;
+use crate::replica::Replica;
 
 /// How often a commit is built anew because others came first.
 const MOST_REBASES: usize = 50;
@@ -34,8 +35,8 @@ const MOST_WRITTEN: usize = 24 * 1024;
 const SWEPT_AT_ONCE: usize = 16;
 
 /// Proposes a command on a transaction.
-pub(crate) async fn propose(context: &Context, command: TransactionCommand) -> Result<TransactionOutcome> {
-    match context.replica.propose(Command::Transaction(command)).await? {
+pub(crate) async fn propose(replica: &Replica, command: TransactionCommand) -> Result<TransactionOutcome> {
+    match replica.propose(Command::Transaction(command)).await? {
         CommandResult::Transaction(outcome) => Ok(outcome),
         other => Err(Error::internal(format!("unexpected answer about a transaction: {other:?}"))),
     }
@@ -100,7 +101,7 @@ pub(super) async fn prepare(
             shape: shape_of(&how),
             written: remembered(&prepared),
         });
-        match propose(context, command).await {
+        match propose(&context.replica, command).await {
             Ok(TransactionOutcome::Prepared { snapshot_id }) => {
                 if snapshot_id != prepared.snapshot_id {
                     // An earlier try was the one.
@@ -171,7 +172,7 @@ pub(crate) async fn commit(context: &Context, id: TransactionId) -> Result<()> {
             }
         };
         drop(view);
-        match propose(context, TransactionCommand::Commit { id, tables: tables.clone() }).await {
+        match propose(&context.replica, TransactionCommand::Commit { id, tables: tables.clone() }).await {
             Ok(TransactionOutcome::Committed) => {
                 if !rebased.is_empty() {
                     discard_unused(context, id, &rebased).await?;
@@ -202,8 +203,9 @@ pub(crate) async fn commit(context: &Context, id: TransactionId) -> Result<()> {
 
 /// Rolls a transaction back for a reason of ours that its client hears now, and leaves its session.
 async fn fail(context: &Context, id: TransactionId, error: Error) -> Result<()> {
-    propose(context, TransactionCommand::Fail { id, error, told: false, idle_since_ms: None }).await?;
-    propose(context, TransactionCommand::RollBack { id }).await.map(|_| ())
+    propose(&context.replica, TransactionCommand::Fail { id, error, told: false, idle_since_ms: None })
+        .await?;
+    propose(&context.replica, TransactionCommand::RollBack { id }).await.map(|_| ())
 }
 
 async fn discard(context: &Context, versions: &[Prepared]) {
@@ -322,15 +324,18 @@ pub(super) async fn keep_house(context: &Context) -> Result<()> {
         }
         // Drivers hold transactions that nobody asked for: one that only read has nothing to lose, and begins anew.
         if record.session.is_none() && !record.has_changes() {
-            propose(context, TransactionCommand::Renew { id: record.id }).await?;
+            propose(&context.replica, TransactionCommand::Renew { id: record.id }).await?;
             continue;
         }
         let error = Error::cancelled(format!("the transaction was idle for {} s", idle / 1_000))
             .hint("nothing was changed; SET transaction_idle_timeout allows more");
         let idle_since_ms = Some(record.active_on_ms);
         tracing::info!(transaction = %record.id, "rolled back: its client has not been heard of");
-        propose(context, TransactionCommand::Fail { id: record.id, error, told: false, idle_since_ms })
-            .await?;
+        propose(
+            &context.replica,
+            TransactionCommand::Fail { id: record.id, error, told: false, idle_since_ms },
+        )
+        .await?;
     }
     let old = |record: &ClientTransaction| {
         record.ended_on_ms.is_some_and(|ended| ended + context.scheduling.lease_ms <= now)

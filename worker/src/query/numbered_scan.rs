@@ -392,17 +392,14 @@ impl Numbering {
         } else {
             // Rows that came from one file mostly stand together.
             let mut last: Option<(&str, i64)> = None;
-            let number = |name: Option<&'_ str>| -> i64 {
-                let Some(name) = name else { return own };
-                self.origins.number(name)
-            };
             let mut numbers = Vec::with_capacity(rows);
             for name in names {
                 numbers.push(match (name, last) {
+                    (None, _) => own,
                     (Some(name), Some((known, number))) if name == known => number,
-                    (name, _) => {
-                        let number = number(name);
-                        last = name.map(|name| (name, number)).or(last);
+                    (Some(name), _) => {
+                        let number = self.origins.number(name);
+                        last = Some((name, number));
                         number
                     }
                 });

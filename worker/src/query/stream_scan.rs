@@ -34,9 +34,6 @@ use super::origins::Origins;
 use super::spelling::planned_names;
 use super::table_scan::IcebergTable;
 
-/// The columns that follow those of the table.
-const COLUMNS: [&str; 3] = ["change$action", "change$is_update", "change$row_id"];
-
 /// How the plan calls the files that only the later snapshot has, and those that only the earlier one has.
 const NEW: &str = "new";
 const OLD: &str = "old";
@@ -69,7 +66,7 @@ pub(crate) async fn provider(
     };
     let table = IcebergTable::open(file_io, location, 0, Arc::clone(cache), io.clone()).await?;
     let names: Vec<String> = table.spelling().into_iter().map(|(_, name)| name).collect();
-    let spelt: Vec<&str> = names.iter().map(String::as_str).chain(COLUMNS).collect();
+    let spelt: Vec<&str> = names.iter().map(String::as_str).chain(row_lineage::CHANGE_COLUMNS).collect();
     let planned = planned_names(spelt.iter().copied());
     let changes = Changes { table, names: planned.clone(), origins: Arc::clone(origins) };
     let plan = changes.plan(&metadata, files, from, scan.append_only).map_err(|e| from_datafusion(&e))?;

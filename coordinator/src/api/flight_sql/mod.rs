@@ -34,6 +34,7 @@ pub use crate::engine::CATALOG;
 use crate::engine::{
     Description, Engine, Execution, SessionChange, StatementHandle, StatementKind, TransactionRef,
 };
+use stevedore_sql::ast;
 use stevedore_status::status_of;
 
 pub use service::FlightSqlServer;
@@ -147,12 +148,11 @@ fn named_transaction(id: Option<&[u8]>) -> Result<Option<TransactionRef>> {
 
 /// Refuses BEGIN where the session that would be in the transaction is not the client's to come back to.
 fn check_begin(handle: &StatementHandle, session: Option<String>, given: bool) -> Result<()> {
-    let begins = handle.transaction.is_none()
-        && matches!(
-            stevedore_sql::parse(&handle.sql),
-            Ok(stevedore_sql::ast::Statement::Transaction(stevedore_sql::ast::TransactionControl::Begin))
-        );
-    if !begins || (!given && session.as_deref() == Some(handle.session.as_str())) {
+    if handle.transaction.is_some() || (!given && session.as_deref() == Some(handle.session.as_str())) {
+        return Ok(());
+    }
+    let statement = stevedore_sql::parse(&handle.sql);
+    if !matches!(statement, Ok(ast::Statement::Transaction(ast::TransactionControl::Begin))) {
         return Ok(());
     }
     Err(Error::invalid("BEGIN needs a session, and this client has none to come back to").hint(format!(

@@ -73,7 +73,7 @@ pub(crate) fn commit(txn: &mut Transaction<'_>, commit: &JobCommit) -> Outcome<C
             }
         }
     }
-    let streams = match streams::define::unmoved(txn, &spec.consumes)? {
+    let streams = match streams::unmoved(txn.view(), &spec.consumes)? {
         Ok(streams) => streams,
         Err(lost) => {
             abort(txn, &mut job, lost.clone())?;

@@ -3,7 +3,7 @@
 use stevedore_common::Error;
 use stevedore_common::ids::{DatabaseId, StreamId};
 
-use super::{NewStream, Stream, StreamMove, stream, stream_by_id, streams_of};
+use super::{NewStream, Stream, StreamMove, stream, streams_of, unmoved};
 use crate::apply::{Outcome, Transaction, next, refuse};
 use crate::catalog::objects::{check_name, missing};
 use crate::catalog::{self, tables};
@@ -108,24 +108,6 @@ pub(crate) fn check_no_stream(txn: &Transaction<'_>, database: &str, name: &str)
     refuse(error.about(name))
 }
 
-/// The streams of consumptions as they stand; the inner error: one of them was consumed otherwise.
-pub(crate) fn unmoved(txn: &Transaction<'_>, moves: &[StreamMove]) -> Outcome<Result<Vec<Stream>, Error>> {
-    let mut streams = Vec::with_capacity(moves.len());
-    for wanted in moves {
-        let lost = match stream_by_id(txn.view(), wanted.stream)? {
-            Some(stream) if stream.offset == wanted.from => {
-                streams.push(stream);
-                continue;
-            }
-            Some(stream) => format!("stream '{}' was consumed by another statement meanwhile", stream.name),
-            None => "a stream that the statement consumes was dropped meanwhile".to_owned(),
-        };
-        let error = Error::conflict(lost).hint("nothing was changed; run the statement again");
-        return Ok(Err(error.retryable(true)));
-    }
-    Ok(Ok(streams))
-}
-
 /// Moves the offsets of streams that [`unmoved`] answered.
 pub(crate) fn advance(txn: &mut Transaction<'_>, streams: Vec<Stream>, moves: &[StreamMove]) -> Outcome<()> {
     for (mut stream, wanted) in streams.into_iter().zip(moves) {
@@ -137,7 +119,7 @@ pub(crate) fn advance(txn: &mut Transaction<'_>, streams: Vec<Stream>, moves: &[
 }
 
 pub(crate) fn consume(txn: &mut Transaction<'_>, moves: &[StreamMove]) -> Outcome<CommandResult> {
-    match unmoved(txn, moves)? {
+    match unmoved(txn.view(), moves)? {
         Ok(streams) => {
             advance(txn, streams, moves)?;
             Ok(CommandResult::Done)

@@ -1,9 +1,9 @@
 //! Reads of streams.
 
-use stevedore_common::Result;
 use stevedore_common::ids::{DatabaseId, StreamId};
+use stevedore_common::{Error, Result};
 
-use super::Stream;
+use super::{Stream, StreamMove};
 use crate::catalog;
 use crate::keys;
 use crate::view::ReadView;
@@ -36,4 +36,25 @@ pub fn streams_of(view: &dyn ReadView, database: DatabaseId) -> Result<Vec<Strea
         streams.extend(stream_by_id(view, keys::decode(&key, &value)?)?);
     }
     Ok(streams)
+}
+
+/// The streams of consumptions as they stand; the inner error: one of them was consumed otherwise.
+///
+/// # Errors
+/// Storage.
+pub fn unmoved(view: &dyn ReadView, moves: &[StreamMove]) -> Result<std::result::Result<Vec<Stream>, Error>> {
+    let mut streams = Vec::with_capacity(moves.len());
+    for wanted in moves {
+        let lost = match stream_by_id(view, wanted.stream)? {
+            Some(stream) if stream.offset == wanted.from => {
+                streams.push(stream);
+                continue;
+            }
+            Some(stream) => format!("stream '{}' was consumed by another statement meanwhile", stream.name),
+            None => "a stream that the statement consumes was dropped meanwhile".to_owned(),
+        };
+        let error = Error::conflict(lost).hint("nothing was changed; run the statement again");
+        return Ok(Err(error.retryable(true)));
+    }
+    Ok(Ok(streams))
 }

@@ -147,7 +147,7 @@ pub(crate) fn commit(
             }
         }
     }
-    let streams = match streams::define::unmoved(txn, &record.consumes)? {
+    let streams = match streams::unmoved(txn.view(), &record.consumes)? {
         Ok(streams) => streams,
         Err(lost) => {
             undo(txn, record, TransactionPhase::RolledBack, Some(lost.clone()))?;
