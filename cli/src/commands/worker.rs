@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use stevedore_common::Result;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_worker::worker::{Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,9 @@ pub(super) struct WorkerArgs {
     /// A folder of its own, for spills.
     #[arg(long, env = "STEVEDORE_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Its group: it gets the work of statements that name it as their warehouse, and no other.
+    #[arg(long, env = "STEVEDORE_WORKER_GROUP")]
+    group: Option<String>,
 }
 
 fn assemble(args: WorkerArgs) -> Result<WorkerConfig> {
@@ -60,7 +64,7 @@ fn assemble(args: WorkerArgs) -> Result<WorkerConfig> {
         limits,
         slots: args.slots.or(file.slots).unwrap_or(0),
         data_dir: required(args.data_dir.or(file.data_dir), "data_dir")?,
-        group: file.group.unwrap_or_default(),
+        group: WorkerGroup::of_message(&args.group.or(file.group).unwrap_or_default())?,
     })
 }
 
