@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use stevedore::client::Client;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
-use stevedore_integration_tests::objectstore::{ACCESS_KEY, Operation, S3Server, SECRET_KEY};
+use stevedore_integration_tests::objectstore::{Operation, S3Server};
 use stevedore_integration_tests::oracle::Oracle;
 use stevedore_integration_tests::{files, show};
 use stevedore_proto::v1::{self, JobPhase};
@@ -55,12 +55,7 @@ async fn cluster_of_two_groups() -> (Cluster, S3Server) {
     for table in ["t", "u"] {
         run(&client, &format!("CREATE TABLE {table} (file INT, row INT, payload STRING)")).await;
     }
-    let stage = format!(
-        "CREATE STAGE s URL = 's3://bucket/' CONNECTION = (ENDPOINT_URL = '{}' ACCESS_KEY_ID = '{ACCESS_KEY}'
-         SECRET_ACCESS_KEY = '{SECRET_KEY}') FILE_FORMAT = (TYPE = CSV)",
-        s3.endpoint()
-    );
-    run(&client, &stage).await;
+    run(&client, &s3.create_stage("s", "bucket")).await;
     (cluster, s3)
 }
 
