@@ -7,8 +7,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{
+    CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+};
+use futures::TryStreamExt;
 use stevedore::client::Client;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
 use stevedore_integration_tests::objectstore::{Operation, S3Server};
@@ -17,6 +24,7 @@ use stevedore_integration_tests::{files, show};
 use stevedore_proto::v1::{self, JobPhase};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
+use tonic::transport::Endpoint;
 
 const FILES: usize = 6;
 const ROWS: usize = 50;
@@ -103,6 +111,32 @@ async fn task_ended(client: &Client, task: &str, runs: usize) -> Vec<Vec<String>
     }
 }
 
+/// Some rows into a table by bulk ingestion, in a session of the warehouse.
+async fn ingest(cluster: &Cluster, coordinator: usize, warehouse: &str) -> Result<i64, String> {
+    let channel =
+        Endpoint::from_shared(cluster.url(coordinator).to_owned()).unwrap().connect().await.unwrap();
+    let mut client = FlightSqlServiceClient::new(channel);
+    client.handshake("somebody", "anything").await.unwrap();
+    let info = client.execute(format!("USE WAREHOUSE {warehouse}"), None).await.unwrap();
+    for endpoint in info.endpoint {
+        let rows = client.do_get(endpoint.ticket.unwrap()).await.unwrap();
+        rows.try_collect::<Vec<_>>().await.unwrap();
+    }
+    let options = TableDefinitionOptions {
+        if_not_exist: TableNotExistOption::Create.into(),
+        if_exists: TableExistsOption::Append.into(),
+    };
+    let command = CommandStatementIngest {
+        table_definition_options: Some(options),
+        table: "ingested".into(),
+        ..CommandStatementIngest::default()
+    };
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
+    let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    let rows = futures::stream::iter([Ok(rows)]);
+    client.execute_ingest(command, rows).await.map_err(|error| error.to_string())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_of_a_group_waits_for_its_workers_over_a_change_of_leaders() {
     let _one = ONE_AT_A_TIME.lock().await;
@@ -187,6 +221,29 @@ async fn sessions_and_tasks_run_on_the_workers_of_their_warehouse_alone() {
     run(&etl, "INSERT INTO u VALUES (100, 1, 'x')").await;
     run(&etl, "UPDATE u SET payload = 'y' WHERE file = 100").await;
     assert_eq!(run(&etl, "SELECT payload FROM u WHERE file = 100").await, [["y"]]);
+    run(&etl, "MERGE INTO u USING (SELECT 100 AS file) AS n ON u.file = n.file WHEN MATCHED THEN DELETE")
+        .await;
+    assert_eq!(run(&etl, "SELECT count(*) FROM u").await, [[(FILES * ROWS).to_string()]]);
+    // Whatever else is asked of a worker.
+    assert_eq!(run(&etl, "SELECT $1 FROM @s/in/ (FILES => ('0000.csv')) LIMIT 1").await, [["0"]]);
+    assert_eq!(run(&etl, "SELECT count(*) FROM infer_schema(location => '@s/in/0000.csv')").await, [["3"]]);
+    run(&etl, "COPY INTO u FROM @s/in/ FORCE = TRUE VALIDATION_MODE = RETURN_1_ROWS").await;
+    let explained = run(&etl, "EXPLAIN COPY INTO u FROM @s/in/").await.concat().join(" ");
+    assert!(explained.contains("1 slices at a time, warehouse etl"), "{explained}");
+    run(&etl, "SELECT count(*) FROM u AT (TIMESTAMP => now()::TIMESTAMP)").await;
+    run(&etl, "CREATE TABLE made AS SELECT * FROM u").await;
+    run(&etl, "COPY INTO @s/out/ FROM made FILE_FORMAT = (TYPE = NDJSON)").await;
+    run(&etl, "CREATE TABLE grows (file BIGINT) ENABLE_SCHEMA_EVOLUTION = true").await;
+    run(&etl, "COPY INTO grows FROM @s/out/ FILE_FORMAT = (TYPE = NDJSON)").await;
+    assert_eq!(run(&etl, "SELECT count(payload) FROM grows").await, [[(FILES * ROWS).to_string()]]);
+    assert_eq!(ingest(&cluster, leader, "etl").await.unwrap(), ROWS as i64);
+    run(
+        &etl,
+        "CREATE TASK c WAREHOUSE = etl WHEN (SELECT count(*) FROM t) > 0 AS INSERT INTO u SELECT * FROM u",
+    )
+    .await;
+    run(&etl, "EXECUTE TASK c").await;
+    assert_eq!(task_ended(&etl, "c", 1).await, [["SUCCEEDED", "etl", "NULL"]]);
     let error = refused(&plain, "SELECT count(*) FROM t").await;
     assert!(error.contains("no worker of warehouse 'default' is connected"), "{error}");
     let shown = run(&plain, "SHOW WAREHOUSES LIKE 'def%'").await;
@@ -202,6 +259,8 @@ async fn sessions_and_tasks_run_on_the_workers_of_their_warehouse_alone() {
     let error = refused(&etl, "SELECT count(*) FROM t").await;
     assert!(error.contains("no worker of warehouse 'etl' is connected"), "{error}");
     assert!(error.contains("stevedore worker --group etl"), "{error}");
+    let error = ingest(&cluster, leader, "etl").await.unwrap_err();
+    assert!(error.contains("no worker of warehouse 'etl' is connected"), "{error}");
     run(&plain, "EXECUTE TASK d").await;
     assert_eq!(task_ended(&plain, "d", 1).await, [["SUCCEEDED", "default", "NULL"]]);
     // A group whose workers are away is there all the same.
@@ -209,7 +268,7 @@ async fn sessions_and_tasks_run_on_the_workers_of_their_warehouse_alone() {
     run(&plain, "UNSET warehouse").await;
     assert_eq!(
         run(&plain, "SELECT name, warehouse FROM system.tasks ORDER BY name").await,
-        [["d", "default"], ["k", "etl"]]
+        [["c", "etl"], ["d", "default"], ["k", "etl"]]
     );
 }
 
