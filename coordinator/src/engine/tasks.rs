@@ -142,7 +142,6 @@ pub(crate) fn check_keeps_warehouse(statement: &Statement) -> Result<()> {
     match statement {
         Statement::Set { name, .. } | Statement::Unset { name } if name == settings::WAREHOUSE => Err(
             Error::not_supported("changing the warehouse within a task: all of a run is on the task's own")
-                .about(settings::WAREHOUSE)
                 .hint("CREATE TASK … WAREHOUSE = 'name', or ALTER TASK … SET WAREHOUSE = 'name'"),
         ),
         _ => Ok(()),
