@@ -381,6 +381,7 @@ impl Engine {
             consumes: Vec::new(),
             plan,
             transaction: handle.transaction_id(),
+            group: handle.group()?,
         })
     }
 
@@ -420,7 +421,7 @@ impl Engine {
             schema_id: table.schema_id,
             spec_id: table.spec_id,
             consumes,
-            ..query_job(JobKind::Insert, handle, plan)
+            ..query_job(JobKind::Insert, handle, plan)?
         })
     }
 
@@ -455,7 +456,7 @@ impl Engine {
             schema_id: created.metadata.current_schema_id(),
             spec_id: created.metadata.default_partition_spec_id(),
             consumes,
-            ..query_job(JobKind::CreateTableAs, handle, plan)
+            ..query_job(JobKind::CreateTableAs, handle, plan)?
         })
     }
 }
@@ -516,8 +517,11 @@ pub(super) fn query_plan(
 }
 
 /// The record of a job that a query feeds; the target is the caller's to set.
-pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> JobSpec {
-    JobSpec {
+///
+/// # Errors
+/// As [`StatementHandle::group`].
+pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> Result<JobSpec> {
+    Ok(JobSpec {
         kind,
         statement: recorded_text(&handle.sql),
         table: None,
@@ -535,7 +539,8 @@ pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -
         consumes: Vec::new(),
         plan,
         transaction: handle.transaction_id(),
-    }
+        group: handle.group()?,
+    })
 }
 
 /// The columns of CREATE TABLE AS: those declared, else the query's.

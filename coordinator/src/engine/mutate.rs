@@ -293,7 +293,7 @@ impl Engine {
         let mut spec = self.query_spec(handle, sql.clone(), &relations).await?;
         number_target(&mut spec, &mutation.target, None);
         // What is wrong with the statement is told before there is a job.
-        self.workers.describe(&spec).await?;
+        self.workers.describe(&handle.group()?, &spec).await?;
         // Files are listed anew for each slice: only one may look at them.
         let listed = relations.iter().any(|relation| {
             matches!(relation.target, RelationTarget::Stage { .. } | RelationTarget::Schema { .. })
@@ -331,7 +331,7 @@ impl Engine {
             schema_id: metadata.current_schema_id(),
             spec_id: metadata.default_partition_spec_id(),
             consumes,
-            ..query_job(kind_of(&mutation.change), handle, plan)
+            ..query_job(kind_of(&mutation.change), handle, plan)?
         })
     }
 }

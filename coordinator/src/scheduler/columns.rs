@@ -72,14 +72,17 @@ async fn find(
     plan: &CopyPlan,
     evolution: &EvolutionPlan,
 ) -> Result<Option<FileColumns>> {
+    let Some(group) = jobs::job(&*context.replica.local(), job)?.map(|job| job.group) else {
+        return Ok(None);
+    };
     let mut tries = 0;
     loop {
         let files = claimed_files(context.replica.clone(), job);
-        let error = match columns_of_files(&context.directory, source, plan, evolution, files).await {
+        let error = match columns_of_files(&context.directory, &group, source, plan, evolution, files).await {
             Ok(found) => return Ok(Some(found)),
             Err(error) => error,
         };
-        let nobody_there = context.directory.size().await.is_ok_and(|(workers, _)| workers == 0);
+        let nobody_there = context.directory.size(&group).await.is_ok_and(|(workers, _)| workers == 0);
         tries += u32::from(!nobody_there);
         if !may_be_asked_again(&error) || tries >= MOST_TRIES {
             return Err(error);

@@ -113,6 +113,18 @@ pub enum Statement {
         /// LIKE: `%` and `_`.
         like: Option<String>,
     },
+    /// DROP WAREHOUSE: forgets a group of workers that is gone.
+    DropWarehouse {
+        /// The name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// SHOW WAREHOUSES.
+    ShowWarehouses {
+        /// LIKE.
+        like: Option<String>,
+    },
     /// USE.
     Use {
         /// The database.
@@ -438,6 +450,8 @@ impl Statement {
             Self::CreateDatabase { .. } => "CREATE DATABASE",
             Self::DropDatabase { .. } => "DROP DATABASE",
             Self::ShowDatabases { .. } => "SHOW DATABASES",
+            Self::DropWarehouse { .. } => "DROP WAREHOUSE",
+            Self::ShowWarehouses { .. } => "SHOW WAREHOUSES",
             Self::Use { .. } => "USE",
             Self::CreateTable(create) if create.as_query.is_some() => "CREATE TABLE AS SELECT",
             Self::CreateTable(_) => "CREATE TABLE",

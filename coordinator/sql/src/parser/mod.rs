@@ -334,6 +334,9 @@ impl<'a> Parser<'a> {
             "DESC" | "DESCRIBE" => self.describe(),
             "USE" => {
                 self.pos += 1;
+                if self.rest().len() > 1 && self.eat_kw("WAREHOUSE") {
+                    return Ok(Statement::Set { name: "warehouse".into(), value: self.warehouse_name()? });
+                }
                 self.eat_kw("DATABASE");
                 Ok(Statement::Use { database: self.object_name("the name of a database")? })
             }
@@ -539,6 +542,11 @@ impl<'a> Parser<'a> {
                 let if_exists = self.if_exists();
                 Ok(Statement::DropTask { name: self.object_name("the name of a task")?, if_exists })
             }
+            "WAREHOUSE" => {
+                self.pos += 1;
+                let if_exists = self.if_exists();
+                Ok(Statement::DropWarehouse { name: self.warehouse_name()?, if_exists })
+            }
             "NOTIFICATION" if self.is_kw_at(1, "INTEGRATION") => {
                 self.pos += 2;
                 let if_exists = self.if_exists();
@@ -568,6 +576,15 @@ impl<'a> Parser<'a> {
             _ => return Err(self.expected("TABLE, STAGE or TASK")),
         };
         self.unsupported_object("ALTER", &kind).ok_or_else(|| self.expected("TABLE, STAGE or TASK"))
+    }
+
+    /// A warehouse's name, in quotes of any kind or without.
+    fn warehouse_name(&mut self) -> Result<String> {
+        if let Some(Tok::Str(name)) = self.peek().map(|token| &token.tok) {
+            self.pos += 1;
+            return Ok(name.clone());
+        }
+        self.object_name("the name of a warehouse")
     }
 
     /// SET and UNSET of settings.
