@@ -56,7 +56,7 @@ pub mod read {
         task_runs, tasks,
     };
     pub use crate::transactions::{
-        open_transactions, transaction, transaction_jobs, transaction_of_session, transaction_tables,
-        transactions, unswept_transactions, version_in,
+        open_transactions, table_of_job, transaction, transaction_jobs, transaction_of_session,
+        transaction_tables, transactions, unswept_transactions, version_in,
     };
 }
