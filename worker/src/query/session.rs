@@ -19,7 +19,7 @@ use datafusion::catalog::{
 };
 use datafusion::common::ScalarValue;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::ExprPlanner;
@@ -57,6 +57,8 @@ const RESULT_BATCHES: usize = 2;
 const METADATA_CACHE_BYTES: u64 = 256 << 20;
 const CATALOG: &str = "stevedore";
 const SCHEMA: &str = "query";
+/// Each sort may set aside this part of a thread's share of the memory.
+const SORT_SHARE: usize = 8;
 
 /// How an engine is set up.
 pub struct EngineConfig {
@@ -131,6 +133,10 @@ impl QueryEngine {
         options.execution.batch_size = 8192;
         let base = SessionStateBuilder::new()
             .with_config(session)
+        // What each sort sets aside for merging what it spilled: not all that there is.
+        let share = config.memory_bytes / (SORT_SHARE * cores);
+        let merging = &mut options.execution.sort_spill_reservation_bytes;
+        *merging = share.min(*merging);
             .with_runtime_env(runtime)
             .with_default_features()
             .build();
@@ -153,6 +159,11 @@ impl QueryEngine {
 
     /// Plans a query. Reads table metadata and, for stages, what their columns are; runs nothing.
     ///
+    /// Memory of queries for something else; none yet.
+    pub(crate) fn reservation(&self, what: &str) -> MemoryReservation {
+        MemoryConsumer::new(what).register(&self.base.runtime_env().memory_pool)
+    }
+
     /// # Errors
     /// What is wrong with the statement; what cannot be read.
     pub async fn plan(&self, spec: &QuerySpec) -> Result<PlannedQuery> {
