@@ -506,6 +506,7 @@ pub(super) fn query_plan(
         traceparent: stevedore_common::telemetry::current_traceparent(),
         new_table,
         overwrite: false,
+        started_on_ms: 0,
     }
 }
 

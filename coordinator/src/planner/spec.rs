@@ -403,6 +403,7 @@ async fn query_source(view: &dyn ReadView, stores: &Stores, plan: &QueryPlan) ->
         parameters: plan.parameters.as_deref().map(decode_base64).transpose()?.into_iter().collect(),
         check: None,
         portion: None,
+        started_on_ms: plan.started_on_ms,
     })
 }
 
