@@ -24,16 +24,14 @@ use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::admin_service_client::AdminServiceClient;
 use tokio::time::Instant;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
 
 use crate::peers::Peers;
 use crate::replica::Replica;
 use crate::scheduler::workers::Workers;
-use stevedore_status::error_of_status;
+use stevedore_status::{ShownToken, error_of_status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const FRESH_FOR: Duration = Duration::from_millis(500);
@@ -52,17 +50,6 @@ pub struct WorkerDirectory {
     token: ShownToken,
 }
 
-/// Shows the workers' token with each call.
-#[derive(Clone)]
-pub struct ShownToken(MetadataValue<Ascii>);
-
-impl Interceptor for ShownToken {
-    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
 type WorkerClient = FlightServiceClient<InterceptedService<Channel, ShownToken>>;
 
 impl WorkerDirectory {
@@ -77,9 +64,6 @@ impl WorkerDirectory {
         sessions: Arc<Workers>,
         token: &Secret<String>,
     ) -> Result<Arc<Self>> {
-        let mut token = MetadataValue::try_from(format!("Bearer {}", token.expose()))
-            .map_err(|_| Error::internal("the workers' token cannot be a header"))?;
-        token.set_sensitive(true);
         Ok(Arc::new(Self {
             replica,
             peers,
@@ -87,7 +71,7 @@ impl WorkerDirectory {
             next: AtomicUsize::new(0),
             known: Mutex::new(None),
             channels: Mutex::new(HashMap::new()),
-            token: ShownToken(token),
+            token: ShownToken::new(token)?,
         }))
     }
 

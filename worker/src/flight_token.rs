@@ -8,8 +8,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use stevedore_common::secret::Secret;
 use stevedore_common::{Error, Result};
-use stevedore_status::status_of;
-use tonic::metadata::{Ascii, MetadataValue};
+use stevedore_status::{ShownToken, shown_token, status_of};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
@@ -38,19 +37,14 @@ impl FlightToken {
     ///
     /// # Errors
     /// Unavailable, before the worker is registered.
-    pub fn shown(&self) -> Result<Shown> {
-        let token = self.0.read();
-        let token = token.as_ref().ok_or_else(not_registered)?;
-        let header = MetadataValue::try_from(format!("Bearer {}", token.expose()));
-        let mut header = header.map_err(|_| Error::internal("the cluster's token cannot be a header"))?;
-        header.set_sensitive(true);
-        Ok(Shown(header))
+    pub fn shown(&self) -> Result<ShownToken> {
+        ShownToken::new(self.0.read().as_ref().ok_or_else(not_registered)?)
     }
 
     fn admits(&self, shown: Option<&str>) -> Result<()> {
         let token = self.0.read();
         let token = token.as_ref().ok_or_else(not_registered)?.expose().as_bytes();
-        let shown = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default().as_bytes();
+        let shown = shown.unwrap_or_default().as_bytes();
         // In the same time for every token that is wrong.
         let differs = shown.iter().zip(token).fold(0, |differs, (a, b)| differs | (a ^ b));
         if shown.len() == token.len() && differs == 0 {
@@ -71,19 +65,7 @@ pub struct Guard(FlightToken);
 
 impl Interceptor for Guard {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let shown = request.metadata().get("authorization").and_then(|header| header.to_str().ok());
-        self.0.admits(shown).map_err(status_of)?;
-        Ok(request)
-    }
-}
-
-/// See [`FlightToken::shown`].
-#[derive(Debug, Clone)]
-pub struct Shown(MetadataValue<Ascii>);
-
-impl Interceptor for Shown {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        self.0.admits(shown_token(request.metadata())).map_err(status_of)?;
         Ok(request)
     }
 }

@@ -1,5 +1,10 @@
 //! Errors at the border: [`stevedore_common::Error`] to gRPC status and back, the whole of it in the
-//! status' details, so that nothing is lost on the way through several processes.
+//! status' details, so that nothing is lost on the way through several processes. And the cluster's token as calls
+//! show it ([`ShownToken`]).
+
+mod token;
+
+pub use token::{ShownToken, shown_token};
 
 use prost::Message;
 use stevedore_common::{Error, ErrorKind};

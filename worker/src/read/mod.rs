@@ -48,7 +48,7 @@ pub(crate) use resources::Reservation;
 use resources::Turn;
 
 /// Batches of a file that may wait for the consumer.
-const BATCHES_READY: usize = 4;
+const BATCHES_READY: usize = 16;
 
 /// The columns of a file whose format says them (all but text): name, type, whether they may be NULL.
 ///

@@ -75,6 +75,12 @@ impl CpuPool {
         self.threads
     }
 
+    /// How many jobs of one stream of work to have under way: the threads still find some while their answers
+    /// wait in order, or the consumer is busy handing on what it has.
+    pub fn jobs_ahead(&self) -> usize {
+        2 * self.threads + 2
+    }
+
     /// Runs a job on one of the threads.
     ///
     /// # Errors

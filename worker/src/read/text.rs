@@ -184,7 +184,7 @@ async fn decode_blocks(
     blocks: mpsc::Receiver<TextBlock>,
 ) -> Result<FileTotals> {
     let WorkerResources { cpu, memory, .. } = job.resources.clone();
-    let (threads, turn) = (cpu.threads(), Arc::clone(&job.turn));
+    let (cpu_jobs, turn) = (cpu.jobs_ahead(), Arc::clone(&job.turn));
     let reserved = futures::stream::unfold((blocks, memory, turn), |(mut blocks, memory, turn)| async move {
         let block: TextBlock = blocks.recv().await?;
         // In order, so that a block never waits for memory that a later one holds.
@@ -203,7 +203,7 @@ async fn decode_blocks(
                 Ok::<(Vec<DecodedBatch>, u64, Reservation), Error>((batches, lines, held))
             }
         })
-        .buffered(threads + 1);
+        .buffered(cpu_jobs);
     let mut decoded = std::pin::pin!(decoded);
     let mut numbering = RowNumbering::default();
     let mut totals = FileTotals::default();

@@ -38,7 +38,7 @@ use stevedore_decode::parquet::{StoredGroup, StoredLayout};
 use stevedore_proto::v1::{
     CopySource, FileReport, FileTask, Portion, PortionEnd, QuerySpec, SliceSpec, StageScan, TableTarget,
 };
-use stevedore_status::{error_of_status, status_of};
+use stevedore_status::{ShownToken, error_of_status, status_of};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -48,7 +48,6 @@ use tonic::transport::{Channel, Endpoint};
 use super::held_rows::HeldRows;
 use super::{SliceCounters, SliceFailure, SliceRunner, missing, parse_target};
 use crate::flight::{MAX_MESSAGE_BYTES, TARGET_MESSAGE_BYTES};
-use crate::flight_token::Shown;
 use crate::messages::{batches, end_message, failure, owned};
 use crate::write::{BatchSink, WrittenFile};
 
@@ -374,7 +373,7 @@ impl Lane<'_> {
     /// All rows of a portion, from a helper.
     async fn fetch(
         &self,
-        client: &mut FlightServiceClient<InterceptedService<Channel, Shown>>,
+        client: &mut FlightServiceClient<InterceptedService<Channel, ShownToken>>,
         portion: usize,
     ) -> Result<(HeldRows, PortionEnd)> {
         let target = TableTarget { warehouse: None, ..self.target.clone() };
@@ -411,7 +410,7 @@ impl Lane<'_> {
         Ok((held, end))
     }
 
-    fn client(&self, helper: &str) -> Result<FlightServiceClient<InterceptedService<Channel, Shown>>> {
+    fn client(&self, helper: &str) -> Result<FlightServiceClient<InterceptedService<Channel, ShownToken>>> {
         // A helper that stands still must not hold the slice up for longer than it would on its own.
         let silence = Duration::from_millis((self.spec.lease_ms / 2).max(500));
         let channel = Endpoint::from_shared(helper.to_owned())

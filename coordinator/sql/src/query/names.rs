@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut,
+    ExcludeSelectItem, Expr, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, OrderByKind,
+    Query, RenameSelectItem, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, VisitMut,
+    VisitorMut, WildcardAdditionalOptions,
 };
 use sqlparser::tokenizer::Span;
 
@@ -27,6 +29,96 @@ pub(super) fn is_rendered(ident: &Ident) -> bool {
 pub(super) fn fold(ident: &mut Ident) {
     if !is_rendered(ident) {
         *ident = quoted(&ident.value.to_lowercase());
+    }
+}
+
+/// The line and column where a name stands.
+pub(super) fn place_of(ident: &Ident) -> (u32, u32) {
+    let start = ident.span.start;
+    (
+        u32::try_from(start.line).unwrap_or(u32::MAX).max(1),
+        u32::try_from(start.column).unwrap_or(u32::MAX).max(1),
+    )
+}
+
+/// Folds an alias and the columns it names; with AS, so that any word may be one.
+pub(super) fn fold_alias(alias: Option<&mut TableAlias>) {
+    if let Some(alias) = alias {
+        alias.explicit = true;
+        fold(&mut alias.name);
+        for column in &mut alias.columns {
+            fold(&mut column.name);
+        }
+    }
+}
+
+/// The names in what follows `*`.
+pub(super) fn fold_wildcard(options: &mut WildcardAdditionalOptions) {
+    if let Some(exclude) = &mut options.opt_exclude {
+        match exclude {
+            ExcludeSelectItem::Single(ident) => fold(ident),
+            ExcludeSelectItem::Multiple(idents) => idents.iter_mut().for_each(fold),
+        }
+    }
+    if let Some(except) = &mut options.opt_except {
+        fold(&mut except.first_element);
+        except.additional_elements.iter_mut().for_each(fold);
+    }
+    if let Some(replace) = &mut options.opt_replace {
+        for item in &mut replace.items {
+            fold(&mut item.column_name);
+        }
+    }
+    match &mut options.opt_rename {
+        Some(RenameSelectItem::Single(item)) => {
+            fold(&mut item.ident);
+            fold(&mut item.alias);
+        }
+        Some(RenameSelectItem::Multiple(items)) => {
+            for item in items {
+                fold(&mut item.ident);
+                fold(&mut item.alias);
+            }
+        }
+        None => {}
+    }
+}
+
+/// The columns of USING, in joins and in joins inside parentheses.
+pub(super) fn fold_joins(from: &mut TableWithJoins) {
+    for join in &mut from.joins {
+        let constraint = match &mut join.join_operator {
+            JoinOperator::Join(constraint)
+            | JoinOperator::Inner(constraint)
+            | JoinOperator::Left(constraint)
+            | JoinOperator::LeftOuter(constraint)
+            | JoinOperator::Right(constraint)
+            | JoinOperator::RightOuter(constraint)
+            | JoinOperator::FullOuter(constraint)
+            | JoinOperator::CrossJoin(constraint)
+            | JoinOperator::Semi(constraint)
+            | JoinOperator::LeftSemi(constraint)
+            | JoinOperator::RightSemi(constraint)
+            | JoinOperator::Anti(constraint)
+            | JoinOperator::LeftAnti(constraint)
+            | JoinOperator::RightAnti(constraint)
+            | JoinOperator::StraightJoin(constraint) => constraint,
+            JoinOperator::AsOf { constraint, .. } => constraint,
+            JoinOperator::CrossApply | JoinOperator::OuterApply => continue,
+        };
+        if let JoinConstraint::Using(columns) = constraint {
+            for part in columns.iter_mut().flat_map(|name| &mut name.0) {
+                if let ObjectNamePart::Identifier(ident) = part {
+                    fold(ident);
+                }
+            }
+        }
+        if let TableFactor::NestedJoin { table_with_joins, .. } = &mut join.relation {
+            fold_joins(table_with_joins);
+        }
+    }
+    if let TableFactor::NestedJoin { table_with_joins, .. } = &mut from.relation {
+        fold_joins(table_with_joins);
     }
 }
 
