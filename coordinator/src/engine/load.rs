@@ -343,12 +343,6 @@ impl Engine {
             }
         };
         let evolution = evolution_plan(&table, copy, &format, &options)?;
-        if evolution.is_some() && handle.transaction.is_some() {
-            return Err(Error::not_supported_yet(
-                "COPY INTO that may add columns to its table, inside a transaction",
-            )
-            .hint("COMMIT or ROLLBACK first, or set the table's option enable_schema_evolution to false"));
-        }
         let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
     }
@@ -513,6 +507,7 @@ pub(super) fn query_plan(
         traceparent: stevedore_common::telemetry::current_traceparent(),
         new_table,
         overwrite: false,
+        started_on_ms: 0,
     }
 }
 

@@ -188,6 +188,9 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.describe_query(handle, query, Some((*analyze, *verbose))).await?
             }
+            Statement::ExplainMutation { mutation, verbose } => {
+                self.describe_changes(handle, mutation, *verbose).await?
+            }
             Statement::CopyIntoTable(copy) if copy.validation.is_some() => {
                 simple(StatementKind::Query, self.validation_schema(handle, copy).await?)
             }
@@ -254,6 +257,9 @@ impl Engine {
             Statement::Query(query) => self.run_query(handle, &query, None).await,
             Statement::Explain { query, analyze, verbose } => {
                 self.run_query(handle, &query, Some((analyze, verbose))).await
+            }
+            Statement::ExplainMutation { mutation, verbose } => {
+                self.explain_changes(handle, &mutation, verbose).await
             }
             Statement::CopyIntoTable(copy) if copy.validation.is_some() => self.validate(handle, &copy).await,
             Statement::ExplainCopy { copy, problems } => self.explain_copy(handle, &copy, problems).await,

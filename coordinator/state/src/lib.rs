@@ -57,8 +57,8 @@ pub mod read {
         task_runs, tasks,
     };
     pub use crate::transactions::{
-        open_transactions, transaction, transaction_jobs, transaction_of_session, transaction_tables,
-        transactions, unswept_transactions, version_in,
+        open_transactions, table_of_job, transaction, transaction_jobs, transaction_of_session,
+        transaction_tables, transactions, unswept_transactions, version_in,
     };
     pub use crate::worker_groups::{require_worker_group, worker_group, worker_groups};
 }

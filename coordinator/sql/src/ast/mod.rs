@@ -328,6 +328,13 @@ pub enum Statement {
         /// EXPLAIN VERBOSE.
         verbose: bool,
     },
+    /// EXPLAIN of DELETE, UPDATE and MERGE INTO.
+    ExplainMutation {
+        /// The statement.
+        mutation: Box<Mutation>,
+        /// EXPLAIN VERBOSE.
+        verbose: bool,
+    },
     /// EXPLAIN COPY INTO a table.
     ExplainCopy {
         /// The statement, as far as it could be read.
@@ -495,7 +502,7 @@ impl Statement {
                 Change::Merge { .. } => "MERGE INTO",
             },
             Self::Query(_) => "SELECT",
-            Self::Explain { .. } => "EXPLAIN",
+            Self::Explain { .. } | Self::ExplainMutation { .. } => "EXPLAIN",
             Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
@@ -527,7 +534,7 @@ impl Statement {
         match self {
             Self::Query(query) | Self::Explain { query, .. } => query.parameters,
             Self::Insert(insert) => insert.source.query().parameters,
-            Self::Mutation(mutation) => mutation.parameters,
+            Self::Mutation(mutation) | Self::ExplainMutation { mutation, .. } => mutation.parameters,
             Self::Unload(unload) => unload.query.parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
             Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {

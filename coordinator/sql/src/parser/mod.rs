@@ -386,6 +386,25 @@ impl<'a> Parser<'a> {
         Ok(Statement::Query(Box::new(query)))
     }
 
+    /// EXPLAIN of DELETE, UPDATE and MERGE INTO, which stand next.
+    fn explain_mutation(&mut self, analyze: bool, verbose: bool) -> Result<Statement> {
+        let token = self.peek();
+        let statement = match token {
+            Some(token) if token.is_word("DELETE") => self.delete()?,
+            Some(token) if token.is_word("UPDATE") => self.update()?,
+            _ => self.merge()?,
+        };
+        match statement {
+            Statement::Mutation(_) if analyze => {
+                let error = Error::not_supported("EXPLAIN ANALYZE of a statement that changes rows")
+                    .hint("EXPLAIN says what it would do; ANALYZE would have to do it");
+                Err(self.at_token(error, token))
+            }
+            Statement::Mutation(mutation) => Ok(Statement::ExplainMutation { mutation, verbose }),
+            other => Ok(other),
+        }
+    }
+
     fn explain(&mut self) -> Result<Statement> {
         self.pos += 1;
         let (mut analyze, mut verbose) = (false, false);
@@ -413,10 +432,10 @@ impl<'a> Parser<'a> {
                 if word.eq_ignore_ascii_case("COPY") && !analyze && !verbose {
                     return self.explain_copy();
                 }
-                if ["COPY", "INSERT", "DELETE", "UPDATE", "MERGE", "REPLACE", "CREATE"]
-                    .iter()
-                    .any(|w| w.eq_ignore_ascii_case(word))
-                {
+                if ["DELETE", "UPDATE", "MERGE"].iter().any(|w| w.eq_ignore_ascii_case(word)) {
+                    return self.explain_mutation(analyze, verbose);
+                }
+                if ["COPY", "INSERT", "REPLACE", "CREATE"].iter().any(|w| w.eq_ignore_ascii_case(word)) {
                     self.skip_rest();
                     return Ok(Statement::NotSupportedYet(format!("EXPLAIN {}", word.to_ascii_uppercase())));
                 }

@@ -8,6 +8,7 @@ mod metered;
 mod mutation;
 mod names;
 mod prepare;
+mod repeatable;
 mod rewrite;
 mod row_by_row;
 mod suffix;

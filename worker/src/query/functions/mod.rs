@@ -14,6 +14,7 @@ mod vector;
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use datafusion::logical_expr::ScalarUDF;
 use stevedore_common::{Error, Result};
 use stevedore_decode::spec::CastOptions;
@@ -49,6 +50,11 @@ pub(crate) fn all(options: &CastOptions) -> Vec<ScalarUDF> {
     functions.extend(arithmetic::functions());
     functions.extend(variant::functions());
     functions.extend(vector::functions());
-    functions.push(now::function());
+    functions.push(now::function(None));
     functions
+}
+
+/// `now()` of a statement that began then: the same wherever the statement says it, and whoever evaluates it.
+pub(crate) fn now_at(start: DateTime<Utc>) -> ScalarUDF {
+    now::function(Some(start))
 }
