@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex};
 use stevedore_common::{Error, Result};
 use stevedore_decode::limits::{DecompressLimits, TextLimits};
-use stevedore_decode::spec::DecodeSpec;
+use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -73,6 +73,12 @@ impl CpuPool {
     /// How many jobs run at a time.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// How many jobs of one stream of work to have under way: the threads still find some while their answers
+    /// wait in order, or the consumer is busy handing on what it has.
+    pub fn jobs_ahead(&self) -> usize {
+        2 * self.threads + 2
     }
 
     /// Runs a job on one of the threads.
@@ -210,6 +216,33 @@ impl Turn {
 
     fn must_progress(&self) -> bool {
         self.is_first.load(Ordering::SeqCst) && self.held.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// Bounds what decoded batches take while they wait for the consumer, whatever was reserved for them: a few bytes of
+/// a file may be rows of any size. A batch that is larger than the room waits alone.
+#[derive(Debug, Clone)]
+pub(super) struct WaitingRoom {
+    free: Arc<Semaphore>,
+    kib: u32,
+}
+
+/// A place in a waiting room; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl WaitingRoom {
+    pub(super) fn new(bytes: u64) -> Self {
+        let kib = u32::try_from((bytes >> 10).max(1)).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(kib as usize)), kib }
+    }
+
+    /// Waits for room for a batch. They get it in the order in which they come.
+    pub(super) async fn take(&self, batch: &DecodedBatch) -> Waiting {
+        let kib = u32::try_from(batch.memory_bytes() >> 10).unwrap_or(u32::MAX).min(self.kib);
+        Waiting { _permit: Arc::clone(&self.free).acquire_many_owned(kib).await.ok() }
     }
 }
 

@@ -213,8 +213,8 @@ async fn decode_blocks(
     blocks: mpsc::Receiver<TextBlock>,
 ) -> Result<FileTotals> {
     let WorkerResources { cpu, memory, .. } = job.resources.clone();
-    let (threads, turn) = (cpu.threads(), Arc::clone(&job.turn));
     let again = Arc::clone(&decoder);
+    let (cpu_jobs, turn) = (cpu.jobs_ahead(), Arc::clone(&job.turn));
     let reserved = futures::stream::unfold((blocks, memory, turn), |(mut blocks, memory, turn)| async move {
         let block: TextBlock = blocks.recv().await?;
         // In order, so that a block never waits for memory that a later one holds.
@@ -226,7 +226,7 @@ async fn decode_blocks(
             let decoding = decode_some(&cpu, &decoder, block);
             async move { Ok::<(Decoded, Reservation), Error>((decoding.await?, held)) }
         })
-        .buffered(threads + 1);
+        .buffered(cpu_jobs);
     let mut decoded = std::pin::pin!(decoded);
     let mut numbering = RowNumbering::default();
     let mut totals = FileTotals::default();

@@ -26,7 +26,7 @@ const MAX_NANOSECONDS: u128 = (1 << 31) * 8_000_000_008;
 /// Bytes of lengths that are looked at.
 const MAX_LENGTHS: u64 = 64 << 20;
 /// Memory that a batch may take. A single row may take more.
-const BATCH_BYTES: u128 = 32 << 20;
+const BATCH_BYTES: u128 = 16 << 20;
 /// What a value takes besides the bytes that it points to.
 const ENTRY_BYTES: u128 = 16;
 /// By how much batches that would take more become shorter.

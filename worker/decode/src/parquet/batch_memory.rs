@@ -23,7 +23,7 @@ use super::reader::{Reading, rows_of};
 use super::value_counts::{delta_lengths, page_encoding, values_of};
 
 /// Memory that the values of a batch may take. A single row may take more.
-pub(super) const BATCH_BYTES: u64 = 32 << 20;
+pub(super) const BATCH_BYTES: u64 = 16 << 20;
 /// By how much batches that take more become shorter.
 const SHORTER: usize = 8;
 /// The fewest rows of the first batch, whatever the footer says that they take.
