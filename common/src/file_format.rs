@@ -372,7 +372,8 @@ impl FileFormat {
         Ok(format)
     }
 
-    fn allowed_options(kind: FormatKind) -> &'static [&'static str] {
+    /// The options that files of a kind have.
+    pub fn allowed_options(kind: FormatKind) -> &'static [&'static str] {
         match kind {
             FormatKind::Csv => &[
                 "COMPRESSION",
