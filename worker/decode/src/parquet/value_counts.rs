@@ -147,7 +147,7 @@ impl Lengths {
     }
 
     /// Passes over the list; of each mini-block is told the least step, its width, its bytes, and how many steps it has.
-    fn blocks(&self, walk: &mut Walk<'_>, each: &mut dyn FnMut(i64, u32, &[u8], u64)) -> Option<()> {
+    fn blocks(&self, walk: &mut Walk<'_>, each: &mut impl FnMut(i64, u32, &[u8], u64)) -> Option<()> {
         let per_mini_block = self.per_block.checked_div(self.mini_blocks).filter(|values| *values > 0)?;
         let mini_blocks = usize::try_from(self.mini_blocks).ok()?;
         // The first value stands in the header.
