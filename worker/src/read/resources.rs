@@ -355,6 +355,9 @@ impl WorkerResources {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -416,6 +419,29 @@ mod tests {
         waiting.await.unwrap();
         drop(all);
         assert_eq!(budget.used(), 0);
+    }
+
+    fn batch_of(bytes: usize) -> DecodedBatch {
+        let values = Int64Array::from(vec![7; bytes / size_of::<i64>()]);
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(values) as ArrayRef)]).unwrap();
+        let (row_numbers, lines, errors) = (Vec::new(), Vec::new(), Vec::new());
+        DecodedBatch { batch, row_numbers, lines, defaulted: vec![None], errors, input_bytes: 0 }
+    }
+
+    #[test]
+    fn batches_wait_where_there_is_room_and_one_that_is_larger_waits_alone() {
+        let room = WaitingRoom::new(1 << 20);
+        let first = room.take(&batch_of(400 << 10)).now_or_never().unwrap();
+        let second = room.take(&batch_of(400 << 10)).now_or_never().unwrap();
+        assert!(room.take(&batch_of(400 << 10)).now_or_never().is_none());
+        drop(first);
+        let third = room.take(&batch_of(400 << 10)).now_or_never().unwrap();
+        assert!(room.take(&batch_of(3 << 20)).now_or_never().is_none());
+        drop((second, third));
+        let large = room.take(&batch_of(3 << 20)).now_or_never().unwrap();
+        assert!(room.take(&batch_of(1 << 10)).now_or_never().is_none());
+        drop(large);
+        assert!(room.take(&batch_of(1 << 10)).now_or_never().is_some());
     }
 
     #[test]
