@@ -104,7 +104,7 @@ pub struct WorkerFile {
     pub slots: Option<usize>,
     /// A folder of its own, for spills.
     pub data_dir: Option<PathBuf>,
-    /// Worker group.
+    /// Its group: it gets the work of statements that name it as their warehouse.
     pub group: Option<String>,
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stevedore_common::ids::NodeId;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use stevedore_coordinator::Coordinator;
 use stevedore_coordinator::api::http::Metrics;
@@ -136,7 +137,7 @@ impl Instance {
             limits: config.limits,
             slots: 0,
             data_dir: config.data_dir.join("worker"),
-            group: String::new(),
+            group: WorkerGroup::default(),
         })
         .await?;
         let (client_address, http_address) = (coordinator.client_address, coordinator.http_address);

@@ -20,5 +20,6 @@ pub mod storage;
 pub mod telemetry;
 pub mod types;
 pub mod unloaded_file;
+pub mod worker_group;
 
 pub use error::{Error, ErrorKind, Result};

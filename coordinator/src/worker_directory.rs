@@ -1,7 +1,7 @@
 //! Which workers there are, from any coordinator, and their Flight services for queries.
 //!
 //! Workers have a session with the leader only; another coordinator asks the leader for them and keeps
-//! the answer for a moment. Queries go to the workers in turn; one that cannot be reached is passed over.
+//! the answer for a moment. Queries go to the workers of a group in turn; one that cannot be reached is passed over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use stevedore_common::ids::WorkerId;
 use stevedore_common::secret::Secret;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::admin_service_client::AdminServiceClient;
@@ -75,12 +76,13 @@ impl WorkerDirectory {
         }))
     }
 
-    /// How many workers there are, and how many slices they run at a time.
+    /// How many workers a group has, and how many slices they run at a time.
     ///
     /// # Errors
     /// Unavailable, when the leader cannot be asked.
-    pub async fn size(&self) -> Result<(usize, u32)> {
-        let listed = self.listed().await?;
+    pub async fn size(&self, group: &WorkerGroup) -> Result<(usize, u32)> {
+        let mut listed = self.listed().await?;
+        listed.retain(|worker| is_of(worker, group));
         Ok((listed.len(), listed.iter().map(|worker| worker.slots).sum()))
     }
 
@@ -156,8 +158,8 @@ impl WorkerDirectory {
             .max_encoding_message_size(MAX_MESSAGE))
     }
 
-    /// Tries the workers in turn until one can be reached.
-    async fn with_worker<T, F, Fut>(&self, call: F) -> Result<T>
+    /// Tries the workers of a group in turn until one can be reached.
+    async fn with_worker<T, F, Fut>(&self, group: &WorkerGroup, call: F) -> Result<T>
     where
         F: Fn(WorkerClient) -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -167,10 +169,11 @@ impl WorkerDirectory {
             let listed = self.listed().await;
             let mut last = match &listed {
                 Err(error) => error.clone(),
-                Ok(_) => Error::unavailable("no worker is connected").hint("start one: stevedore worker"),
+                Ok(_) => no_worker(group),
             };
-            let addresses: Vec<String> =
-                listed.unwrap_or_default().into_iter().map(|worker| worker.flight_address).collect();
+            let mut listed = listed.unwrap_or_default();
+            listed.retain(|worker| is_of(worker, group));
+            let addresses: Vec<String> = listed.into_iter().map(|worker| worker.flight_address).collect();
             let first = self.next.fetch_add(1, Ordering::Relaxed);
             for turn in 0..addresses.len() {
                 let Some(address) = addresses.get((first + turn) % addresses.len()) else { continue };
@@ -188,13 +191,13 @@ impl WorkerDirectory {
         }
     }
 
-    /// The columns of a query, planned but not run.
+    /// The columns of a query, planned by a worker of the group but not run.
     ///
     /// # Errors
     /// What is wrong with the query; unavailable without a worker.
-    pub async fn describe(&self, spec: &v1::QuerySpec) -> Result<SchemaRef> {
+    pub async fn describe(&self, group: &WorkerGroup, spec: &v1::QuerySpec) -> Result<SchemaRef> {
         let command = spec.encode_to_vec();
-        self.with_worker(|mut client| {
+        self.with_worker(group, |mut client| {
             let descriptor = FlightDescriptor::new_cmd(command.clone());
             async move {
                 let info =
@@ -207,16 +210,17 @@ impl WorkerDirectory {
         .await
     }
 
-    /// Runs a query.
+    /// Runs a query on a worker of the group.
     ///
     /// # Errors
     /// What is wrong with the query; unavailable without a worker. Later failures are items of the stream.
     pub async fn run(
         &self,
+        group: &WorkerGroup,
         spec: &v1::QuerySpec,
     ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch>>)> {
         let ticket = Ticket::new(spec.encode_to_vec());
-        self.with_worker(|mut client| {
+        self.with_worker(group, |mut client| {
             let ticket = ticket.clone();
             async move {
                 let data = client.do_get(ticket).await.map_err(|s| error_of_status(&s))?.into_inner();
@@ -234,6 +238,27 @@ impl WorkerDirectory {
         })
         .await
     }
+}
+
+/// The group of a worker as it is listed.
+pub fn group_of(worker: &v1::WorkerStatus) -> WorkerGroup {
+    // The leader checked the name when the worker registered.
+    WorkerGroup::of_message(&worker.group).unwrap_or_default()
+}
+
+fn is_of(worker: &v1::WorkerStatus, group: &WorkerGroup) -> bool {
+    group_of(worker) == *group
+}
+
+/// What is said where nobody of a group is there.
+pub fn no_worker(group: &WorkerGroup) -> Error {
+    if group.is_default() {
+        return Error::unavailable("no worker of warehouse 'default' is connected").hint(
+            "start one: stevedore worker; SHOW WAREHOUSES lists the others, and USE WAREHOUSE takes one",
+        );
+    }
+    Error::unavailable(format!("no worker of warehouse '{group}' is connected"))
+        .hint(format!("start one: stevedore worker --group {group}"))
 }
 
 fn flight_error(error: FlightError) -> Error {

@@ -195,6 +195,18 @@ def test_a_session_belongs_to_its_connection(server, database):
         assert values["timezone"] == "UTC"
 
 
+def test_a_session_takes_its_warehouse_by_an_option_as_well(server):
+    option = "adbc.flight.sql.session.option.warehouse"
+    with server.connect() as connection:
+        connection.adbc_connection.set_options(**{option: "Default"})
+        assert connection.adbc_connection.get_option(option) == "Default"
+        assert run(connection, "SELECT count(*) AS n FROM system.warehouses")[0]["n"] == 1
+        with pytest.raises(adbc_driver_manager.Error):
+            connection.adbc_connection.set_options(**{option: "elt"})
+        assert "warehouse 'elt' does not exist" in error_of(connection, "USE WAREHOUSE elt")
+        assert connection.adbc_connection.get_option(option) == "Default"
+
+
 def test_a_preview_reads_files_without_a_table(connection, files):
     (files / "a.ndjson").write_text('{"id": 1, "tags": ["x"]}\n{"id": 2, "tags": []}\n')
     rows = run(connection, f"SELECT id FROM @{files.stage} (FILE_FORMAT => 'ndjson') ORDER BY id")

@@ -30,6 +30,8 @@ pub struct ClusterConfig {
     pub coordinators: usize,
     /// Workers.
     pub workers: usize,
+    /// Their groups, by number; those without one name none.
+    pub groups: Vec<&'static str>,
     /// Where table data lies, and the connection keys for it; `None`: a folder of the cluster's own.
     pub warehouse: Option<(String, Vec<(&'static str, String)>)>,
     /// Environment variables of all processes.
@@ -45,6 +47,7 @@ impl Default for ClusterConfig {
             lane_bytes: 0,
             coordinators: 3,
             workers: 2,
+            groups: Vec::new(),
             warehouse: None,
             environment: Vec::new(),
         }
@@ -131,8 +134,10 @@ impl Cluster {
             cluster.iter().map(|port| format!("'http://127.0.0.1:{port}'")).collect();
         let workers = (0..config.workers)
             .map(|i| {
+                let group =
+                    config.groups.get(i).map(|group| format!("group = '{group}'\n")).unwrap_or_default();
                 let text = format!(
-                    "id = 'worker-{}'\ncoordinators = [{}]\nflight_listen = '127.0.0.1:{}'\ncores = 1\nslots = 1\n\
+                    "{group}id = 'worker-{}'\ncoordinators = [{}]\nflight_listen = '127.0.0.1:{}'\ncores = 1\nslots = 1\n\
                      memory_budget = 134217728\ndata_dir = {}\n",
                     i + 1,
                     addresses.join(", "),

@@ -314,6 +314,12 @@ impl S3Server {
         ]
     }
 
+    /// The statement that makes a stage of a bucket's CSV files.
+    pub fn create_stage(&self, name: &str, bucket: &str) -> String {
+        let keys = self.connection().map(|(key, value)| format!("{key} = '{value}'")).join(" ");
+        format!("CREATE STAGE {name} URL = 's3://{bucket}/' CONNECTION = ({keys}) FILE_FORMAT = (TYPE = CSV)")
+    }
+
     /// `http://127.0.0.1:port`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)

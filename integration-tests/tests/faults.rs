@@ -13,7 +13,7 @@ use stevedore::client::Client;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
 use stevedore_integration_tests::cluster_jobs::has_ended;
 use stevedore_integration_tests::large_bucket::LargeBucket;
-use stevedore_integration_tests::objectstore::{ACCESS_KEY, Operation, S3Server, SECRET_KEY};
+use stevedore_integration_tests::objectstore::{Operation, S3Server};
 use stevedore_integration_tests::oracle::Oracle;
 use stevedore_integration_tests::{files, show};
 use stevedore_proto::v1;
@@ -67,12 +67,7 @@ async fn cluster_over(s3: &S3Server, config: ClusterConfig) -> Cluster {
     let (leader, _) = cluster.leader().await;
     let client = cluster.client(leader).await;
     run(&client, "CREATE TABLE t (file INT, row INT, payload STRING)").await;
-    let stage = format!(
-        "CREATE STAGE s URL = 's3://bucket/' CONNECTION = (ENDPOINT_URL = '{}' ACCESS_KEY_ID = '{ACCESS_KEY}'
-         SECRET_ACCESS_KEY = '{SECRET_KEY}') FILE_FORMAT = (TYPE = CSV)",
-        s3.endpoint()
-    );
-    run(&client, &stage).await;
+    run(&client, &s3.create_stage("s", "bucket")).await;
     cluster
 }
 

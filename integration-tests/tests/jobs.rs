@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "jobs/changes.rs"]
+mod changes;
 #[path = "jobs/evolution.rs"]
 mod evolution;
 

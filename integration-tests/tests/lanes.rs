@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use stevedore::client::Client;
 use stevedore_integration_tests::cluster::{Cluster, ClusterConfig};
-use stevedore_integration_tests::objectstore::{ACCESS_KEY, Operation, S3Server, SECRET_KEY};
+use stevedore_integration_tests::objectstore::{Operation, S3Server};
 use stevedore_integration_tests::oracle::Oracle;
 use stevedore_integration_tests::{files, show};
 use tokio::sync::Mutex;
@@ -42,12 +42,7 @@ async fn cluster_with_files(table: &str) -> (Cluster, S3Server) {
     let cluster = Cluster::start(config).await;
     let client = cluster.client(0).await;
     run(&client, table).await;
-    let stage = format!(
-        "CREATE STAGE s URL = 's3://bucket/' CONNECTION = (ENDPOINT_URL = '{}' ACCESS_KEY_ID = '{ACCESS_KEY}'
-         SECRET_ACCESS_KEY = '{SECRET_KEY}') FILE_FORMAT = (TYPE = CSV)",
-        s3.endpoint()
-    );
-    run(&client, &stage).await;
+    run(&client, &s3.create_stage("s", "bucket")).await;
     (cluster, s3)
 }
 

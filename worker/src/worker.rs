@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stevedore_common::storage::Stores;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1::Register;
 use tokio::net::TcpListener;
@@ -45,8 +46,8 @@ pub struct WorkerConfig {
     pub limits: ReadLimits,
     /// A folder of its own, for spills.
     pub data_dir: PathBuf,
-    /// Worker group; empty: default.
-    pub group: String,
+    /// Its group: it gets the work of statements that name it.
+    pub group: WorkerGroup,
 }
 
 /// A worker that listens and is not in a session yet.
@@ -111,7 +112,7 @@ impl Worker {
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             memory_budget: memory,
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
-            group: config.group,
+            group: config.group.to_string(),
         };
         let token = runner.token.clone();
         let session = SessionConfig { register, coordinators: config.coordinators, slots, token };

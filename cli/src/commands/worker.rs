@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use stevedore_common::Result;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_worker::worker::{Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,9 @@ pub(super) struct WorkerArgs {
     /// A folder of its own, for spills.
     #[arg(long, env = "STEVEDORE_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Its group: it gets the work of statements that name it as their warehouse, and no other.
+    #[arg(long, env = "STEVEDORE_WORKER_GROUP")]
+    group: Option<String>,
 }
 
 fn assemble(args: WorkerArgs) -> Result<WorkerConfig> {
@@ -60,7 +64,7 @@ fn assemble(args: WorkerArgs) -> Result<WorkerConfig> {
         limits,
         slots: args.slots.or(file.slots).unwrap_or(0),
         data_dir: required(args.data_dir.or(file.data_dir), "data_dir")?,
-        group: file.group.unwrap_or_default(),
+        group: WorkerGroup::of_message(&args.group.or(file.group).unwrap_or_default())?,
     })
 }
 
@@ -74,4 +78,33 @@ pub(super) async fn run(args: WorkerArgs) -> Result<()> {
         stop.cancel();
     });
     worker.serve(shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn group(config: &std::path::Path, arguments: &[&str]) -> Result<WorkerGroup> {
+        let fixed = ["worker", "--config", config.to_str().unwrap()];
+        let command = WorkerArgs::augment_args(clap::Command::new("worker"));
+        let matches = command.get_matches_from(fixed.iter().chain(arguments));
+        assemble(WorkerArgs::from_arg_matches(&matches).unwrap()).map(|config| config.group)
+    }
+
+    #[test]
+    fn a_worker_is_in_the_group_that_the_flag_names_else_the_file_else_in_the_default_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.toml");
+        let keys = "id = 'w'\ncoordinators = ['http://127.0.0.1:8901']\ndata_dir = '/tmp'\n";
+        std::fs::write(&path, keys).unwrap();
+        assert!(group(&path, &[]).unwrap().is_default());
+        std::fs::write(&path, format!("{keys}group = 'ETL'\n")).unwrap();
+        assert_eq!(group(&path, &[]).unwrap().as_str(), "etl");
+        assert_eq!(group(&path, &["--group", "ml"]).unwrap().as_str(), "ml");
+        let error = group(&path, &["--group", "a b"]).unwrap_err().to_string();
+        assert!(error.contains("'a b' is not the name of a worker group"), "{error}");
+    }
 }

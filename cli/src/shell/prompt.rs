@@ -93,6 +93,7 @@ const WORDS: &[&str] = &[
     "SHOW SETTINGS",
     "SHOW STAGES",
     "SHOW TABLES",
+    "SHOW WAREHOUSES",
     "SKIP_HEADER",
     "STORAGE_TYPE",
     "TIMESTAMP",

@@ -39,7 +39,17 @@ fn rendering_follows_the_contract() {
         ("SELECT 1", r#"SELECT 1 AS "1""#),
         ("select A, b from T;", r#"SELECT "a", "b" FROM "__rel_0" AS "t""#),
         ("SELECT * FROM db.T x", r#"SELECT * FROM "__rel_0" AS "x""#),
-        ("SELECT t.a, db.t.b, t.* FROM db.t", r#"SELECT "t"."a", "t"."b", "t".* FROM "__rel_0" AS "t""#),
+        ("SELECT t.a, db.t.b, u.* FROM db.t, u", {
+            r#"SELECT "t"."a", "t"."b", "u".* FROM "__rel_0" AS "t", "__rel_1" AS "u""#
+        }),
+        // The engine takes no column twice.
+        ("SELECT t.a, t.* FROM db.t", r#"SELECT "t"."a" AS "a_2", "t".* FROM "__rel_0" AS "t""#),
+        ("SELECT *, A, b FROM t", r#"SELECT *, "a" AS "a_2", "b" AS "b_2" FROM "__rel_0" AS "t""#),
+        ("SELECT * EXCLUDE (a), a FROM t", r#"SELECT * EXCLUDE ("a"), "a" FROM "__rel_0" AS "t""#),
+        ("SELECT x.a_2 FROM (SELECT a, a FROM t) x", {
+            r#"SELECT "x"."a_2" FROM (SELECT "a", "a" AS "a_2" FROM "__rel_0" AS "t") AS "x""#
+        }),
+        ("SELECT t.a, u.a FROM t, u", r#"SELECT "t"."a", "u"."a" FROM "__rel_0" AS "t", "__rel_1" AS "u""#),
         ("SELECT \"A b\" FROM t", r#"SELECT "a b" FROM "__rel_0" AS "t""#),
         ("SELECT `a` FROM t", r#"SELECT "a" FROM "__rel_0" AS "t""#),
         ("SELECT a::INT FROM t", r#"SELECT __cast("a", 'INT') AS "a::INT" FROM "__rel_0" AS "t""#),
@@ -590,5 +600,58 @@ fn snapshots_are_a_table_function_of_the_database_system() {
     ] {
         let error = parse(sql).unwrap_err().to_string();
         assert!(error.contains(expected), "{sql}: {error}");
+    }
+}
+
+#[test]
+fn functions_become_what_the_engine_knows() {
+    for (call, expected) in [
+        ("if(a > 1, 'x', b)", r#"CASE WHEN "a" > 1 THEN 'x' ELSE "b" END"#),
+        ("IFF(a, 1, b, 2, 3)", r#"CASE WHEN "a" THEN 1 WHEN "b" THEN 2 ELSE 3 END"#),
+        ("if(a, if(b, 1, 2), 3)", r#"CASE WHEN "a" THEN CASE WHEN "b" THEN 1 ELSE 2 END ELSE 3 END"#),
+        (
+            "decode(a, 1, 'x', NULL, 'y', 'z')",
+            r#"CASE WHEN "a" IS NOT DISTINCT FROM 1 THEN 'x' WHEN "a" IS NOT DISTINCT FROM NULL THEN 'y' ELSE 'z' END"#,
+        ),
+        ("decode(a, 1, 'x')", r#"CASE WHEN "a" IS NOT DISTINCT FROM 1 THEN 'x' END"#),
+        ("decode(a, 'hex')", r#"decode("a", 'hex')"#),
+        ("is_null(a)", r#""a" IS NULL"#),
+        ("IsNotNull(a)", r#""a" IS NOT NULL"#),
+        ("mod(a + 1, 3)", r#"(("a" + 1) % (3))"#),
+        ("ucase(a)", r#"upper("a")"#),
+        ("to_decimal(10, 2)(a)", r#"__cast("a", 'DECIMAL(10, 2)')"#),
+        ("try_to_decimal(10, 2)(a)", r#"__try_cast("a", 'DECIMAL(10, 2)')"#),
+        ("date_add(DAY, 3, a)", r#"date_add('day', 3, "a")"#),
+        ("last_day(a, month)", r#"last_day("a", 'month')"#),
+        ("a RLIKE 'x'", r#"regexp_like("a", 'x')"#),
+        ("a NOT REGEXP b", r#"(NOT regexp_like("a", "b"))"#),
+        ("a DIV 2 + 1", r#"__div("a", 2) + 1"#),
+        ("1 + a DIV b DIV c", r#"1 + __div(__div("a", "b"), "c")"#),
+        ("count_if(a > 1)", r#"count(*) FILTER (WHERE "a" > 1)"#),
+        (
+            "sum_if(a, b > 1) OVER (PARTITION BY c)",
+            r#"sum("a") FILTER (WHERE "b" > 1) OVER (PARTITION BY "c")"#,
+        ),
+        ("uniq(a)", r#"count(DISTINCT "a")"#),
+        ("arg_max(a, b)", r#"first_value("a" ORDER BY "b" DESC NULLS LAST)"#),
+        ("arg_min(a, b)", r#"first_value("a" ORDER BY "b" ASC NULLS LAST)"#),
+        ("quantile_cont(0.9)(a)", r#"percentile_cont(0.9) WITHIN GROUP (ORDER BY "a")"#),
+        ("listagg(a)", r#"string_agg("a", '')"#),
+        ("group_concat(a, ',')", r#"string_agg("a", ',')"#),
+        ("json_array_agg(a)", r#"__cast(array_agg("a"), 'VARIANT')"#),
+    ] {
+        let sql = format!("SELECT {call} AS x FROM t");
+        assert_eq!(rendered(&sql), format!("SELECT {expected} AS \"x\" FROM \"__rel_0\" AS \"t\""));
+    }
+    for (call, expected) in [
+        ("if(a, 1)", "wrong number of arguments; write if(condition, value, otherwise)"),
+        ("is_null(a, b)", "wrong number of arguments; write is_null(value)"),
+        ("count_if()", "wrong number of arguments; write count_if(condition)"),
+        ("sum_if(a)", "wrong number of arguments; write sum_if with two arguments"),
+        ("to_decimal(a)", "wrong number of arguments; write to_decimal(precision, scale)(value)"),
+        ("quantile_cont(a)", "wrong number of arguments; write quantile_cont(level)(value)"),
+    ] {
+        let error = parse(&format!("SELECT {call} FROM t")).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("line 1, column 8"), "{call}: {error}");
     }
 }

@@ -574,9 +574,37 @@ fn what_is_not_built_is_answered_by_name_and_is_no_syntax_error() {
         "CALL PROCEDURE p(30)",
         "CALL system$x()",
         "CREATE PROCEDURE p() RETURNS INT LANGUAGE SQL AS $$ BEGIN END $$",
+        "CREATE WAREHOUSE etl WAREHOUSE_SIZE = 'XSmall'",
+        "ALTER WAREHOUSE etl SUSPEND",
     ] {
         assert!(ok(sql).unsupported().unwrap().to_string().starts_with("not supported: "), "{sql}");
     }
+}
+
+#[test]
+fn warehouses() {
+    let set = |value: &str| Statement::Set { name: "warehouse".into(), value: value.into() };
+    for (sql, value) in [
+        ("USE WAREHOUSE ETL", "etl"),
+        ("use warehouse 'my-wh'", "my-wh"),
+        ("USE WAREHOUSE \"my-wh\"", "my-wh"),
+        ("SET warehouse = 'etl'", "etl"),
+        ("SET WAREHOUSE = etl", "etl"),
+    ] {
+        assert_eq!(ok(sql), set(value), "{sql}");
+    }
+    assert_eq!(ok("UNSET warehouse"), Statement::Unset { name: "warehouse".into() });
+    // A database may have this name.
+    assert_eq!(ok("USE warehouse"), Statement::Use { database: "warehouse".into() });
+    assert_eq!(ok("SHOW WAREHOUSES LIKE 'e%'"), Statement::ShowWarehouses { like: Some("e%".into()) });
+    let dropped = |if_exists| Statement::DropWarehouse { name: "etl".into(), if_exists };
+    assert_eq!(ok("DROP WAREHOUSE etl"), dropped(false));
+    assert_eq!(ok("DROP WAREHOUSE IF EXISTS 'etl'"), dropped(true));
+    errors(&[
+        ("USE WAREHOUSE etl now", "end of the statement"),
+        ("DROP WAREHOUSE", "expected"),
+        ("SHOW WAREHOUSES etl", "end of the statement"),
+    ]);
 }
 
 #[test]

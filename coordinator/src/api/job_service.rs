@@ -70,6 +70,7 @@ impl Jobs {
             rows_updated: job.committed.as_ref().map_or(0, |_| job.rows_updated),
             rows_deleted: job.committed.as_ref().map_or(0, |_| job.rows_deleted),
             snapshot_id: job.committed.as_ref().and_then(|summary| summary.snapshot_id).unwrap_or(0),
+            warehouse: job.group.to_string(),
             skipped: job
                 .skipped
                 .iter()
@@ -104,7 +105,7 @@ impl Jobs {
             traceparent,
         };
         for (name, value) in &handle.settings {
-            self.engine.check_setting(name, Some(value))?;
+            self.engine.check_setting(name, Some(value)).await?;
         }
         let key = (!request.idempotency_key.is_empty()).then_some(request.idempotency_key);
         let span = tracing::info_span!("submit", id = %handle.id);

@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use stevedore_common::clock::Clock;
 use stevedore_common::ids::{Attempt, AttemptKey, FileIndex, SliceIndex, SliceKey, WorkerId};
 use stevedore_common::secret::Secret;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_proto::v1::worker_service_server::WorkerService;
@@ -18,6 +19,7 @@ use stevedore_proto::v1::{coordinator_message, worker_message};
 use stevedore_state::command::Command;
 use stevedore_state::jobs::{self, FileOutcome, FileReport, SliceState, SliceTotals};
 use stevedore_state::result::CommandResult;
+use stevedore_state::worker_groups::worker_group;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -69,6 +71,15 @@ impl WorkerSessions {
         v1::CoordinatorMessage {
             message: Some(coordinator_message::Message::NotLeader(v1::NotLeader { leader_address })),
         }
+    }
+
+    /// The group that a worker names. One of which it is the first is known to the cluster before it is registered.
+    async fn known_group(&self, name: &str) -> Result<WorkerGroup> {
+        let group = WorkerGroup::of_message(name)?;
+        if !group.is_default() && worker_group(&*self.replica.local(), &group)?.is_none() {
+            self.replica.propose(Command::NoteWorkerGroup { group: group.clone() }).await?;
+        }
+        Ok(group)
     }
 
     async fn serve(
@@ -310,6 +321,7 @@ impl WorkerService for WorkerSessions {
         } else if register.worker_id.is_empty() || register.slots == 0 {
             return Err(status_of(Error::invalid("a worker needs an id and at least one slot")));
         } else {
+            let group = self.known_group(&register.group).await.map_err(status_of)?;
             let info = WorkerInfo {
                 id: WorkerId(register.worker_id),
                 incarnation: register.incarnation,
@@ -317,10 +329,11 @@ impl WorkerService for WorkerSessions {
                 cores: register.cores,
                 slots: register.slots,
                 version: register.version,
-                group: register.group,
+                group,
                 memory_budget: register.memory_budget,
             };
-            tracing::info!(worker = %info.id, flight = info.flight_address, slots = info.slots, "a worker registered");
+            let (flight, slots) = (&info.flight_address, info.slots);
+            tracing::info!(worker = %info.id, group = %info.group, flight, slots, "a worker registered");
             let registered = v1::Registered {
                 heartbeat_interval_ms: self.scheduling.heartbeat_ms,
                 lease_ms: self.scheduling.lease_ms.max(0) as u64,

@@ -17,7 +17,7 @@ use stevedore_state::tasks::{self, Run, RunEnd, RunState, TaskCommand};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::engine::{Engine, SessionChange, StatementHandle};
+use crate::engine::{Engine, SessionChange, StatementHandle, WAREHOUSE, check_keeps_warehouse};
 
 /// How long a run waits for what cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,13 +30,15 @@ fn statement_id(run: Uuid, step: usize) -> Uuid {
 
 /// The session of a run, as its statements have left it so far.
 fn session_of(run: &Run) -> StatementHandle {
+    let mut settings = run.definition.settings.clone();
+    settings.insert(WAREHOUSE.to_owned(), run.definition.warehouse.to_string());
     StatementHandle {
         id: run.id,
         sql: String::new(),
         session: format!("task-{}", run.id.simple()),
         user: run.owner.clone(),
         database: run.definition.database.clone(),
-        settings: run.definition.settings.clone(),
+        settings,
         parameters: None,
         pins: Default::default(),
         traceparent: String::new(),
@@ -204,6 +206,7 @@ impl<'a> Attempt<'a> {
 
     /// Runs a statement to its end; its rows are nobody's.
     async fn execute(&self, handle: &StatementHandle) -> Result<Option<SessionChange>> {
+        check_keeps_warehouse(&stevedore_sql::parse(&handle.sql)?)?;
         let mut execution = self.engine.execute(handle).await?;
         while let Some(batch) = execution.batches.next().await {
             batch?;

@@ -41,6 +41,9 @@ impl Engine {
                 let (database, name) = self.qualify(handle, &table);
                 Command::DropTable { database, name, if_exists }
             }
+            Statement::DropWarehouse { name, if_exists } => {
+                return self.drop_warehouse(handle, &name, if_exists).await;
+            }
             Statement::TruncateTable { table } => return self.truncate_table(handle, &table).await,
             Statement::UndropTable { table } => {
                 let (database, name) = self.qualify(handle, &table);

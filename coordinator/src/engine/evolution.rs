@@ -10,6 +10,7 @@ use stevedore_state::catalog::Table;
 
 use super::Engine;
 use super::load::BoundCopy;
+use super::settings::group_of;
 use super::tables::takes_new_columns;
 use crate::planner::evolution::columns_of_files;
 use crate::planner::plan::EvolutionPlan;
@@ -73,8 +74,8 @@ impl Engine {
     pub(super) async fn new_columns(&self, bound: &BoundCopy, files: &[FileEntry]) -> Result<Vec<Column>> {
         let Some(evolution) = &bound.plan.evolution else { return Ok(Vec::new()) };
         let source = self.stores.resolve(&*self.replica.local(), &bound.plan.source)?;
-        let files = stream::iter(files.to_vec()).map(Ok);
-        let found = columns_of_files(&self.workers, &source, &bound.plan, evolution, files).await?;
+        let (files, group) = (stream::iter(files.to_vec()).map(Ok), group_of(&bound.plan.settings)?);
+        let found = columns_of_files(&self.workers, &group, &source, &bound.plan, evolution, files).await?;
         let metadata = self.committer.load(&bound.table.metadata_location).await?;
         let mut columns = found.new_to(&TableSchema::from_metadata(&metadata)?)?;
         let mut last_id = metadata.last_column_id().max(bound.table.last_field_id);

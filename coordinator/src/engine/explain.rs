@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use stevedore_common::file_identity::FileEntry;
 use stevedore_common::ids::FileIndex;
 use stevedore_common::schema::{Column, TableSchema};
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use stevedore_sql::ast::{ColumnRef, CopyInto, CopySource, TransformItem};
 use stevedore_state::jobs::{ClaimRule, SkipReason, preview_claim};
@@ -21,6 +22,7 @@ use stevedore_state::result::ClaimOutcome;
 use super::ddl::copy_options_of;
 use super::evolution::evolution_plan;
 use super::load::{BoundCopy, copy_plan};
+use super::settings::group_of;
 use super::tables::target_columns;
 use super::{Engine, Execution, StatementHandle};
 use crate::planner::plan::{CopyPlan, PlacePlan, SourcePlan, TransformPlan};
@@ -158,7 +160,8 @@ impl Engine {
         let bound = BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan };
         let found = self.listed(&bound).await;
         let Some(found) = report.check("files", found) else { return report.finish() };
-        self.files_section(&mut report, &found).await;
+        let Some(group) = report.check("workers", handle.group()) else { return report.finish() };
+        self.files_section(&mut report, &found, &group).await;
         self.columns_section(&mut report, &bound, copy, schema, &columns, &found.first).await;
         report.finish()
     }
@@ -207,11 +210,11 @@ impl Engine {
         Ok(found)
     }
 
-    async fn files_section(&self, report: &mut Report, found: &Found) {
+    async fn files_section(&self, report: &mut Report, found: &Found, group: &WorkerGroup) {
         let (files, bytes) = found.counts.get("new").copied().unwrap_or_default();
         report.fact("files", Some(files), Some("to load".to_owned()));
         report.fact("bytes", Some(bytes), Some("to read".to_owned()));
-        let (workers, slots) = match self.workers.size().await {
+        let (workers, slots) = match self.workers.size(group).await {
             Ok(size) => size,
             Err(error) => {
                 report.problem("workers", &error);
@@ -221,7 +224,8 @@ impl Engine {
         let fleet = Fleet { workers: u32::try_from(workers).unwrap_or(u32::MAX), slots };
         let slices = pack(&found.packed, pack_rule(&self.scheduling, fleet)).len();
         report.fact("slices", Some(slices as u64), Some("units of work that a worker takes".to_owned()));
-        report.fact("workers", Some(workers as u64), Some(format!("{slots} slices at a time")));
+        let of_group = if group.is_default() { String::new() } else { format!(", warehouse {group}") };
+        report.fact("workers", Some(workers as u64), Some(format!("{slots} slices at a time{of_group}")));
         for (status, meaning) in STATUSES {
             let Some((count, _)) = found.counts.get(status) else { continue };
             report.files.push(vec![
@@ -278,7 +282,7 @@ impl Engine {
         let files = files.get(..LOOKED_INTO).unwrap_or(files);
         let asked = async {
             let spec = self.check_of(bound, files, &new, question).await?;
-            let (_, batches) = self.workers.run(&spec).await?;
+            let (_, batches) = self.workers.run(&group_of(&bound.plan.settings)?, &spec).await?;
             batches.try_collect::<Vec<RecordBatch>>().await
         };
         let Some(batches) = report.check("columns", asked.await) else { return };

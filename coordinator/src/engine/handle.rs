@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use stevedore_common::ids::TransactionId;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use uuid::Uuid;
 
@@ -100,6 +101,14 @@ impl StatementHandle {
     /// See [`StatementHandle::pins`]. In a transaction it is that which fixes what is read, its own changes included.
     pub fn pin(&self, name: &str) -> Option<&String> {
         if self.transaction.is_some() { None } else { self.pins.get(name) }
+    }
+
+    /// The workers that it runs on.
+    ///
+    /// # Errors
+    /// Invalid input, for a setting that no session may have.
+    pub fn group(&self) -> Result<WorkerGroup> {
+        super::settings::group_of(&self.settings)
     }
 
     /// The id of its transaction.

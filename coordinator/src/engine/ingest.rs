@@ -15,6 +15,7 @@ use futures::{Stream, StreamExt, TryFutureExt};
 use prost::Message;
 use stevedore_common::ids::{AttemptKey, JobId, SliceIndex, SliceKey, WorkerId};
 use stevedore_common::schema::{Column, TableSchema};
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
 use stevedore_sql::ast::{CreateMode, CreateTable, ObjectRef};
@@ -30,6 +31,7 @@ use super::{Engine, StatementHandle, transactions};
 use crate::planner::plan::{IngestPlan, JobPlan, NewTablePlan};
 use crate::planner::spec;
 use crate::replica::Replica;
+use crate::worker_directory::no_worker;
 
 /// The only slice of an ingestion.
 const SLICE: SliceIndex = SliceIndex(0);
@@ -132,9 +134,10 @@ impl Engine {
         let job = JobId(handle.id);
         let spec = self.bind_ingest(handle, request, schema).await?;
         tracing::info!(%job, table = spec.table_name, "ingesting");
+        let group = spec.group.clone();
         let mut abandoned = Abandoned { replica: self.replica.clone(), job: Some(job) };
         self.create_job(job, spec).await?;
-        let sent = self.send_rows(job, rows).await;
+        let sent = self.send_rows(job, &group, rows).await;
         // From here on the job ends by itself, whether the client waits for it or not.
         abandoned.job = None;
         let lost = match sent {
@@ -237,7 +240,7 @@ impl Engine {
                 table_name: format!("{database}.{name}"),
                 schema_id: created.metadata.current_schema_id(),
                 spec_id: created.metadata.default_partition_spec_id(),
-                ..query_job(JobKind::CreateTableAs, handle, plan)
+                ..query_job(JobKind::CreateTableAs, handle, plan)?
             });
         }
         let target = self.require_table(&*view, handle, &table)?;
@@ -250,7 +253,7 @@ impl Engine {
             epoch: target.epoch,
             schema_id: target.schema_id,
             spec_id: target.spec_id,
-            ..query_job(JobKind::Insert, handle, plan)
+            ..query_job(JobKind::Insert, handle, plan)?
         })
     }
 
@@ -258,9 +261,10 @@ impl Engine {
     async fn send_rows(
         &self,
         job: JobId,
+        group: &WorkerGroup,
         rows: impl Stream<Item = Result<FlightData>> + Send,
     ) -> Result<AttemptKey> {
-        let (attempt, worker) = self.holder(job).await?;
+        let (attempt, worker) = self.holder(job, group).await?;
         let (to_worker, messages) = mpsc::channel(IN_FLIGHT);
         let put = self.workers.put(&worker, ReceiverStream::new(messages)).map_err(of_lost_worker);
         let feed = feed(rows, attempt, to_worker);
@@ -281,7 +285,7 @@ impl Engine {
     }
 
     /// The attempt at the job's slice and who runs it, once a worker does.
-    async fn holder(&self, job: JobId) -> Result<(AttemptKey, WorkerId)> {
+    async fn holder(&self, job: JobId, group: &WorkerGroup) -> Result<(AttemptKey, WorkerId)> {
         let created = Instant::now();
         loop {
             let view = self.replica.local();
@@ -294,8 +298,8 @@ impl Engine {
             if jobs::job(&*view, job)?.is_some_and(|job| job.phase.is_ended()) {
                 return Err(Error::cancelled(format!("job {job} was ended before its rows were sent")));
             }
-            if created.elapsed() > WAIT_FOR_WORKERS && self.workers.size().await?.0 == 0 {
-                return Err(Error::unavailable("no worker is connected").hint("start one: stevedore worker"));
+            if created.elapsed() > WAIT_FOR_WORKERS && self.workers.size(group).await?.0 == 0 {
+                return Err(no_worker(group));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

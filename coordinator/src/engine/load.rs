@@ -343,12 +343,6 @@ impl Engine {
             }
         };
         let evolution = evolution_plan(&table, copy, &format, &options)?;
-        if evolution.is_some() && handle.transaction.is_some() {
-            return Err(Error::not_supported_yet(
-                "COPY INTO that may add columns to its table, inside a transaction",
-            )
-            .hint("COMMIT or ROLLBACK first, or set the table's option enable_schema_evolution to false"));
-        }
         let plan = CopyPlan { evolution, ..copy_plan(handle, source, format, transform, &columns, &options) };
         Ok(BoundCopy { table_name: format!("{database}.{}", table.name), table, options, plan })
     }
@@ -381,6 +375,7 @@ impl Engine {
             consumes: Vec::new(),
             plan,
             transaction: handle.transaction_id(),
+            group: handle.group()?,
         })
     }
 
@@ -420,7 +415,7 @@ impl Engine {
             schema_id: table.schema_id,
             spec_id: table.spec_id,
             consumes,
-            ..query_job(JobKind::Insert, handle, plan)
+            ..query_job(JobKind::Insert, handle, plan)?
         })
     }
 
@@ -455,7 +450,7 @@ impl Engine {
             schema_id: created.metadata.current_schema_id(),
             spec_id: created.metadata.default_partition_spec_id(),
             consumes,
-            ..query_job(JobKind::CreateTableAs, handle, plan)
+            ..query_job(JobKind::CreateTableAs, handle, plan)?
         })
     }
 }
@@ -512,12 +507,16 @@ pub(super) fn query_plan(
         traceparent: stevedore_common::telemetry::current_traceparent(),
         new_table,
         overwrite: false,
+        started_on_ms: 0,
     }
 }
 
 /// The record of a job that a query feeds; the target is the caller's to set.
-pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> JobSpec {
-    JobSpec {
+///
+/// # Errors
+/// As [`StatementHandle::group`].
+pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -> Result<JobSpec> {
+    Ok(JobSpec {
         kind,
         statement: recorded_text(&handle.sql),
         table: None,
@@ -535,7 +534,8 @@ pub(super) fn query_job(kind: JobKind, handle: &StatementHandle, plan: String) -
         consumes: Vec::new(),
         plan,
         transaction: handle.transaction_id(),
-    }
+        group: handle.group()?,
+    })
 }
 
 /// The columns of CREATE TABLE AS: those declared, else the query's.

@@ -27,6 +27,7 @@ mod tasks;
 mod transactions;
 mod unload;
 mod validate;
+mod warehouses;
 
 use std::sync::Arc;
 
@@ -36,12 +37,14 @@ use dashmap::DashMap;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stevedore_common::telemetry::SpanParentExt;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use stevedore_sql::ast::Statement;
 use stevedore_state::catalog;
 use stevedore_state::command::Command;
 use stevedore_state::result::CommandResult;
 use stevedore_state::view::ReadView;
+use stevedore_state::worker_groups::require_worker_group;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -57,12 +60,12 @@ use crate::worker_directory::WorkerDirectory;
 pub use handle::{DEFAULT_USER, Description, StatementHandle, StatementKind, TransactionRef};
 pub use ingest::{IngestMode, IngestRequest};
 pub use load::{JobProgress, SubmittedJob};
-pub(crate) use settings::DEFAULT_IDLE_SECONDS;
+pub(crate) use settings::{DEFAULT_IDLE_SECONDS, WAREHOUSE};
 pub use streams::STREAM;
 pub use system_tables::{CATALOG, SYSTEM_VIEW};
 pub(crate) use tables::{COMPATIBLE, SERIALIZATION_POLICY, TARGET_FILE_SIZE, contents_of};
 pub use tables::{TABLE, TableListing};
-pub(crate) use tasks::webhook_owner;
+pub(crate) use tasks::{check_keeps_warehouse, webhook_owner};
 
 /// A change of the client's session that a statement asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +188,9 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.describe_query(handle, query, Some((*analyze, *verbose))).await?
             }
+            Statement::ExplainMutation { mutation, verbose } => {
+                self.describe_changes(handle, mutation, *verbose).await?
+            }
             Statement::CopyIntoTable(copy) if copy.validation.is_some() => {
                 simple(StatementKind::Query, self.validation_schema(handle, copy).await?)
             }
@@ -252,6 +258,9 @@ impl Engine {
             Statement::Explain { query, analyze, verbose } => {
                 self.run_query(handle, &query, Some((analyze, verbose))).await
             }
+            Statement::ExplainMutation { mutation, verbose } => {
+                self.explain_changes(handle, &mutation, verbose).await
+            }
             Statement::CopyIntoTable(copy) if copy.validation.is_some() => self.validate(handle, &copy).await,
             Statement::ExplainCopy { copy, problems } => self.explain_copy(handle, &copy, problems).await,
             Statement::CopyIntoTable(copy) => self.copy_into_table(handle, &copy).await,
@@ -274,7 +283,7 @@ impl Engine {
                 })
             }
             Statement::Set { name, value } => {
-                settings::check(&name, Some(&value))?;
+                self.check_setting(&name, Some(&value)).await?;
                 let change = SessionChange::Setting(name, Some(value));
                 Ok(Execution { session_change: Some(change), ..Execution::nothing() })
             }
@@ -305,9 +314,15 @@ impl Engine {
     /// Whether a session may have this setting.
     ///
     /// # Errors
-    /// Invalid input that names the setting and what is allowed.
-    pub fn check_setting(&self, name: &str, value: Option<&str>) -> Result<()> {
-        settings::check(name, value)
+    /// Invalid input that names the setting and what is allowed; not found, for a warehouse that there is not.
+    pub async fn check_setting(&self, name: &str, value: Option<&str>) -> Result<()> {
+        settings::check(name, value)?;
+        match value {
+            Some(value) if name == WAREHOUSE => {
+                require_worker_group(&*self.replica.read().await?, &WorkerGroup::parse(value)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn require_database(&self, view: &dyn ReadView, name: &str) -> Result<()> {

@@ -5,10 +5,15 @@
 //! the target's files, and write the files that hold such rows again without them. A commit that finds one of
 //! these files changed fails the job, and the statement is run again on the rows as they are by then.
 
+use std::collections::BTreeMap;
+
+use iceberg::spec::TableMetadataRef;
 use stevedore_common::ids::{JobId, derived_id};
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::{Error, Result};
+use stevedore_proto::v1::QuerySpec;
 use stevedore_sql::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, ObjectRef};
+use stevedore_state::catalog::Table;
 use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
 use stevedore_state::streams;
 use uuid::Uuid;
@@ -17,7 +22,7 @@ use super::load::query_job;
 use super::query::check_parameters;
 use super::streams::consumed;
 use super::tables::target_columns;
-use super::{Engine, Execution, StatementHandle};
+use super::{Description, Engine, Execution, StatementHandle, StatementKind};
 use crate::planner::plan::{JobPlan, MutationPlan, QueryPlan, RelationPlan, RelationTarget};
 use crate::planner::spec::number_target;
 use crate::results::ColumnKind::UnsignedBigInt;
@@ -217,6 +222,17 @@ impl Merge<'_> {
     }
 }
 
+/// What a statement would change, bound to the objects that it names.
+struct Changes {
+    table: Table,
+    database: String,
+    relations: Vec<RelationPlan>,
+    metadata: TableMetadataRef,
+    schema: TableSchema,
+    sql: String,
+    spec: QuerySpec,
+}
+
 impl Engine {
     pub(super) async fn mutate(&self, handle: &StatementHandle, mutation: &Mutation) -> Result<Execution> {
         let mut run = 0;
@@ -265,14 +281,8 @@ impl Engine {
         Ok(false)
     }
 
-    /// The specification of a run, whose job this is.
-    pub(super) async fn bind_mutation(
-        &self,
-        handle: &StatementHandle,
-        job: JobId,
-        mutation: &Mutation,
-    ) -> Result<JobSpec> {
-        check_parameters(handle, mutation.parameters)?;
+    /// The query with a row for each change of the target's rows as they are.
+    async fn changes(&self, handle: &StatementHandle, mutation: &Mutation) -> Result<Changes> {
         let view = self.replica.read().await?;
         let (database, _) = self.qualify(handle, &mutation.table);
         let table = self.require_table(&*view, handle, &mutation.table)?;
@@ -292,13 +302,63 @@ impl Engine {
         let sql = changes_sql(mutation, &schema, SourceRows::All)?;
         let mut spec = self.query_spec(handle, sql.clone(), &relations).await?;
         number_target(&mut spec, &mutation.target, None);
+        Ok(Changes { table, database, relations, metadata, schema, sql, spec })
+    }
+
+    async fn explained_changes(
+        &self,
+        handle: &StatementHandle,
+        mutation: &Mutation,
+        verbose: bool,
+    ) -> Result<(QuerySpec, BTreeMap<String, String>)> {
+        let Changes { spec, relations, .. } = self.changes(handle, mutation).await?;
+        let sql = format!("EXPLAIN {}{}", if verbose { "VERBOSE " } else { "" }, spec.sql);
+        Ok((QuerySpec { sql, ..spec }, Self::pins_of(&relations)))
+    }
+
+    /// The columns of EXPLAIN DELETE and its like.
+    pub(super) async fn describe_changes(
+        &self,
+        handle: &StatementHandle,
+        mutation: &Mutation,
+        verbose: bool,
+    ) -> Result<Description> {
+        let (spec, pins) = self.explained_changes(handle, mutation, verbose).await?;
+        let schema = self.workers.describe(&handle.group()?, &spec).await?;
+        let parameters = mutation.parameters;
+        Ok(Description { kind: StatementKind::Query, schema, parameters, pins, is_job: false })
+    }
+
+    /// EXPLAIN DELETE and its like: the plan of the query that finds the changes, as a worker would run it. Nothing
+    /// of it is run.
+    pub(super) async fn explain_changes(
+        &self,
+        handle: &StatementHandle,
+        mutation: &Mutation,
+        verbose: bool,
+    ) -> Result<Execution> {
+        check_parameters(handle, mutation.parameters)?;
+        let (spec, _) = self.explained_changes(handle, mutation, verbose).await?;
+        self.relay(handle, &spec).await
+    }
+
+    /// The specification of a run, whose job this is.
+    pub(super) async fn bind_mutation(
+        &self,
+        handle: &StatementHandle,
+        job: JobId,
+        mutation: &Mutation,
+    ) -> Result<JobSpec> {
+        check_parameters(handle, mutation.parameters)?;
+        let Changes { table, database, relations, metadata, schema, sql, spec } =
+            self.changes(handle, mutation).await?;
         // What is wrong with the statement is told before there is a job.
-        self.workers.describe(&spec).await?;
-        // Files are listed anew for each slice: only one may look at them.
+        self.workers.describe(&handle.group()?, &spec).await?;
+        // Files are listed anew for each slice, and chance is another for each: only one may look then.
         let listed = relations.iter().any(|relation| {
             matches!(relation.target, RelationTarget::Stage { .. } | RelationTarget::Schema { .. })
         });
-        let parts = if listed { 1 } else { self.parts_of(&metadata, None) };
+        let parts = if listed || !mutation.repeatable { 1 } else { self.parts_of(&metadata, None) };
         // Of a share alone nobody knows which rows of the source match nothing: a slice of its own looks at all.
         let apart = parts > 1 && mutation.inserts();
         let rows = |rows: SourceRows| changes_sql(mutation, &schema, rows);
@@ -321,6 +381,7 @@ impl Engine {
                 traceparent: stevedore_common::telemetry::current_traceparent(),
                 new_table: None,
                 overwrite: false,
+                started_on_ms: self.replica.now_ms(),
             },
         };
         let plan = JobPlan::Mutation(Box::new(plan)).store(job, self.stores.warehouse().store()).await?;
@@ -331,7 +392,7 @@ impl Engine {
             schema_id: metadata.current_schema_id(),
             spec_id: metadata.default_partition_spec_id(),
             consumes,
-            ..query_job(kind_of(&mutation.change), handle, plan)
+            ..query_job(kind_of(&mutation.change), handle, plan)?
         })
     }
 }

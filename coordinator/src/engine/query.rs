@@ -51,7 +51,11 @@ impl Engine {
     ) -> Result<Description> {
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, text_of(query, explain), &relations).await?;
-        let schema = self.workers.describe(&spec).await.map_err(|e| about_empty(e, &spec, &relations))?;
+        let schema = self
+            .workers
+            .describe(&handle.group()?, &spec)
+            .await
+            .map_err(|e| about_empty(e, &spec, &relations))?;
         Ok(Description {
             kind: StatementKind::Query,
             schema,
@@ -80,7 +84,7 @@ impl Engine {
 
     /// Runs a query on a worker, until the handle is cancelled.
     pub(super) async fn relay(&self, handle: &StatementHandle, spec: &v1::QuerySpec) -> Result<Execution> {
-        let (schema, batches) = self.workers.run(spec).await?;
+        let (schema, batches) = self.workers.run(&handle.group()?, spec).await?;
         let token = CancellationToken::new();
         self.running.insert(handle.id, token.clone());
         let running = Running { queries: self.running.clone(), id: handle.id };
@@ -97,7 +101,11 @@ impl Engine {
         check_parameters(handle, query.parameters)?;
         let relations = self.plan_relations(handle, query).await?;
         let spec = self.query_spec(handle, query.sql.clone(), &relations).await?;
-        let schema = self.workers.describe(&spec).await.map_err(|e| about_empty(e, &spec, &relations))?;
+        let schema = self
+            .workers
+            .describe(&handle.group()?, &spec)
+            .await
+            .map_err(|e| about_empty(e, &spec, &relations))?;
         let pins = Self::pins_of(&relations);
         Ok((schema, relations, pins))
     }

@@ -222,6 +222,7 @@ impl Engine {
             parameters: handle.parameter_bytes()?.into_iter().collect(),
             check: None,
             portion: None,
+            started_on_ms: 0,
         })
     }
 }

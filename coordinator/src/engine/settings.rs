@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 
 /// A setting.
@@ -43,8 +44,19 @@ pub(super) const SETTINGS: &[Setting] = &[
             _ => Err("1 to 86400 seconds".to_owned()),
         },
     },
+    Setting {
+        name: WAREHOUSE,
+        default: "default",
+        description: "the group of workers that statements run on (SHOW WAREHOUSES lists them)",
+        check: |value| match WorkerGroup::parse(value) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("a name that {}", WorkerGroup::RULE)),
+        },
+    },
 ];
 
+/// The setting that says which workers statements run on.
+pub(crate) const WAREHOUSE: &str = "warehouse";
 /// The setting that says how long a transaction may be idle.
 const TRANSACTION_IDLE_TIMEOUT: &str = "transaction_idle_timeout";
 /// Its default, seconds.
@@ -54,6 +66,14 @@ pub(crate) const DEFAULT_IDLE_SECONDS: i64 = 600;
 pub(super) fn idle_limit_ms(settings: &BTreeMap<String, String>) -> i64 {
     let seconds = settings.get(TRANSACTION_IDLE_TIMEOUT).and_then(|value| value.parse::<i64>().ok());
     seconds.unwrap_or(DEFAULT_IDLE_SECONDS).saturating_mul(1_000)
+}
+
+/// The workers that a session's statements run on.
+///
+/// # Errors
+/// Invalid input, for what is no name.
+pub(super) fn group_of(settings: &BTreeMap<String, String>) -> Result<WorkerGroup> {
+    settings.get(WAREHOUSE).map_or_else(|| Ok(WorkerGroup::default()), |name| WorkerGroup::parse(name))
 }
 
 fn one_of(value: &str, allowed: &[&str]) -> std::result::Result<(), String> {

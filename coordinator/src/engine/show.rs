@@ -12,7 +12,9 @@ use stevedore_state::view::ReadView;
 
 use super::ddl::copy_options_of;
 use super::system_tables::{self, VIRTUAL_TABLES};
-use super::{Engine, Execution, StatementHandle, files, is_virtual_database, settings, streams, tasks};
+use super::{
+    Engine, Execution, StatementHandle, files, is_virtual_database, settings, streams, tasks, warehouses,
+};
 use crate::results::ColumnKind::{self, BigInt, Boolean, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
 
@@ -72,6 +74,7 @@ pub(super) fn columns_of(statement: &Statement) -> Option<Columns> {
         Statement::ShowStages { .. } | Statement::DescStage { .. } => STAGES,
         Statement::ShowSettings { .. } => SETTINGS,
         Statement::ShowStreams { .. } | Statement::DescStream { .. } => streams::SHOWN,
+        Statement::ShowWarehouses { .. } => warehouses::WAREHOUSES,
         Statement::ShowTasks { .. } | Statement::DescTask { .. } => tasks::TASKS,
         Statement::ShowNotifications { .. } | Statement::DescNotification { .. } => tasks::INTEGRATIONS,
         Statement::List(_) => FILES,
@@ -232,6 +235,13 @@ impl Engine {
                 let (database, stream) = self.require_stream(view, handle, stream)?;
                 let rows = self.shown_streams(view, &database, |name| name == stream.name).await?;
                 Execution::rows(streams::SHOWN, &rows)
+            }
+            Statement::ShowWarehouses { like } => {
+                let like = Like::new(like.as_deref())?;
+                let all = self.warehouse_rows(view).await?;
+                let rows: Vec<_> =
+                    all.into_iter().filter(|(name, _)| like.matches(name)).map(|(_, row)| row).collect();
+                Execution::rows(warehouses::WAREHOUSES, &rows)
             }
             Statement::ShowTasks { like } => {
                 let like = Like::new(like.as_deref())?;

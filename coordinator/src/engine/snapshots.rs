@@ -187,7 +187,7 @@ impl Engine {
             traceparent: stevedore_common::telemetry::current_traceparent().unwrap_or_default(),
             ..v1::QuerySpec::default()
         };
-        let (_, mut batches) = self.workers.run(&spec).await.map_err(context)?;
+        let (_, mut batches) = self.workers.run(&handle.group()?, &spec).await.map_err(context)?;
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(context)?;
             let times =

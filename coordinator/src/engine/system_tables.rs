@@ -14,9 +14,10 @@ use stevedore_state::catalog::{self, Table};
 use stevedore_state::view::ReadView;
 
 use super::history::{self, MOST_ROWS, Rows};
-use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, streams, tasks, transactions};
+use super::{Engine, StatementHandle, VIRTUAL_DATABASES, show, streams, tasks, transactions, warehouses};
 use crate::results::ColumnKind::{self, Boolean, Int, Text, Timestamp, UnsignedBigInt};
 use crate::results::{Columns, Value};
+use crate::worker_directory::group_of;
 
 /// The one catalog, as Flight SQL and `table_catalog` name it.
 pub const CATALOG: &str = "stevedore";
@@ -128,6 +129,7 @@ pub(super) const VIRTUAL_TABLES: &[(&str, &str, Columns)] = &[
     ("system", "task_history", tasks::TASK_HISTORY),
     ("system", "tasks", tasks::TASKS),
     ("system", "transactions", transactions::TRANSACTIONS),
+    ("system", "warehouses", warehouses::WAREHOUSES),
     ("system", "workers", WORKERS),
 ];
 
@@ -256,7 +258,7 @@ fn worker_row(worker: WorkerStatus) -> Vec<Value> {
         (true, 0) => "IDLE",
         (true, _) => "RUNNING",
     };
-    let group = if worker.group.is_empty() { "default".to_owned() } else { worker.group };
+    let group = group_of(&worker).to_string();
     vec![
         worker.worker_id.into(),
         worker.flight_address.into(),
@@ -350,6 +352,11 @@ impl Engine {
             }
             ("system", "settings") => {
                 for row in show::setting_rows(handle) {
+                    push(row)?;
+                }
+            }
+            ("system", "warehouses") => {
+                for (_, row) in self.warehouse_rows(view).await? {
                     push(row)?;
                 }
             }

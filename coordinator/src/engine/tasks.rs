@@ -11,6 +11,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone};
 use stevedore_common::clock::UnixMillis;
 use stevedore_common::ids::TaskId;
 use stevedore_common::secret::{MASK, Secret};
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{
     AlterTask, AlterTaskAction, CreateMode, CreateTask, FunctionArg, NotificationOptions, Statement,
@@ -81,7 +82,6 @@ pub(super) const INTEGRATIONS: Columns = &[
     ("comment", Text),
 ];
 
-const DEFAULT_WAREHOUSE: &str = "default";
 const DEFAULT_METHOD: &str = "POST";
 /// Rows of TASK_HISTORY without RESULT_LIMIT.
 const DEFAULT_LIMIT: u64 = 100;
@@ -103,15 +103,6 @@ fn schedule_of(schedule: &TaskSchedule) -> Schedule {
             Schedule::Cron { expression: expression.clone(), timezone: timezone.clone() }
         }
     }
-}
-
-fn warehouse_of(name: &str) -> Result<String> {
-    if name.eq_ignore_ascii_case(DEFAULT_WAREHOUSE) {
-        return Ok(DEFAULT_WAREHOUSE.to_owned());
-    }
-    Err(Error::not_found(format!("warehouse '{name}' does not exist"))
-        .about(name)
-        .hint("groups of workers are not supported yet; 'default' holds every worker"))
 }
 
 fn check_known(setting: &str) -> Result<()> {
@@ -138,10 +129,29 @@ fn check_no_secret(text: &str) -> Result<()> {
         .hint("CREATE CONNECTION, or a stage with it, and name that in the task"))
 }
 
+fn check_body(body: &str) -> Result<()> {
+    check_no_secret(body)?;
+    for sql in stevedore_sql::task::statements(body)? {
+        check_keeps_warehouse(&stevedore_sql::parse(&sql)?)?;
+    }
+    Ok(())
+}
+
+/// The workers of a run are its task's to choose, not its statements'.
+pub(crate) fn check_keeps_warehouse(statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::Set { name, .. } | Statement::Unset { name } if name == settings::WAREHOUSE => Err(
+            Error::not_supported("changing the warehouse within a task: all of a run is on the task's own")
+                .hint("CREATE TASK … WAREHOUSE = 'name', or ALTER TASK … SET WAREHOUSE = 'name'"),
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// Puts options into a definition.
 fn apply_options(definition: &mut TaskDefinition, options: &TaskOptions) -> Result<()> {
     if let Some(warehouse) = &options.warehouse {
-        definition.warehouse = warehouse_of(warehouse)?;
+        definition.warehouse = WorkerGroup::parse(warehouse).map_err(|error| error.about(warehouse))?;
     }
     if let Some(schedule) = &options.schedule {
         let schedule = schedule_of(schedule);
@@ -166,7 +176,7 @@ fn apply_options(definition: &mut TaskDefinition, options: &TaskOptions) -> Resu
 
 fn unset(definition: &mut TaskDefinition, name: &str) -> Result<()> {
     match name {
-        "warehouse" => DEFAULT_WAREHOUSE.clone_into(&mut definition.warehouse),
+        "warehouse" => definition.warehouse = WorkerGroup::default(),
         "schedule" => definition.schedule = None,
         "when" => definition.condition = None,
         "comment" => definition.comment.clear(),
@@ -195,7 +205,7 @@ fn altered(task: &Task, action: &AlterTaskAction) -> Result<(TaskDefinition, boo
             }
         }
         AlterTaskAction::ModifyBody(body) => {
-            check_no_secret(body)?;
+            check_body(body)?;
             definition.body.clone_from(body);
         }
         AlterTaskAction::ModifyCondition(condition) => {
@@ -446,11 +456,11 @@ impl Engine {
     }
 
     fn create_task_command(&self, handle: &StatementHandle, create: &CreateTask) -> Result<TaskCommand> {
-        check_no_secret(&create.body)?;
+        check_body(&create.body)?;
         create.condition.as_deref().map_or(Ok(()), check_no_secret)?;
         let mut definition = TaskDefinition {
             database: handle.database.clone(),
-            warehouse: DEFAULT_WAREHOUSE.to_owned(),
+            warehouse: WorkerGroup::default(),
             schedule: None,
             after: create.after.clone(),
             condition: create.condition.clone(),

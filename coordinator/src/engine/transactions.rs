@@ -73,6 +73,7 @@ fn may_join(statement: &Statement) -> bool {
         Statement::Remove(_) => false,
         Statement::Query(_)
         | Statement::Explain { .. }
+        | Statement::ExplainMutation { .. }
         | Statement::ExplainCopy { .. }
         | Statement::CopyIntoTable(_)
         | Statement::Insert(_)
@@ -93,6 +94,7 @@ fn looks_at_tables(statement: &Statement) -> bool {
         statement,
         Statement::Query(_)
             | Statement::Explain { .. }
+            | Statement::ExplainMutation { .. }
             | Statement::CopyIntoTable(_)
             | Statement::Insert(_)
             | Statement::Mutation(_)

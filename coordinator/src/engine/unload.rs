@@ -116,7 +116,7 @@ impl Engine {
         }));
         let plan = plan.store(JobId(handle.id), self.stores.warehouse().store()).await?;
         let table_name = unload.location.to_string();
-        Ok(JobSpec { table_name, consumes, ..query_job(JobKind::Unload, handle, plan) })
+        Ok(JobSpec { table_name, consumes, ..query_job(JobKind::Unload, handle, plan)? })
     }
 
     /// How many slices read a table as a snapshot has it, none: the current one.

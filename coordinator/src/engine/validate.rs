@@ -41,7 +41,8 @@ impl Engine {
             }
             _ => Vec::new(),
         };
-        self.workers.describe(&self.check_of(&bound, &[], &columns, question_of(mode)).await?).await
+        let check = self.check_of(&bound, &[], &columns, question_of(mode)).await?;
+        self.workers.describe(&handle.group()?, &check).await
     }
 
     pub(super) async fn validate(&self, handle: &StatementHandle, copy: &CopyInto) -> Result<Execution> {

@@ -14,6 +14,7 @@ use stevedore_common::file_identity::FileEntry;
 use stevedore_common::merged_type::merged;
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1::QuerySpec;
 
@@ -94,13 +95,14 @@ impl FileColumns {
     }
 }
 
-/// Has workers look into files.
+/// Has workers of a group look into files.
 ///
 /// # Errors
 /// Unavailable without a worker; a column of a type that SQL lacks, by file. A file that cannot be read is left to
 /// the load itself.
 pub async fn columns_of_files(
     workers: &Arc<WorkerDirectory>,
+    group: &WorkerGroup,
     source: &ResolvedSource,
     plan: &CopyPlan,
     evolution: &EvolutionPlan,
@@ -121,7 +123,8 @@ pub async fn columns_of_files(
             && let Some(files) = chunks.next().await
         {
             let files = files.map_err(|error| error.1)?;
-            asked.push_back(ask(Arc::clone(workers), spec::file_columns(source, plan, evolution, &files)?));
+            let question = spec::file_columns(source, plan, evolution, &files)?;
+            asked.push_back(ask(Arc::clone(workers), group, question));
         }
         let Some(found) = asked.next().await else { break };
         for (name, ty) in found? {
@@ -131,8 +134,12 @@ pub async fn columns_of_files(
     Ok(columns)
 }
 
-async fn ask(workers: Arc<WorkerDirectory>, question: QuerySpec) -> Result<Vec<(String, Option<SqlType>)>> {
-    let (_, batches) = workers.run(&question).await?;
+async fn ask(
+    workers: Arc<WorkerDirectory>,
+    group: &WorkerGroup,
+    question: QuerySpec,
+) -> Result<Vec<(String, Option<SqlType>)>> {
+    let (_, batches) = workers.run(group, &question).await?;
     let batches: Vec<RecordBatch> = batches.try_collect().await?;
     let mut columns = Vec::new();
     for batch in &batches {

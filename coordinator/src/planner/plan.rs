@@ -135,6 +135,13 @@ pub struct QueryPlan {
     /// INSERT OVERWRITE: the rows replace those that the table has at the commit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overwrite: bool,
+    /// What `now()` is, for all slices alike; 0: when it runs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub started_on_ms: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A relation of a query.

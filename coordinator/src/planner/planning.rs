@@ -32,7 +32,7 @@ const PARTS_A_COMMAND: usize = 500;
 const FILES_A_PAGE: usize = 1_000;
 
 /// The workers that a load is planned for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// How many.
     pub workers: u32,
@@ -294,6 +294,7 @@ mod tests {
     use stevedore_common::clock::SystemClock;
     use stevedore_common::file_identity::{FileVersion, StoreIdentity};
     use stevedore_common::ids::{FileIndex, NodeId, SliceKey};
+    use stevedore_common::worker_group::WorkerGroup;
     use stevedore_raft::{NoTransport, NodeConfig, RaftNode, Start};
     use stevedore_state::command::{ListedFile, NewTable, TableContents};
     use stevedore_state::jobs::{JobKind, JobPhase, JobSpec, OnError};
@@ -389,6 +390,7 @@ mod tests {
             request: String::new(),
             consumes: Vec::new(),
             transaction: None,
+            group: WorkerGroup::default(),
             plan: "{}".to_owned(),
         };
         replica.propose(Command::CreateJob { job, spec }).await.unwrap();

@@ -13,8 +13,8 @@ use stevedore_common::ids::{AttemptKey, JobId, SliceKey};
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1;
-use stevedore_state::catalog;
 use stevedore_state::jobs::{self, ErrorMode, JobSpec, OnError};
+use stevedore_state::transactions;
 use stevedore_state::view::ReadView;
 
 use super::plan::{
@@ -183,8 +183,7 @@ async fn target(
     let (metadata_location, options) = match (new_table, job.table) {
         (Some(new), _) => (new.metadata_location.clone(), new.options.clone()),
         (None, Some(table)) => {
-            let table = catalog::table_by_id(view, table)?
-                .filter(|table| table.dropped_on_ms.is_none())
+            let table = transactions::table_of_job(view, job.transaction, table)?
                 .ok_or_else(|| Error::not_found("the table was dropped while the statement was running"))?;
             (table.metadata_location, table.options)
         }
@@ -404,6 +403,7 @@ async fn query_source(view: &dyn ReadView, stores: &Stores, plan: &QueryPlan) ->
         parameters: plan.parameters.as_deref().map(decode_base64).transpose()?.into_iter().collect(),
         check: None,
         portion: None,
+        started_on_ms: plan.started_on_ms,
     })
 }
 

@@ -13,10 +13,10 @@ use stevedore_common::file_identity::FileEntry;
 use stevedore_common::ids::{FileIndex, JobId};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, ErrorKind, Result};
-use stevedore_state::catalog;
 use stevedore_state::command::{Command, WantedColumn};
 use stevedore_state::jobs::{self, JobColumns, JobPhase};
 use stevedore_state::result::{ColumnsOutcome, CommandResult};
+use stevedore_state::transactions;
 
 use super::phases::Context;
 use crate::planner::evolution::{FileColumns, columns_of_files};
@@ -72,14 +72,17 @@ async fn find(
     plan: &CopyPlan,
     evolution: &EvolutionPlan,
 ) -> Result<Option<FileColumns>> {
+    let Some(group) = jobs::job(&*context.replica.local(), job)?.map(|job| job.group) else {
+        return Ok(None);
+    };
     let mut tries = 0;
     loop {
         let files = claimed_files(context.replica.clone(), job);
-        let error = match columns_of_files(&context.directory, source, plan, evolution, files).await {
+        let error = match columns_of_files(&context.directory, &group, source, plan, evolution, files).await {
             Ok(found) => return Ok(Some(found)),
             Err(error) => error,
         };
-        let nobody_there = context.directory.size().await.is_ok_and(|(workers, _)| workers == 0);
+        let nobody_there = context.directory.size(&group).await.is_ok_and(|(workers, _)| workers == 0);
         tries += u32::from(!nobody_there);
         if !may_be_asked_again(&error) || tries >= MOST_TRIES {
             return Err(error);
@@ -121,12 +124,12 @@ fn claimed_files(replica: Replica, job: JobId) -> BoxStream<'static, Result<File
         .boxed()
 }
 
-/// The current metadata of the table that a job loads into.
+/// The metadata of the table that a job loads into: the current one, or its transaction's.
 async fn metadata_of(context: &Context, job: JobId) -> Result<TableMetadataRef> {
     let view = context.replica.read().await?;
-    let table = jobs::job(&*view, job)?.and_then(|job| job.table);
-    let table = match table {
-        Some(table) => catalog::table_by_id(&*view, table)?,
+    let record = jobs::job(&*view, job)?;
+    let table = match record.and_then(|job| Some((job.transaction, job.table?))) {
+        Some((transaction, table)) => transactions::table_of_job(&*view, transaction, table)?,
         None => None,
     };
     let table = table.ok_or_else(|| Error::not_found(format!("the table of job {job} is gone")))?;

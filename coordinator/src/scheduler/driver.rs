@@ -159,7 +159,7 @@ impl Driver {
                 .into_iter()
                 .filter(|slice| !leasing.contains(&SliceKey { job: job.id, slice: *slice }))
                 .collect();
-            views.push(JobView { job: job.id, running: leased, pending });
+            views.push(JobView { job: job.id, group: job.group.clone(), running: leased, pending });
         }
         for assignment in assign(&views, &self.workers.views()) {
             if self.leasing.lock().insert(assignment.slice) {
@@ -220,13 +220,14 @@ impl Driver {
 
     async fn lease_slice(&self, assignment: &Assignment) -> Result<()> {
         let Assignment { slice, worker } = assignment;
-        let Some(incarnation) = self.workers.incarnation(worker) else { return Ok(()) };
         let replica = &self.context.replica;
+        let Some(job) = jobs::job(&*replica.local(), slice.job)? else { return Ok(()) };
+        let Some(incarnation) = self.workers.incarnation(worker, &job.group) else { return Ok(()) };
         let command = Command::LeaseSlice {
             job: slice.job,
             slice: slice.slice,
             worker: worker.clone(),
-            incarnation,
+            incarnation: incarnation.clone(),
             steal: false,
         };
         let CommandResult::Leased { attempt } = replica.propose(command).await? else { return Ok(()) };
@@ -235,8 +236,9 @@ impl Driver {
         self.workers.assigned(worker, attempt, now);
         let failure = match self.spec(attempt).await {
             Ok(mut spec) => {
-                spec.helpers = self.helpers(slice.job, worker);
-                if self.workers.send(worker, coordinator_message::Message::Assign(spec)) {
+                spec.helpers = self.helpers(&job, worker);
+                let is_same = self.workers.incarnation(worker, &job.group) == Some(incarnation);
+                if is_same && self.workers.send(worker, coordinator_message::Message::Assign(spec)) {
                     return Ok(());
                 }
                 None
@@ -255,11 +257,11 @@ impl Driver {
         replica.propose(command).await.map(|_| ())
     }
 
-    /// The workers that may read for the holder of a slice: all others, where the job has no slice for each.
-    fn helpers(&self, job: JobId, holder: &WorkerId) -> Vec<String> {
-        let slices = jobs::job(&*self.context.replica.local(), job).ok().flatten();
-        let slices = slices.map_or(u32::MAX, |job| job.slices);
-        if self.context.scheduling.lane_bytes().is_none() || slices >= self.workers.fleet().workers {
+    /// The workers that may read for the holder of a slice: all others of the job's group, where the job has no slice
+    /// for each.
+    fn helpers(&self, job: &Job, holder: &WorkerId) -> Vec<String> {
+        let fleet = self.workers.fleet(&job.group);
+        if self.context.scheduling.lane_bytes().is_none() || job.slices >= fleet.workers {
             return Vec::new();
         }
         self.workers.others(holder)
@@ -318,7 +320,7 @@ impl Driver {
         // No view of the state is held while a phase is carried out: it would keep in memory what is overwritten.
         let Some(job) = jobs::job(&*self.context.replica.local(), id)? else { return Ok(()) };
         match job.phase {
-            JobPhase::Claiming => phases::claim(&self.context, id, self.workers.fleet()).await,
+            JobPhase::Claiming => phases::claim(&self.context, id, self.workers.fleet(&job.group)).await,
             JobPhase::Running | JobPhase::Committing => phases::commit(&self.context, &job).await,
             JobPhase::Purging => phases::purge(&self.context, &job).await,
             JobPhase::Committed | JobPhase::Aborted | JobPhase::Cancelled => Ok(()),

@@ -1,21 +1,23 @@
 //! What the leader does when nobody waits: ledger entries made explicit, what ended jobs left behind
-//! deleted, the records of old jobs trimmed, gauges set.
+//! deleted, the records of old jobs trimmed, groups of workers that are gone forgotten, gauges set.
 //!
 //! Comes in: time, and the end of jobs. Goes out: small proposals, deletions of files that no table refers
 //! to. Must never delete a file of a job that has not ended; whether it has is asked of the state by a
 //! linearizable read, and it never begins again.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stevedore_common::ids::JobId;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::command::Command;
 use stevedore_state::event::Event;
 use stevedore_state::jobs::{self, Job, JobKind};
 use stevedore_state::view::ReadView;
-use stevedore_state::{catalog, ledger};
+use stevedore_state::worker_groups::KnownGroup;
+use stevedore_state::{catalog, ledger, worker_groups};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -38,18 +40,26 @@ const SLICES: usize = 256;
 const MOST_WAITING: usize = 10_000;
 
 pub(crate) const DAY_MS: i64 = 24 * 3600 * 1000;
+/// How often it is recorded that a group has workers.
+const NOTE_GROUPS_EVERY_MS: i64 = 3600 * 1000;
+/// A group whose workers are away is known for so long.
+const REMEMBER_GROUPS_FOR_MS: i64 = 7 * DAY_MS;
+/// A new leader gives workers so long to come before it takes any for gone.
+const SETTLED_AFTER_MS: i64 = 600 * 1000;
 
 /// The housekeeping of one term of leadership.
 pub(super) struct Housekeeping {
     context: Context,
     workers: Arc<Workers>,
+    led_since_ms: i64,
     /// Jobs that ended, and when they are swept.
     waiting: VecDeque<(i64, JobId)>,
 }
 
 impl Housekeeping {
     pub(super) fn new(context: Context, workers: Arc<Workers>) -> Self {
-        Self { context, workers, waiting: VecDeque::new() }
+        let led_since_ms = context.replica.now_ms();
+        Self { context, workers, led_since_ms, waiting: VecDeque::new() }
     }
 
     /// Runs until the term ends.
@@ -91,6 +101,7 @@ impl Housekeeping {
             }
         }
         transactions::keep_house(&self.context).await?;
+        self.keep_groups().await?;
         self.trim().await
     }
 
@@ -106,6 +117,33 @@ impl Housekeeping {
         }
         for command in commands {
             replica.propose(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Records which groups have workers, and forgets one that has had none for long and that nothing names.
+    async fn keep_groups(&self) -> Result<()> {
+        let replica = &self.context.replica;
+        let now_ms = replica.now_ms();
+        let known = worker_groups::worker_groups(&*replica.local())?;
+        let upkeep = group_upkeep(&known, &self.workers.groups(), now_ms, now_ms - self.led_since_ms);
+        for command in upkeep {
+            if let Command::ForgetWorkerGroup { group, .. } = &command
+                && worker_groups::user_of(&*replica.local(), group)?.is_some()
+            {
+                continue;
+            }
+            match replica.propose(command).await {
+                // Something has come to name it: it stays.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                // Workers that came back after their group was dropped, and there is no room for it any more.
+                Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+                    tracing::warn!(%error, "a group of workers is not known to statements");
+                }
+                result => {
+                    result?;
+                }
+            }
         }
         Ok(())
     }
@@ -194,6 +232,12 @@ impl Housekeeping {
     fn measure(&self) -> Result<()> {
         metrics::gauge!("stevedore_workers").set(self.workers.views().len() as f64);
         let view = self.context.replica.local();
+        let groups = worker_groups::worker_groups(&*view)?.into_iter().map(|known| known.group);
+        for group in groups.chain([WorkerGroup::default()]) {
+            let workers = self.workers.fleet(&group).workers;
+            metrics::gauge!("stevedore_warehouse_workers", "warehouse" => group.to_string())
+                .set(f64::from(workers));
+        }
         let mut by_phase: BTreeMap<&'static str, u32> = BTreeMap::new();
         for id in jobs::live_jobs(&*view)? {
             if let Some(job) = jobs::job(&*view, id)? {
@@ -206,6 +250,30 @@ impl Housekeeping {
         }
         Ok(())
     }
+}
+
+/// What is to be recorded of groups, given those that are known and those that have workers now.
+fn group_upkeep(
+    known: &[KnownGroup],
+    living: &BTreeSet<WorkerGroup>,
+    now_ms: i64,
+    led_for_ms: i64,
+) -> Vec<Command> {
+    let seen: BTreeMap<&WorkerGroup, i64> = known.iter().map(|known| (&known.group, known.seen_ms)).collect();
+    let mut commands = Vec::new();
+    for group in living.iter().filter(|group| !group.is_default()) {
+        if seen.get(group).is_none_or(|seen_ms| now_ms - seen_ms >= NOTE_GROUPS_EVERY_MS) {
+            commands.push(Command::NoteWorkerGroup { group: group.clone() });
+        }
+    }
+    let unseen_since_ms = now_ms - REMEMBER_GROUPS_FOR_MS;
+    let gone = known.iter().filter(|known| known.seen_ms < unseen_since_ms && !living.contains(&known.group));
+    if led_for_ms >= SETTLED_AFTER_MS {
+        commands.extend(
+            gone.map(|known| Command::ForgetWorkerGroup { group: known.group.clone(), unseen_since_ms }),
+        );
+    }
+    commands
 }
 
 /// Whether no attempt of the job's ever failed or was lost: then every file that it wrote was committed.
@@ -236,4 +304,37 @@ fn path_of(data_file: &str) -> Result<String> {
     serde_json::from_str::<DataFile>(data_file)
         .map(|file| file.file_path)
         .map_err(|e| Error::internal(format!("a reported data file cannot be read: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn group(name: &str) -> WorkerGroup {
+        WorkerGroup::parse(name).unwrap()
+    }
+
+    fn known(name: &str, seen_ms: i64) -> KnownGroup {
+        KnownGroup { group: group(name), created_on_ms: 0, seen_ms }
+    }
+
+    #[test]
+    fn groups_are_noted_while_they_have_workers_and_forgotten_long_after() {
+        let now = 30 * DAY_MS;
+        let living = BTreeSet::from([WorkerGroup::default(), group("new"), group("fresh"), group("old")]);
+        let note = |name: &str| Command::NoteWorkerGroup { group: group(name) };
+        let unseen_since_ms = now - REMEMBER_GROUPS_FOR_MS;
+        let records = [
+            known("away", unseen_since_ms),
+            known("fresh", now - NOTE_GROUPS_EVERY_MS + 1),
+            known("gone", unseen_since_ms - 1),
+            known("old", 0),
+        ];
+        let upkeep = |led_for_ms| group_upkeep(&records, &living, now, led_for_ms);
+        let noted = [note("new"), note("old")];
+        assert_eq!(upkeep(SETTLED_AFTER_MS - 1), noted);
+        let forget = Command::ForgetWorkerGroup { group: group("gone"), unseen_since_ms };
+        assert_eq!(upkeep(SETTLED_AFTER_MS), [&noted[..], &[forget]].concat());
+    }
 }

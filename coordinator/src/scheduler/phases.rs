@@ -226,6 +226,11 @@ impl Added {
     }
 }
 
+/// The schema of a version whose rows brought columns.
+pub(super) fn new_schema_of(prepared: &Prepared) -> Option<i32> {
+    (prepared.schema_id != prepared.base_schema_id).then_some(prepared.schema_id)
+}
+
 async fn commit_to_table(
     context: &Context,
     job: JobId,
@@ -259,7 +264,7 @@ async fn commit_to_table(
             new_location: prepared.metadata_location.clone(),
             schema_id: prepared.base_schema_id,
             spec_id: prepared.spec_id,
-            new_schema_id: (prepared.schema_id != prepared.base_schema_id).then_some(prepared.schema_id),
+            new_schema_id: new_schema_of(&prepared),
             overwrite,
             contents: contents_of(&prepared),
         };

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 
+use iceberg::spec::TableMetadata;
 use stevedore_common::ids::{TableId, TransactionId};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_state::catalog;
@@ -20,8 +21,9 @@ use stevedore_state::transactions::{
 };
 use stevedore_state::view::ReadView;
 
+use super::columns;
 use super::housekeeping::DAY_MS;
-use super::phases::{Added, Context, change_of};
+use super::phases::{Added, Context, change_of, new_schema_of};
 use crate::committer::{Append, Prepared};
 use crate::engine::contents_of;
 use crate::replica::Replica;
@@ -86,6 +88,10 @@ pub(super) async fn prepare(
     drop(view);
     loop {
         let prepared = match how.prepare(&context.committer, &location, &append).await {
+            // Another statement of the transaction, at the same time, has added columns.
+            Err(error) if append.evolution.is_some() && error.kind() == ErrorKind::Conflict => {
+                return columns::reserve_again(context, job.id, error).await;
+            }
             Err(error) if matches!(how, Added::InPlaceOf(..)) && error.kind() == ErrorKind::Conflict => {
                 let end = JobEnding::Aborted(error.retryable(true));
                 return context.replica.propose(Command::EndJob { job: job.id, end }).await.map(|_| ());
@@ -97,6 +103,7 @@ pub(super) async fn prepare(
             table,
             expected_location: location.clone(),
             new_location: prepared.metadata_location.clone(),
+            new_schema_id: new_schema_of(&prepared),
             contents: contents_of(&prepared),
             shape: shape_of(&how),
             written: remembered(&prepared),
@@ -250,9 +257,9 @@ async fn commits_of(
             epoch: own.version.epoch,
             expected_location: own.base_location.clone(),
             new_location: own.version.location.clone(),
-            schema_id: own.version.schema_id,
+            schema_id: own.evolved_from.unwrap_or(own.version.schema_id),
             spec_id: own.version.spec_id,
-            new_schema_id: None,
+            new_schema_id: own.evolved_from.map(|_| own.version.schema_id),
             overwrite: own.overwritten,
             contents: own.version.contents,
         };
@@ -263,10 +270,14 @@ async fn commits_of(
         if own.rewritten || own.overwritten {
             return Err(conflict(&own));
         }
+        if own.evolved_from.is_some() {
+            check_same_columns(context, &own, &table.metadata_location).await?;
+        }
         let mut location = table.metadata_location.clone();
         let mut newest = None;
         for (job, spec) in appends_to(view, id, own.table)? {
-            let (append, how) = change_of(context, &job, &spec, None).await?;
+            let brought = jobs::job_columns(view, job.id)?;
+            let (append, how) = change_of(context, &job, &spec, brought).await?;
             let prepared = how.prepare(&context.committer, &location, &append).await.map_err(|error| {
                 // What does not fit any more would not fit the next time either; the transaction has to be run again.
                 let retryable = error.kind() == ErrorKind::Conflict || error.is_retryable();
@@ -281,13 +292,35 @@ async fn commits_of(
         commits.push(TableCommit {
             expected_location: table.metadata_location,
             new_location: newest.metadata_location.clone(),
-            schema_id: newest.schema_id,
+            schema_id: own.evolved_from.unwrap_or(newest.schema_id),
             spec_id: newest.spec_id,
+            new_schema_id: own.evolved_from.map(|_| newest.schema_id),
             contents: contents_of(&newest),
             ..as_built
         });
     }
     Ok(commits)
+}
+
+/// A transaction that has added columns to a table is not brought onto one with other columns: those that its
+/// statements saw are not those that they would see there, nor need its schemas and field ids mean the same.
+async fn check_same_columns(context: &Context, own: &TransactionTable, location: &str) -> Result<()> {
+    let base = context.committer.load(&own.base_location).await?;
+    let current = context.committer.load(location).await?;
+    let ids = |metadata: &TableMetadata| {
+        let mut ids: Vec<i32> = metadata.schemas_iter().map(|schema| schema.schema_id()).collect();
+        ids.sort_unstable();
+        (ids, metadata.current_schema_id(), metadata.last_column_id(), metadata.default_partition_spec_id())
+    };
+    if ids(&base) == ids(&current) {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "the transaction added columns to table '{}', whose columns were changed by another commit while it was open",
+        own.name
+    ))
+    .hint("nothing was changed; run the transaction again")
+    .retryable(true))
 }
 
 /// The prepared jobs of a transaction that add rows to a table, in the order in which they did.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use parking_lot::Mutex;
 use stevedore_common::clock::UnixMillis;
 use stevedore_common::ids::{AttemptKey, JobId, SliceKey, WorkerId};
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_proto::v1;
 use tokio::sync::mpsc;
 
@@ -31,8 +32,8 @@ pub struct WorkerInfo {
     pub slots: u32,
     /// The version of its program.
     pub version: String,
-    /// Its group; empty: the default one.
-    pub group: String,
+    /// Its group.
+    pub group: WorkerGroup,
     /// Bytes that its slices share.
     pub memory_budget: u64,
 }
@@ -152,23 +153,37 @@ impl Workers {
         }
     }
 
-    /// The process behind a worker's session.
-    pub fn incarnation(&self, id: &WorkerId) -> Option<String> {
-        self.inner.lock().workers.get(id).map(|worker| worker.info.incarnation.clone())
-    }
-
-    /// How many there are, and what they run at a time.
-    pub fn fleet(&self) -> Fleet {
+    /// The process behind a worker's session, as long as it is of this group: a worker may come back in another one.
+    pub fn incarnation(&self, id: &WorkerId, group: &WorkerGroup) -> Option<String> {
         let inner = self.inner.lock();
-        let workers = u32::try_from(inner.workers.len()).unwrap_or(u32::MAX);
-        Fleet { workers, slots: inner.workers.values().map(|worker| worker.info.slots).sum() }
+        let worker = inner.workers.get(id).filter(|worker| worker.info.group == *group)?;
+        Some(worker.info.incarnation.clone())
     }
 
-    /// The Flight addresses of all but one.
+    /// How many there are of a group, and what they run at a time.
+    pub fn fleet(&self, group: &WorkerGroup) -> Fleet {
+        let inner = self.inner.lock();
+        let of_group = inner.workers.values().filter(|worker| worker.info.group == *group);
+        of_group.fold(Fleet::default(), |fleet, worker| Fleet {
+            workers: fleet.workers + 1,
+            slots: fleet.slots.saturating_add(worker.info.slots),
+        })
+    }
+
+    /// The groups of which a worker is connected.
+    pub fn groups(&self) -> BTreeSet<WorkerGroup> {
+        let inner = self.inner.lock();
+        let connected = inner.workers.values().filter(|worker| !worker.outbox.is_closed());
+        connected.map(|worker| worker.info.group.clone()).collect()
+    }
+
+    /// The Flight addresses of all of a worker's group but its own.
     pub fn others(&self, id: &WorkerId) -> Vec<String> {
         let inner = self.inner.lock();
-        let others =
-            inner.workers.iter().filter(|(other, worker)| *other != id && !worker.outbox.is_closed());
+        let Some(group) = inner.workers.get(id).map(|worker| &worker.info.group) else { return Vec::new() };
+        let others = inner.workers.iter().filter(|(other, worker)| {
+            *other != id && worker.info.group == *group && !worker.outbox.is_closed()
+        });
         others.map(|(_, worker)| worker.info.flight_address.clone()).collect()
     }
 
@@ -236,6 +251,7 @@ impl Workers {
             .filter(|worker| !worker.outbox.is_closed())
             .map(|worker| WorkerView {
                 id: worker.info.id.clone(),
+                group: worker.info.group.clone(),
                 slots: worker.info.slots,
                 running: (worker.running.len() + worker.promised.len()) as u32,
             })
@@ -252,7 +268,7 @@ impl Workers {
             running: worker.running.len() as u32,
             last_heartbeat_ms: worker.last_heard_ms,
             version: worker.info.version.clone(),
-            group: worker.info.group.clone(),
+            group: worker.info.group.to_string(),
             memory_budget: worker.info.memory_budget,
             memory_used: worker.memory_used,
             connected: !worker.outbox.is_closed(),
@@ -276,7 +292,7 @@ mod tests {
             cores: 2,
             slots: 2,
             version: String::new(),
-            group: String::new(),
+            group: WorkerGroup::default(),
             memory_budget: 1 << 30,
         }
     }
@@ -326,6 +342,30 @@ mod tests {
         assert_eq!(running(), 1);
         workers.ended(attempt(0));
         assert_eq!(running(), 0);
+    }
+
+    #[test]
+    fn a_worker_counts_and_helps_in_its_own_group_only() {
+        let workers = Workers::default();
+        let (outbox, _inbox) = mpsc::channel(1);
+        let etl = WorkerGroup::parse("etl").unwrap();
+        let in_group = |id: &str, process: &str, group: &WorkerGroup| {
+            let address = format!("http://{id}");
+            WorkerInfo { group: group.clone(), flight_address: address, ..info(id, process) }
+        };
+        for (id, group) in [("a", WorkerGroup::default()), ("b", etl.clone()), ("c", etl.clone())] {
+            workers.register(in_group(id, "x", &group), outbox.clone(), 0);
+        }
+        assert_eq!(workers.fleet(&etl), Fleet { workers: 2, slots: 4 });
+        assert_eq!(workers.fleet(&WorkerGroup::default()), Fleet { workers: 1, slots: 2 });
+        assert_eq!(workers.fleet(&WorkerGroup::parse("ml").unwrap()), Fleet::default());
+        assert_eq!(workers.others(&WorkerId("b".into())), ["http://c"]);
+        assert!(workers.others(&WorkerId("a".into())).is_empty());
+        let b = WorkerId("b".into());
+        assert_eq!(workers.incarnation(&b, &etl).as_deref(), Some("x"));
+        workers.register(in_group("b", "y", &WorkerGroup::default()), outbox, 0);
+        assert_eq!(workers.incarnation(&b, &etl), None);
+        assert_eq!(workers.fleet(&etl).workers, 1);
     }
 
     #[test]

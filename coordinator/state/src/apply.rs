@@ -17,7 +17,7 @@ use crate::keys::{self, Key};
 use crate::overlay::Overlay;
 use crate::result::CommandResult;
 use crate::view::{ReadView, WriteBatch};
-use crate::{catalog, jobs, ledger, streams, tasks as scheduled_tasks, transactions};
+use crate::{catalog, jobs, ledger, streams, tasks as scheduled_tasks, transactions, worker_groups};
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +121,10 @@ fn run(txn: &mut Transaction<'_>, command: &Command) -> Outcome<CommandResult> {
         Command::Stream(command) => streams::command::run(txn, command),
         Command::Task(command) => scheduled_tasks::command::run(txn, command),
         Command::Transaction(command) => transactions::command::run(txn, command),
+        Command::NoteWorkerGroup { group } => worker_groups::note(txn, group),
+        Command::ForgetWorkerGroup { group, unseen_since_ms } => {
+            worker_groups::forget(txn, group, *unseen_since_ms)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use stevedore_common::file_identity::FileVersion;
 use stevedore_common::ids::{AttemptKey, FileIndex, JobId, SliceIndex, TableId, WorkerId};
 use stevedore_common::secret::Sealed;
 use stevedore_common::types::SqlType;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use uuid::Uuid;
 
@@ -378,6 +379,18 @@ pub enum Command {
     Task(TaskCommand),
     /// Multi-statement transactions.
     Transaction(TransactionCommand),
+    /// A worker of this group lives.
+    NoteWorkerGroup {
+        /// The group.
+        group: WorkerGroup,
+    },
+    /// Forgets a group that nothing is left of.
+    ForgetWorkerGroup {
+        /// The group.
+        group: WorkerGroup,
+        /// Since then at the latest no worker of it lived, as the leader knows it.
+        unseen_since_ms: UnixMillis,
+    },
 }
 
 impl Command {
@@ -422,6 +435,8 @@ impl Command {
             Self::Stream(command) => command.name(),
             Self::Task(command) => command.name(),
             Self::Transaction(command) => command.name(),
+            Self::NoteWorkerGroup { .. } => "note_worker_group",
+            Self::ForgetWorkerGroup { .. } => "forget_worker_group",
         }
     }
 }

@@ -87,6 +87,14 @@ pub(crate) fn counters() -> Key {
     Key::new(b"Mn")
 }
 
+/// Worker groups by name.
+pub(crate) fn worker_groups() -> Key {
+    Key::new(b"Mw")
+}
+pub(crate) fn worker_group(name: &str) -> Key {
+    worker_groups().text(name)
+}
+
 // Proposal dedup.
 pub(crate) fn proposers() -> Key {
     Key::new(b"Pm")

@@ -25,6 +25,7 @@ pub mod streams;
 pub mod tasks;
 pub mod transactions;
 pub mod view;
+pub mod worker_groups;
 
 pub use apply::{Applied, apply};
 pub use command::{CHUNK_BYTES, Command, Envelope, MAX_COMMAND_BYTES};
@@ -56,7 +57,8 @@ pub mod read {
         task_runs, tasks,
     };
     pub use crate::transactions::{
-        open_transactions, transaction, transaction_jobs, transaction_of_session, transaction_tables,
-        transactions, unswept_transactions, version_in,
+        open_transactions, table_of_job, transaction, transaction_jobs, transaction_of_session,
+        transaction_tables, transactions, unswept_transactions, version_in,
     };
+    pub use crate::worker_groups::{require_worker_group, worker_group, worker_groups};
 }

@@ -52,6 +52,33 @@ async fn two_loads_that_bring_the_same_column_make_one_of_it() {
     instance.stop().await;
 }
 
+/// Each builds on what the other has prepared, which nobody else sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_loads_of_one_transaction_at_once_agree_on_their_columns() {
+    let (instance, client, s3) = evolving_table().await;
+    let other = instance.client().await;
+    files::write(&s3.folder("bucket/a/a.ndjson"), "{\"id\":1,\"x\":10.0,\"y\":\"a\"}\n");
+    files::write(&s3.folder("bucket/b/b.ndjson"), "{\"id\":2,\"x\":20}\n");
+    run(&client, "BEGIN").await;
+    s3.hold(Operation::Read, "/bucket/a/", 1);
+    let beside = async {
+        s3.wait_until_held(1).await;
+        run(&client, &copy("b")).await;
+        assert_eq!(columns(&client).await, ["id INT", "x BIGINT"]);
+        s3.release();
+    };
+    let sql = copy("a");
+    let (loaded, ()) = tokio::join!(run(&client, &sql), beside);
+    assert_eq!(loaded[0][..2], ["a/a.ndjson", "1"]);
+    assert_eq!(columns(&client).await, ["id INT", "x BIGINT", "y VARCHAR"]);
+    assert_eq!(columns(&other).await, ["id INT"]);
+    run(&client, "COMMIT").await;
+    assert_eq!(columns(&other).await, ["id INT", "x BIGINT", "y VARCHAR"]);
+    let rows = run(&other, "SELECT id, x, y FROM t ORDER BY id").await;
+    assert_eq!(rows, [["1", "10", "a"], ["2", "20", "NULL"]]);
+    instance.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_finds_its_column_with_another_type_loads_into_that_one() {
     let (instance, client, s3) = evolving_table().await;

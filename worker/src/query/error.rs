@@ -113,7 +113,12 @@ fn from_object_store(error: &object_store::Error) -> Error {
 fn from_schema(error: &SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let mut names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+            // Those of the target of a MERGE that have generated names are not the user's.
+            let mut names: Vec<&str> = valid_fields
+                .iter()
+                .map(|column| column.name.as_str())
+                .filter(|name| !name.starts_with("__"))
+                .collect();
             names.dedup();
             let error = Error::new(ErrorKind::NotFound, format!("column '{}' does not exist", field.name))
                 .about(&field.name);

@@ -12,6 +12,7 @@ pub(crate) mod names;
 pub(crate) mod numbered_scan;
 pub(crate) mod origins;
 mod relations;
+pub(crate) mod row_set;
 pub(crate) mod schema_scan;
 pub mod session;
 pub(crate) mod spelling;
@@ -22,6 +23,7 @@ mod table_files;
 pub mod table_scan;
 mod variant_coercion;
 
+mod compared_scan;
 mod deletes;
 mod field_ids;
 mod manifests;

@@ -32,7 +32,7 @@ use stevedore_common::row_lineage;
 use super::deletes;
 use super::error::to_datafusion;
 use super::origins::{Origins, unique_part};
-use super::table_scan::{FileScan, IcebergTable};
+use super::table_scan::{FileScan, FileTotals, IcebergTable};
 
 /// A column that follows those of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,8 @@ impl TableProvider for NumberedTable {
         if lineage {
             read.extend(self.table.lineage_columns());
         }
-        let files = self.table.scan_each(state, &read, &filters, &self.only).await.map_err(to_datafusion)?;
+        let scanned = self.table.scan_each(state, &read, &filters, &self.only).await;
+        let (files, passed) = scanned.map_err(to_datafusion)?;
         let numbering = Numbering {
             output,
             lineage: lineage.then_some(of_table),
@@ -183,7 +184,7 @@ impl TableProvider for NumberedTable {
                 partition.push(file);
             }
         }
-        Ok(Arc::new(NumberedScanExec::new(partitions, numbering)))
+        Ok(Arc::new(NumberedScanExec::new(partitions, passed, numbering)))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
@@ -216,25 +217,31 @@ struct Numbering {
 #[derive(Debug)]
 struct NumberedScanExec {
     partitions: Vec<Vec<FileScan>>,
+    /// Files that hold no row that the filters let through.
+    passed: FileTotals,
     numbering: Arc<Numbering>,
     properties: Arc<PlanProperties>,
 }
 
 impl NumberedScanExec {
-    fn new(partitions: Vec<Vec<FileScan>>, numbering: Numbering) -> Self {
+    fn new(partitions: Vec<Vec<FileScan>>, passed: FileTotals, numbering: Numbering) -> Self {
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&numbering.schema)),
             Partitioning::UnknownPartitioning(partitions.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Self { partitions, numbering: Arc::new(numbering), properties }
+        Self { partitions, passed, numbering: Arc::new(numbering), properties }
     }
 }
 
 impl DisplayAs for NumberedScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "NumberedScanExec: files={}", self.partitions.iter().map(Vec::len).sum::<usize>())
+        let read = self.partitions.iter().flatten().fold(FileTotals::default(), |mut read, file| {
+            read.count(file.rows, file.bytes);
+            read
+        });
+        write!(f, "NumberedScanExec: files=[{read}], pruned=[{}]", self.passed)
     }
 }
 

@@ -13,13 +13,15 @@ use std::task::{Context, Poll};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, SchemaProvider,
 };
 use datafusion::common::ScalarValue;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::ExprPlanner;
@@ -55,6 +57,8 @@ use super::variant_coercion::VariantCoercion;
 const RESULT_BATCHES: usize = 2;
 /// Bytes of manifests kept.
 const METADATA_CACHE_BYTES: u64 = 256 << 20;
+/// Each sort may set aside this part of a thread's share of the memory.
+const SORT_SHARE: usize = 8;
 const CATALOG: &str = "stevedore";
 const SCHEMA: &str = "query";
 
@@ -129,6 +133,10 @@ impl QueryEngine {
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.parse_float_as_decimal = false;
         options.execution.batch_size = 8192;
+        // What each sort sets aside for merging what it spilled: not all that there is.
+        let share = config.memory_bytes / (SORT_SHARE * cores);
+        let merging = &mut options.execution.sort_spill_reservation_bytes;
+        *merging = share.min(*merging);
         let base = SessionStateBuilder::new()
             .with_config(session)
             .with_runtime_env(runtime)
@@ -151,12 +159,20 @@ impl QueryEngine {
         session_state(&self.base, settings)
     }
 
+    /// Memory of queries for something else; none yet.
+    pub(crate) fn reservation(&self, what: &str) -> MemoryReservation {
+        MemoryConsumer::new(what).register(&self.base.runtime_env().memory_pool)
+    }
+
     /// Plans a query. Reads table metadata and, for stages, what their columns are; runs nothing.
     ///
     /// # Errors
     /// What is wrong with the statement; what cannot be read.
     pub async fn plan(&self, spec: &QuerySpec) -> Result<PlannedQuery> {
-        let state = self.session(&spec.settings)?;
+        let mut state = self.session(&spec.settings)?;
+        let start = started_on(spec);
+        state.execution_props_mut().query_execution_start_time = Some(start);
+        state.register_udf(Arc::new(functions::now_at(start))).map_err(|e| from_datafusion(&e))?;
         let mut statement = parse(&spec.sql)?;
         let mentions = Mentions { names: names::mentioned(&statement), star: names::has_star(&statement) };
         let mut relations = Relations::new();
@@ -256,6 +272,12 @@ impl QueryEngine {
     pub async fn query(&self, spec: &QuerySpec) -> Result<ResultStream> {
         self.execute(self.plan(spec).await?).await
     }
+}
+
+/// What `now()` and its like are in a query.
+fn started_on(spec: &QuerySpec) -> DateTime<Utc> {
+    let given = DateTime::from_timestamp_millis(spec.started_on_ms);
+    given.filter(|_| spec.started_on_ms != 0).unwrap_or_else(Utc::now)
 }
 
 fn runtime_env(config: &EngineConfig) -> Result<Arc<RuntimeEnv>> {

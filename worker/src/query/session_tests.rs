@@ -200,6 +200,36 @@ async fn parameters_are_bound_in_order() {
 }
 
 #[tokio::test]
+async fn a_statement_has_one_time_which_its_parts_are_told() {
+    let fixture = Fixture::new();
+    let mut spec = QuerySpec {
+        sql: "SELECT now(), current_timestamp(), current_date(), __cast(now(), 'DATE')".into(),
+        started_on_ms: 1_714_557_600_123,
+        ..QuerySpec::default()
+    };
+    for _ in 0..2 {
+        let batches: Vec<RecordBatch> =
+            fixture.engine.query(&spec).await.unwrap().try_collect().await.unwrap();
+        let time = "2024-05-01T10:00:00.123Z";
+        assert_eq!(text_rows(&batches), [format!("{time}|{time}|2024-05-01|2024-05-01")]);
+    }
+    // Whoever is not told takes one for all of the query.
+    spec.started_on_ms = 0;
+    spec.sql = "SELECT count(DISTINCT t), min(t) > '2024-05-02'::TIMESTAMP FROM \
+                (SELECT __cast(now(), 'TIMESTAMP') AS t UNION ALL SELECT now() UNION ALL SELECT now())"
+        .into();
+    let batches: Vec<RecordBatch> = fixture.engine.query(&spec).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(text_rows(&batches), ["1|true"]);
+}
+
+#[tokio::test]
+async fn little_memory_is_enough_to_sort_few_rows() {
+    let fixture = Fixture::with_memory(1 << 20);
+    let sql = "SELECT value % 3 AS k, count(*) FROM range(1000) GROUP BY 1 ORDER BY 2 DESC, 1";
+    assert_eq!(fixture.rows(sql, vec![]).await, ["0|334", "1|333", "2|333"]);
+}
+
+#[tokio::test]
 async fn distances_take_vectors_and_text() {
     let fixture = Fixture::new();
     let sql = "SELECT l2_distance(__cast('[3,4]', 'VECTOR(2)'), '[0,0]'), l1_distance([1.0, 2.0], '[2,4]')";

@@ -6,9 +6,11 @@
 //! projections go down:
 //!
 //! - Files that an append added hold rows that are new.
-//! - Files that were rewritten hold old rows with new ones. Old rows that only moved are left out, by comparison
-//!   with the files that went. Of those only the numbers that say which row a row is are kept in memory.
-//! - A stream of appended rows compares nothing: a row is new if it was inserted after the first snapshot.
+//! - Files that were rewritten say of each row when it was inserted and when it last changed: those that did neither
+//!   after the first snapshot only moved, and are left out.
+//! - The files that went say how rows were. Those that only moved are left out, by comparison with the rewritten files
+//!   (`compared_scan`), of which a bit a row is kept in memory.
+//! - A stream of appended rows compares nothing.
 //!
 //! Must never guess: a snapshot that does not say what became of each row fails the query.
 
@@ -16,7 +18,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
-use datafusion::common::{Column, JoinType, TableReference};
+use datafusion::common::{Column, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
@@ -27,6 +29,7 @@ use stevedore_common::{Error, Result, row_lineage};
 use stevedore_proto::v1::StreamScan;
 use tokio::runtime::Handle;
 
+use super::compared_scan::{ComparedTable, IS_UPDATED};
 use super::error::from_datafusion;
 use super::manifests::{ChangedFiles, MetadataCache, SnapshotFiles};
 use super::numbered_scan::{Number, NumberedTable};
@@ -94,26 +97,31 @@ impl Changes {
         let Some(from) = from else {
             return self.rows(self.scan(NEW, added)?, NEW, "INSERT", lit(false))?.build();
         };
+        let since = from.sequence_number();
+        let later = |number: Number| number_of(NEW, number).gt(lit(since));
         let (appended, rewritten) = by_origin(metadata, added);
         let mut branches = vec![self.rows(self.scan(NEW, appended)?, NEW, "INSERT", lit(false))?];
         let (written, gone) = (!rewritten.data.is_empty(), !removed.data.is_empty());
         if append_only {
             if written {
-                let inserted = number(NEW, Number::Added).gt(lit(from.sequence_number()));
-                let rows = self.scan(NEW, rewritten)?.filter(inserted)?;
+                let rows = self.scan(NEW, rewritten)?.filter(later(Number::Added))?;
                 branches.push(self.rows(rows, NEW, "INSERT", lit(false))?);
             }
         } else {
             if gone {
-                branches.push(self.changed(
-                    OLD,
-                    removed.clone(),
-                    written.then(|| rewritten.clone()),
-                    "DELETE",
-                )?);
+                branches.push(if written {
+                    let (old, new) = (self.numbered(removed), self.numbered(rewritten.clone()));
+                    let compared = ComparedTable::new(old, new, since);
+                    let rows = scan(OLD, Arc::new(compared))?;
+                    self.rows(rows, OLD, "DELETE", Expr::Column(column(OLD, IS_UPDATED)))?
+                } else {
+                    self.rows(self.scan(OLD, removed)?, OLD, "DELETE", lit(false))?
+                });
             }
             if written {
-                branches.push(self.changed(NEW, rewritten, gone.then_some(removed), "INSERT")?);
+                let rows = self.scan(NEW, rewritten)?.filter(later(Number::Updated))?;
+                let was_there = !later(Number::Added);
+                branches.push(self.rows(rows, NEW, "INSERT", was_there)?);
             }
         }
         let mut branches = branches.into_iter();
@@ -121,40 +129,12 @@ impl Changes {
         branches.try_fold(first, |all, branch| all.union(branch.build()?))?.build()
     }
 
-    /// The rows of `files` that the other files do not have, or have with other values.
-    fn changed(
-        &self,
-        side: &str,
-        files: SnapshotFiles,
-        others: Option<SnapshotFiles>,
-        action: &str,
-    ) -> DfResult<LogicalPlanBuilder> {
-        let rows = self.scan(side, files)?;
-        let Some(others) = others else { return self.rows(rows, side, action, lit(false)) };
-        let other = if side == NEW { OLD } else { NEW };
-        // Names of their own: filters on the join are pushed to the side that has a column of the name.
-        let known = [
-            (Number::Origin, "other_origin"),
-            (Number::OriginRow, "other_row"),
-            (Number::Updated, "other_updated"),
-        ]
-        .map(|(known, name)| (known, format!("\u{0}{name}")));
-        let numbers = known.iter().map(|(known, name)| number(other, *known).alias(name));
-        let [origin, row, updated] = known.each_ref().map(|(_, name)| Column::new_unqualified(name));
-        let keys = [Number::Origin, Number::OriginRow].map(|key| column(side, key.name()));
-        let updated = Expr::Column(updated);
-        // The side in memory stands left; it has numbers only.
-        let changed = self
-            .scan(other, others)?
-            .project(numbers)?
-            .join(rows.build()?, JoinType::Right, (vec![origin, row], keys.to_vec()), None)?
-            .filter(updated.clone().is_null().or(updated.clone().not_eq(number(side, Number::Updated))))?;
-        self.rows(changed, side, action, updated.is_not_null())
+    fn numbered(&self, files: SnapshotFiles) -> NumberedTable {
+        NumberedTable::with_row_ids(self.table.with_files(files), Arc::clone(&self.origins))
     }
 
     fn scan(&self, side: &str, files: SnapshotFiles) -> DfResult<LogicalPlanBuilder> {
-        let table = NumberedTable::with_row_ids(self.table.with_files(files), Arc::clone(&self.origins));
-        LogicalPlanBuilder::scan(TableReference::bare(side), provider_as_source(Arc::new(table)), None)
+        scan(side, Arc::new(self.numbered(files)))
     }
 
     /// The columns of the relation.
@@ -167,7 +147,7 @@ impl Changes {
     ) -> DfResult<LogicalPlanBuilder> {
         let schema = self.table.schema();
         let of_table = schema.fields().iter().map(|field| Expr::Column(column(side, field.name())));
-        let columns = of_table.chain([lit(action), is_update, number(side, Number::RowId)]);
+        let columns = of_table.chain([lit(action), is_update, number_of(side, Number::RowId)]);
         rows.project(columns.zip(&self.names).map(|(column, name)| column.alias(name)).collect::<Vec<_>>())
     }
 }
@@ -176,7 +156,11 @@ fn column(side: &str, name: &str) -> Column {
     Column::new(Some(TableReference::bare(side)), name)
 }
 
-fn number(side: &str, number: Number) -> Expr {
+fn scan(side: &str, table: Arc<dyn TableProvider>) -> DfResult<LogicalPlanBuilder> {
+    LogicalPlanBuilder::scan(TableReference::bare(side), provider_as_source(table), None)
+}
+
+fn number_of(side: &str, number: Number) -> Expr {
     Expr::Column(column(side, number.name()))
 }
 

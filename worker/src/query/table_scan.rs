@@ -225,13 +225,18 @@ impl IcebergTable {
         wanted: &[usize],
         filters: &[Expr],
         only: &[u32],
-    ) -> Result<Vec<FileScan>> {
+    ) -> Result<(Vec<FileScan>, FileTotals)> {
         let all = self.live_files().await?;
         let files = self.share(all.data);
         let keep = self.may_match(state, filters, &files);
-        let mut scans = Vec::new();
+        let (mut scans, mut passed) = (Vec::new(), FileTotals::default());
         for ((place, file), keep) in (0u32..).zip(files).zip(keep) {
-            if !keep || (!only.is_empty() && only.binary_search(&place).is_err()) {
+            if !only.is_empty() && only.binary_search(&place).is_err() {
+                continue;
+            }
+            if !keep {
+                let file = file.entry.data_file();
+                passed.count(file.record_count(), file.file_size_in_bytes());
                 continue;
             }
             check_format(&file)?;
@@ -254,7 +259,7 @@ impl IcebergTable {
                 keys: Arc::new(keys),
             });
         }
-        Ok(scans)
+        Ok((scans, passed))
     }
 
     fn scan_config(
@@ -413,6 +418,28 @@ pub(crate) struct DataFileFacts {
     pub(crate) rows: u64,
     /// Whether some may have been.
     pub(crate) has_deletes: bool,
+}
+
+/// Files of a table, for people to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FileTotals {
+    files: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl FileTotals {
+    pub(crate) fn count(&mut self, rows: u64, bytes: u64) {
+        self.files += 1;
+        self.rows = self.rows.saturating_add(rows);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+impl std::fmt::Display for FileTotals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} files, {} rows, {} bytes", self.files, self.rows, self.bytes)
+    }
 }
 
 /// The scan of one data file.

@@ -34,6 +34,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
+        Self::with_memory(256 << 20)
+    }
+
+    /// Queries have so much memory.
+    pub(crate) fn with_memory(memory_bytes: usize) -> Self {
         let stores = Arc::new(Stores::default());
         let resources = WorkerResources::new(2, 256 << 20).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -42,7 +47,7 @@ impl Fixture {
             Warehouse::open(root.to_str().unwrap(), Default::default(), Default::default()).unwrap();
         let engine = QueryEngine::new(EngineConfig {
             cores: 2,
-            memory_bytes: 256 << 20,
+            memory_bytes,
             spill_dir: dir.path().join("spill"),
             spill_bytes: 1 << 30,
             stages: Arc::new(StageFiles::new(Arc::clone(&stores), resources)),

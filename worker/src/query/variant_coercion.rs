@@ -3,7 +3,7 @@
 //! Comes in: a plan before DataFusion coerces types. Goes out: the same plan where a VARIANT that is
 //! compared with text, or given to a function of text, is read as text (`v:a = 'x'`), one that is
 //! compared with another type is cast to it, NULL where that fails (`v:n > 5`), and one that is computed
-//! with is a DOUBLE. Two VARIANTs are compared as they are. Other functions, `sum` among them, take a
+//! with is a DOUBLE. Numbers are divided as the dialect does. Two VARIANTs are compared as they are. Other functions, `sum` among them, take a
 //! VARIANT only under a cast of the user's. Names of result columns do not change.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use stevedore_common::types::SqlType;
 
-use super::functions::{TRY_CAST, VARIANT_TEXT};
+use super::functions::{DIVIDE, TRY_CAST, VARIANT_TEXT, divides_as_double};
 
 /// Functions whose arguments are text.
 const OF_TEXT: &[&str] = &[
@@ -70,13 +70,14 @@ const OF_TEXT: &[&str] = &[
 pub(crate) struct VariantCoercion {
     text: Arc<ScalarUDF>,
     try_cast: Arc<ScalarUDF>,
+    divide: Arc<ScalarUDF>,
 }
 
 impl VariantCoercion {
-    /// Takes its two functions from those of the session.
+    /// Takes its functions from those of the session.
     pub(crate) fn new(functions: &[Arc<ScalarUDF>]) -> Option<Self> {
         let find = |name: &str| functions.iter().find(|function| function.name() == name).cloned();
-        Some(Self { text: find(VARIANT_TEXT)?, try_cast: find(TRY_CAST)? })
+        Some(Self { text: find(VARIANT_TEXT)?, try_cast: find(TRY_CAST)?, divide: find(DIVIDE)? })
     }
 
     fn as_text(&self, expr: Expr) -> Expr {
@@ -203,6 +204,15 @@ impl ExprPlanner for VariantCoercion {
                     *side = self.as_type(std::mem::take(side), &SqlType::Float64);
                 }
             }
+        }
+        if matches!(expr.op, BinaryOperator::Divide)
+            && let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema))
+            && divides_as_double(&left, &right)
+        {
+            return Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction {
+                func: Arc::clone(&self.divide),
+                args: vec![expr.left, expr.right],
+            })));
         }
         Ok(PlannerResult::Original(expr))
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stevedore_common::telemetry::SpanParentExt;
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::coordinator_message::Message as FromCoordinator;
 use stevedore_proto::v1::worker_message::Message as ToCoordinator;
 use stevedore_proto::v1::{Heartbeat, Register, SliceProgress, SliceSpec, WorkerMessage};
@@ -86,7 +86,10 @@ pub async fn run_session(
                 lease_ends = Some(session.converse(*connection, &shutdown).await);
             }
             Ok(Connected::NotLeader(hint)) => coordinators.follow(hint),
-            Err(error) => tracing::debug!(%error, "no session with a coordinator yet"),
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown) => {
+                tracing::debug!(%error, "no session with a coordinator yet");
+            }
+            Err(error) => tracing::warn!(%error, "a coordinator refused the registration"),
         }
         if shutdown.is_cancelled() {
             break;

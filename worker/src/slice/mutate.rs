@@ -3,7 +3,9 @@
 //! Comes in: a query with a row for each change, over the numbered rows of a share of the table's files. Goes
 //! out: data files with the rows that are new or have new values, and with those of the touched files that stay
 //! as they were, each with which row it is; and which files they stand for. Files without a change are not written
-//! again, those that lose all their rows are not even read. Keeps in memory a bit for each row of the touched files.
+//! again, those that lose all their rows are not even read. Keeps in memory which rows of the slice's files change: a
+//! bit for each row of the touched ones at most (a million rows take 125 kB), less where few change, within the memory
+//! of queries; what does not fit fails the statement.
 //!
 //! Must never: change a row twice (the statement fails), lose or double a row of a touched file, forget which row
 //! one is that it copies or changes.
@@ -15,6 +17,7 @@ use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Int64Type, Schema};
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result};
@@ -23,7 +26,9 @@ use stevedore_proto::v1::{MutationSource, QuerySpec, Relation, TableScan, TableT
 use super::insert::Insert;
 use super::lineage::Lineage;
 use super::{SliceCounters, SliceFailure, SliceRunner, missing};
+use crate::query::from_datafusion;
 use crate::query::numbered_scan::Number;
+use crate::query::row_set::RowSet;
 use crate::query::table_scan::DataFileFacts;
 use crate::write::BatchSink;
 
@@ -41,40 +46,21 @@ pub(super) struct Mutated {
     pub(super) deleted: u64,
 }
 
-/// Rows of a file that change.
-struct Marks {
-    bits: Vec<u64>,
-    count: u64,
-}
-
-impl Marks {
-    fn new(rows: u64) -> Self {
-        Self { bits: vec![0; usize::try_from(rows.div_ceil(64)).unwrap_or(0)], count: 0 }
-    }
-
-    fn has(&self, row: usize) -> bool {
-        self.bits.get(row / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
-    }
-
-    /// False: it is marked already, or no row of the file.
-    fn mark(&mut self, row: usize) -> bool {
-        let Some(word) = self.bits.get_mut(row / 64) else { return false };
-        let bit = 1 << (row % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        self.count += u64::from(new);
-        new
-    }
-}
-
 /// Which rows of which files change, and how many.
 struct Changes {
     files: Vec<DataFileFacts>,
-    marks: BTreeMap<u32, Marks>,
+    marks: BTreeMap<u32, RowSet>,
+    /// What these take.
+    bytes: u64,
+    memory: MemoryReservation,
     done: Mutated,
 }
 
 impl Changes {
+    fn new(files: Vec<DataFileFacts>, memory: MemoryReservation) -> Self {
+        Self { files, marks: BTreeMap::new(), bytes: 0, memory, done: Mutated::default() }
+    }
+
     /// Notes the changes of a batch; answers the rows that bring a new row, and those that are new themselves.
     fn note(&mut self, batch: &RecordBatch, table: &str) -> Result<(BooleanArray, BooleanArray)> {
         let column = |index: usize| -> Result<Int64Array> {
@@ -100,8 +86,13 @@ impl Changes {
             let place = u32::try_from(files.value(index)).ok().filter(|_| files.is_valid(index));
             let facts = place.and_then(|place| Some((place, self.files.get(place as usize)?)));
             let Some((place, facts)) = facts else { return Err(missing("the file of a row that changes")) };
-            let marks = self.marks.entry(place).or_insert_with(|| Marks::new(facts.rows));
-            if !marks.mark(usize::try_from(rows.value(index)).unwrap_or(usize::MAX)) {
+            let row = u64::try_from(rows.value(index)).ok().filter(|row| *row < facts.rows);
+            let Some(row) = row else { return Err(missing("the place of a row that changes")) };
+            let marks = self.marks.entry(place).or_default();
+            let before = marks.bytes();
+            let is_first = marks.insert(row);
+            self.bytes += marks.bytes() - before;
+            if !is_first {
                 return Err(Error::bad_data(format!(
                     "a row of table '{table}' matches more than one row of the source, so that it is not clear what \
                      becomes of it"
@@ -109,14 +100,18 @@ impl Changes {
                 .hint("make the source's rows unique, for example with GROUP BY or SELECT DISTINCT"));
             }
         }
+        let held = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        self.memory.try_resize(held).map_err(|e| {
+            from_datafusion(&e).context(format!("keeping in mind which rows of table '{table}' change"))
+        })?;
         Ok((BooleanArray::from(brings_new), BooleanArray::from(is_new)))
     }
 
     /// Files of which some rows stay, by place.
     fn to_copy(&self) -> Vec<u32> {
-        let stays = |(place, marks): (&u32, &Marks)| {
+        let stays = |(place, marks): (&u32, &RowSet)| {
             let facts = self.files.get(*place as usize)?;
-            (facts.has_deletes || marks.count < facts.rows).then_some(*place)
+            (facts.has_deletes || marks.count() < facts.rows).then_some(*place)
         };
         self.marks.iter().filter_map(stays).collect()
     }
@@ -125,8 +120,7 @@ impl Changes {
     fn staying(&self, files: &Int64Array, rows: &Int64Array) -> BooleanArray {
         let stays = |index: usize| {
             let marks = u32::try_from(files.value(index)).ok().and_then(|place| self.marks.get(&place));
-            let row = usize::try_from(rows.value(index)).unwrap_or(usize::MAX);
-            !marks.is_some_and(|marks| marks.has(row))
+            !marks.is_some_and(|marks| marks.contains(rows.value(index).cast_unsigned()))
         };
         BooleanArray::new(BooleanBuffer::collect_bool(files.len(), stays), None)
     }
@@ -165,7 +159,8 @@ impl SliceRunner {
         let query = source.changes.as_ref().ok_or_else(|| missing("its query"))?;
         let scan = target_scan(query, &source.target)?;
         let files = self.engine.data_files(scan).await?;
-        let mut changes = Changes { files, marks: BTreeMap::new(), done: Mutated::default() };
+        let memory = self.engine.reservation("rows that a statement changes");
+        let mut changes = Changes::new(files, memory);
 
         let planned = self.engine.plan(query).await?;
         let origins = planned.origins();
@@ -287,13 +282,20 @@ impl SliceRunner {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use arrow::array::ArrayRef;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
+    use stevedore_common::ErrorKind;
 
     use super::*;
+
+    fn memory(bytes: usize) -> MemoryReservation {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(bytes));
+        MemoryConsumer::new("rows").register(&pool)
+    }
 
     fn changes(rows: &[u64]) -> Changes {
         let facts =
             |rows: &u64| DataFileFacts { location: format!("f{rows}"), rows: *rows, has_deletes: false };
-        Changes { files: rows.iter().map(facts).collect(), marks: BTreeMap::new(), done: Mutated::default() }
+        Changes::new(rows.iter().map(facts).collect(), memory(usize::MAX))
     }
 
     fn batch(rows: &[(Option<i64>, Option<i64>, i64)]) -> RecordBatch {
@@ -329,5 +331,18 @@ mod tests {
         let error = changes.note(&batch(&[(Some(0), Some(3), 2)]), "d.t").unwrap_err();
         assert!(error.to_string().contains("'d.t' matches more than one row"), "{error}");
         assert!(changes.note(&batch(&[(Some(1), Some(0), 2)]), "t").is_err());
+        assert!(changes.note(&batch(&[(Some(0), Some(5), 2)]), "t").is_err(), "no row of the file");
+    }
+
+    #[test]
+    fn rows_that_change_are_kept_within_the_memory_of_queries() {
+        let mut changes = changes(&[1 << 20]);
+        changes.memory = memory(10_000);
+        let some: Vec<_> = (0..1_000).map(|row| (Some(0), Some(row * 1_000), 2)).collect();
+        changes.note(&batch(&some), "t").unwrap();
+        let rest: Vec<_> = (0..10_000).map(|row| (Some(0), Some(row * 100 + 1), 2)).collect();
+        let error = changes.note(&batch(&rest), "d.t").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        assert!(error.to_string().contains("which rows of table 'd.t' change"), "{error}");
     }
 }

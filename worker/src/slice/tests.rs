@@ -5,7 +5,7 @@ mod skip_file;
 mod streams;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -21,6 +21,7 @@ use stevedore_proto::v1::{
 
 use super::*;
 use crate::query::EngineConfig;
+use crate::query::stage_scan::StageReader;
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -39,6 +40,16 @@ fn column(name: &str, ty: &str, default: Option<&str>) -> Column {
     }
 }
 
+fn query_engine(
+    memory_bytes: usize,
+    spill_dir: PathBuf,
+    stores: Arc<Stores>,
+    stages: Arc<dyn StageReader>,
+) -> QueryEngine {
+    let config = EngineConfig { cores: 2, memory_bytes, spill_dir, spill_bytes: 1 << 20, stores, stages };
+    QueryEngine::new(config).unwrap()
+}
+
 impl Fixture {
     fn new() -> Self {
         Self::with_memory(64 << 20)
@@ -51,15 +62,8 @@ impl Fixture {
         let stores = Arc::new(Stores::default());
         let resources = WorkerResources::new(2, bytes).unwrap();
         let stages = Arc::new(StageFiles::new(stores.clone(), resources.clone()));
-        let engine = QueryEngine::new(EngineConfig {
-            cores: 2,
-            memory_bytes: 64 << 20,
-            spill_dir: folder.path().join("spill"),
-            spill_bytes: 1 << 20,
-            stores: stores.clone(),
-            stages: stages.clone(),
-        })
-        .unwrap();
+        let spill = folder.path().join("spill");
+        let engine = query_engine(64 << 20, spill, stores.clone(), stages.clone());
         let runner = SliceRunner {
             engine: Arc::new(engine),
             stores,
@@ -76,6 +80,14 @@ impl Fixture {
             column("more", "BIGINT UNSIGNED", Some("40 + 2")),
         ];
         Self { folder, runner, columns }
+    }
+
+    /// Queries have so much memory from here on.
+    fn limit_queries(&mut self, memory_bytes: usize) {
+        let spill = self.path().join("spill");
+        let SliceRunner { stores, stages, .. } = &self.runner;
+        let engine = query_engine(memory_bytes, spill, stores.clone(), stages.clone());
+        self.runner.engine = Arc::new(engine);
     }
 
     fn path(&self) -> &Path {
@@ -158,7 +170,7 @@ impl Fixture {
         self.runner.run(spec, Arc::default(), CancellationToken::new()).await
     }
 
-    fn data_files(&self) -> Vec<std::path::PathBuf> {
+    fn data_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.path().join("table/data")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }

@@ -113,6 +113,18 @@ pub enum Statement {
         /// LIKE: `%` and `_`.
         like: Option<String>,
     },
+    /// DROP WAREHOUSE: forgets a group of workers that is gone.
+    DropWarehouse {
+        /// The name.
+        name: String,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// SHOW WAREHOUSES.
+    ShowWarehouses {
+        /// LIKE.
+        like: Option<String>,
+    },
     /// USE.
     Use {
         /// The database.
@@ -316,6 +328,13 @@ pub enum Statement {
         /// EXPLAIN VERBOSE.
         verbose: bool,
     },
+    /// EXPLAIN of DELETE, UPDATE and MERGE INTO.
+    ExplainMutation {
+        /// The statement.
+        mutation: Box<Mutation>,
+        /// EXPLAIN VERBOSE.
+        verbose: bool,
+    },
     /// EXPLAIN COPY INTO a table.
     ExplainCopy {
         /// The statement, as far as it could be read.
@@ -438,6 +457,8 @@ impl Statement {
             Self::CreateDatabase { .. } => "CREATE DATABASE",
             Self::DropDatabase { .. } => "DROP DATABASE",
             Self::ShowDatabases { .. } => "SHOW DATABASES",
+            Self::DropWarehouse { .. } => "DROP WAREHOUSE",
+            Self::ShowWarehouses { .. } => "SHOW WAREHOUSES",
             Self::Use { .. } => "USE",
             Self::CreateTable(create) if create.as_query.is_some() => "CREATE TABLE AS SELECT",
             Self::CreateTable(_) => "CREATE TABLE",
@@ -481,7 +502,7 @@ impl Statement {
                 Change::Merge { .. } => "MERGE INTO",
             },
             Self::Query(_) => "SELECT",
-            Self::Explain { .. } => "EXPLAIN",
+            Self::Explain { .. } | Self::ExplainMutation { .. } => "EXPLAIN",
             Self::ExplainCopy { .. } => "EXPLAIN COPY INTO",
             Self::Set { .. } => "SET",
             Self::Unset { .. } => "UNSET",
@@ -513,7 +534,7 @@ impl Statement {
         match self {
             Self::Query(query) | Self::Explain { query, .. } => query.parameters,
             Self::Insert(insert) => insert.source.query().parameters,
-            Self::Mutation(mutation) => mutation.parameters,
+            Self::Mutation(mutation) | Self::ExplainMutation { mutation, .. } => mutation.parameters,
             Self::Unload(unload) => unload.query.parameters,
             Self::CreateTable(create) => create.as_query.as_ref().map_or(0, |query| query.parameters),
             Self::CopyIntoTable(copy) | Self::ExplainCopy { copy, .. } => match &copy.source {

@@ -18,6 +18,8 @@ pub struct Mutation {
     pub relations: Vec<RelationRef>,
     /// How many `?` parameters.
     pub parameters: usize,
+    /// Whether the sources give the same rows each time they are read: else only one may read them.
+    pub repeatable: bool,
     /// What happens to the rows.
     pub change: Change,
 }

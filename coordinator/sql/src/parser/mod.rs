@@ -334,6 +334,9 @@ impl<'a> Parser<'a> {
             "DESC" | "DESCRIBE" => self.describe(),
             "USE" => {
                 self.pos += 1;
+                if self.rest().len() > 1 && self.eat_kw("WAREHOUSE") {
+                    return Ok(Statement::Set { name: "warehouse".into(), value: self.warehouse_name()? });
+                }
                 self.eat_kw("DATABASE");
                 Ok(Statement::Use { database: self.object_name("the name of a database")? })
             }
@@ -383,6 +386,25 @@ impl<'a> Parser<'a> {
         Ok(Statement::Query(Box::new(query)))
     }
 
+    /// EXPLAIN of DELETE, UPDATE and MERGE INTO, which stand next.
+    fn explain_mutation(&mut self, analyze: bool, verbose: bool) -> Result<Statement> {
+        let token = self.peek();
+        let statement = match token {
+            Some(token) if token.is_word("DELETE") => self.delete()?,
+            Some(token) if token.is_word("UPDATE") => self.update()?,
+            _ => self.merge()?,
+        };
+        match statement {
+            Statement::Mutation(_) if analyze => {
+                let error = Error::not_supported("EXPLAIN ANALYZE of a statement that changes rows")
+                    .hint("EXPLAIN says what it would do; ANALYZE would have to do it");
+                Err(self.at_token(error, token))
+            }
+            Statement::Mutation(mutation) => Ok(Statement::ExplainMutation { mutation, verbose }),
+            other => Ok(other),
+        }
+    }
+
     fn explain(&mut self) -> Result<Statement> {
         self.pos += 1;
         let (mut analyze, mut verbose) = (false, false);
@@ -410,10 +432,10 @@ impl<'a> Parser<'a> {
                 if word.eq_ignore_ascii_case("COPY") && !analyze && !verbose {
                     return self.explain_copy();
                 }
-                if ["COPY", "INSERT", "DELETE", "UPDATE", "MERGE", "REPLACE", "CREATE"]
-                    .iter()
-                    .any(|w| w.eq_ignore_ascii_case(word))
-                {
+                if ["DELETE", "UPDATE", "MERGE"].iter().any(|w| w.eq_ignore_ascii_case(word)) {
+                    return self.explain_mutation(analyze, verbose);
+                }
+                if ["COPY", "INSERT", "REPLACE", "CREATE"].iter().any(|w| w.eq_ignore_ascii_case(word)) {
                     self.skip_rest();
                     return Ok(Statement::NotSupportedYet(format!("EXPLAIN {}", word.to_ascii_uppercase())));
                 }
@@ -539,6 +561,11 @@ impl<'a> Parser<'a> {
                 let if_exists = self.if_exists();
                 Ok(Statement::DropTask { name: self.object_name("the name of a task")?, if_exists })
             }
+            "WAREHOUSE" => {
+                self.pos += 1;
+                let if_exists = self.if_exists();
+                Ok(Statement::DropWarehouse { name: self.warehouse_name()?, if_exists })
+            }
             "NOTIFICATION" if self.is_kw_at(1, "INTEGRATION") => {
                 self.pos += 2;
                 let if_exists = self.if_exists();
@@ -568,6 +595,15 @@ impl<'a> Parser<'a> {
             _ => return Err(self.expected("TABLE, STAGE or TASK")),
         };
         self.unsupported_object("ALTER", &kind).ok_or_else(|| self.expected("TABLE, STAGE or TASK"))
+    }
+
+    /// A warehouse's name, in quotes of any kind or without.
+    fn warehouse_name(&mut self) -> Result<String> {
+        if let Some(Tok::Str(name)) = self.peek().map(|token| &token.tok) {
+            self.pos += 1;
+            return Ok(name.clone());
+        }
+        self.object_name("the name of a warehouse")
     }
 
     /// SET and UNSET of settings.

@@ -181,6 +181,7 @@ impl<'a> Parser<'a> {
             alias: format!("\"{}\"", target.alias.to_lowercase().replace('"', "\"\"")),
             relations: pieces.relations,
             parameters: pieces.parameters,
+            repeatable: pieces.repeatable,
             change,
         })))
     }

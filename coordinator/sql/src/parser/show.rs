@@ -7,7 +7,7 @@ use crate::ast::Statement;
 use crate::lexer::Tok;
 
 const SHOWABLE: &str = "DATABASES, TABLES, COLUMNS, CREATE TABLE, CONNECTIONS, STAGES, FILE FORMATS, STREAMS, TASKS, \
-     NOTIFICATION INTEGRATIONS or SETTINGS";
+     NOTIFICATION INTEGRATIONS, WAREHOUSES or SETTINGS";
 
 impl Parser<'_> {
     pub(super) fn show(&mut self) -> Result<Statement> {
@@ -21,8 +21,8 @@ impl Parser<'_> {
         match kind.as_str() {
             "VIEWS" | "FUNCTIONS" | "USER" | "USERS" | "ROLES" | "GRANTS" | "INDEXES" | "PROCEDURES"
             | "PROCESSLIST" | "METRICS" | "ENGINES" | "CATALOGS" | "STATISTICS" | "SEQUENCES"
-            | "WAREHOUSES" | "PASSWORD" | "NETWORK" | "LOCKS" | "DROP" | "TABLE" | "VARIABLES"
-            | "DICTIONARIES" | "TAGS" | "WORKERS" | "JOBS" => {
+            | "PASSWORD" | "NETWORK" | "LOCKS" | "DROP" | "TABLE" | "VARIABLES" | "DICTIONARIES" | "TAGS"
+            | "WORKERS" | "JOBS" => {
                 self.skip_rest();
                 return Ok(Statement::NotSupportedYet(format!("SHOW {kind}")));
             }
@@ -69,6 +69,7 @@ impl Parser<'_> {
             }
             "STREAMS" => Statement::ShowStreams { database: self.database_clause()?, like: self.like()? },
             "SETTINGS" => Statement::ShowSettings { like: self.like()? },
+            "WAREHOUSES" => Statement::ShowWarehouses { like: self.like()? },
             "TASKS" => Statement::ShowTasks { like: self.like()? },
             "NOTIFICATIONS" => Statement::ShowNotifications { like: self.like()? },
             "NOTIFICATION" => {

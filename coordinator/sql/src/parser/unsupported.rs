@@ -16,7 +16,6 @@ const OBJECTS: &[&str] = &[
     "PIPE",
     "INDEX",
     "CATALOG",
-    "WAREHOUSE",
     "DICTIONARY",
     "TAG",
     "SHARE",
@@ -46,6 +45,13 @@ impl Parser<'_> {
         if kind == "PROCEDURE" {
             self.skip_rest();
             return Some(Statement::NotSupported(format!("{verb} PROCEDURE (stored procedures)")));
+        }
+        if kind == "WAREHOUSE" && self.rest().len() > 1 {
+            self.skip_rest();
+            return Some(Statement::NotSupported(format!(
+                "{verb} WAREHOUSE: there is one for each group that workers name in their configuration, as in \
+                 `stevedore worker --group NAME`"
+            )));
         }
         for words in LONG_OBJECTS {
             if words.iter().enumerate().all(|(i, word)| self.is_kw_at(i, word)) {

@@ -8,6 +8,7 @@ mod metered;
 mod mutation;
 mod names;
 mod prepare;
+mod repeatable;
 mod rewrite;
 mod row_by_row;
 mod suffix;
@@ -42,6 +43,7 @@ pub(crate) fn analyze_statement(text: &str, tokens: &[Token]) -> Result<Analyzed
     let prepared = prepare(text, tokens)?;
     let mut query = parse_query(text, tokens, &prepared)?;
     let is_row_by_row = is_row_by_row(&query);
+    names::number_repeats(&mut query);
     names::name_outputs(&mut query, &prepared.items);
     let (query, rewriter) = rewrite(query, prepared)?;
     Ok(AnalyzedQuery { is_row_by_row, ..finish(&query, rewriter) })

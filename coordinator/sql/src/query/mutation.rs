@@ -7,6 +7,7 @@ use sqlparser::ast::{
 use stevedore_common::{Error, Result};
 
 use super::prepare::prepare;
+use super::repeatable::is_repeatable;
 use super::rewrite::Rewriter;
 use super::{at_start, parse_query};
 use crate::ast::{ObjectRef, RelationRef};
@@ -29,6 +30,8 @@ pub(crate) struct Pieces {
     /// The target's relation.
     pub(crate) target: String,
     pub(crate) parameters: usize,
+    /// Whether the sources give the same rows each time they are read.
+    pub(crate) repeatable: bool,
 }
 
 /// Analyses the SELECT of a statement, whose name errors mention.
@@ -62,8 +65,10 @@ pub(crate) fn analyze_mutation(
         else {
             return None;
         };
-        Some((join.relation.to_string(), alias_of(&join.relation)?, on.to_string()))
+        Some((&join.relation, on))
     });
+    let repeatable = is_repeatable(&query, join.map(|(_, on)| on));
+    let join = join.and_then(|(source, on)| Some((source.to_string(), alias_of(source)?, on.to_string())));
     Ok(Pieces {
         items: items.collect::<Result<_>>()?,
         from: select.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -71,6 +76,7 @@ pub(crate) fn analyze_mutation(
         filter: select.selection.as_ref().map(Expr::to_string),
         target: rewriter.target_relation.clone().ok_or_else(lost)?,
         parameters: rewriter.parameters,
+        repeatable,
         relations: rewriter.relations,
     })
 }

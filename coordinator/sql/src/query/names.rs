@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     ExcludeSelectItem, Expr, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, OrderByKind,
-    Query, RenameSelectItem, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, VisitMut,
-    VisitorMut, WildcardAdditionalOptions,
+    Query, RenameSelectItem, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias,
+    TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 use sqlparser::tokenizer::Span;
 
@@ -135,6 +135,80 @@ fn outermost_select(query: &mut Query) -> Option<&mut Select> {
     }
 }
 
+/// The column that an expression is: its name, and the whole of it as written.
+fn column_of(expr: &Expr) -> Option<(String, String)> {
+    let parts: Vec<String> = match expr {
+        Expr::Identifier(ident) => vec![ident.value.to_lowercase()],
+        Expr::CompoundIdentifier(parts) => parts.iter().map(|part| part.value.to_lowercase()).collect(),
+        _ => return None,
+    };
+    Some((parts.last()?.clone(), parts.join(".")))
+}
+
+/// Gives an alias to every plain column that a SELECT has already, by name or by `*`: the engine takes none twice.
+/// The first repetition of `a` is named `a_2`.
+pub(super) fn number_repeats(query: &mut Query) {
+    let _ = VisitMut::visit(query, &mut Repeats);
+}
+
+struct Repeats;
+
+impl VisitorMut for Repeats {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        // Queries in parentheses are visited by themselves.
+        let mut bodies = vec![query.body.as_mut()];
+        while let Some(body) = bodies.pop() {
+            match body {
+                SetExpr::Select(select) => number_repeats_of(select),
+                SetExpr::SetOperation { left, right, .. } => bodies.extend([left.as_mut(), right.as_mut()]),
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn number_repeats_of(select: &mut Select) {
+    let mut taken: HashSet<String> = HashSet::new();
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut stars: HashSet<String> = HashSet::new();
+    let mut every_column = false;
+    for item in &select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expr) => taken.extend(column_of(expr).map(|(name, _)| name)),
+            SelectItem::ExprWithAlias { alias, .. } => drop(taken.insert(alias.value.to_lowercase())),
+            SelectItem::Wildcard(options) => every_column |= leaves_all(options),
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options)
+                if leaves_all(options) =>
+            {
+                if let Some(ObjectNamePart::Identifier(last)) = name.0.last() {
+                    stars.insert(last.value.to_lowercase());
+                }
+            }
+            SelectItem::QualifiedWildcard(..) => {}
+        }
+    }
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let Some((name, whole)) = column_of(expr) else { continue };
+        let qualifier = whole.strip_suffix(&format!(".{name}")).and_then(|rest| rest.rsplit('.').next());
+        let is_in_star = every_column || qualifier.is_some_and(|qualifier| stars.contains(qualifier));
+        if seen.insert(whole) && !is_in_star {
+            continue;
+        }
+        let alias = unique(name, &mut taken, &HashSet::new());
+        let expr = std::mem::replace(expr, Expr::Identifier(Ident::new("")));
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+}
+
+/// Whether `*` is every column.
+fn leaves_all(options: &WildcardAdditionalOptions) -> bool {
+    options.opt_exclude.is_none() && options.opt_except.is_none() && options.opt_rename.is_none()
+}
+
 /// Gives the items of the outermost SELECT their output names, and references to them in ORDER BY,
 /// GROUP BY, HAVING and QUALIFY the same spelling.
 pub(super) fn name_outputs(query: &mut Query, texts: &[String]) {
@@ -146,8 +220,8 @@ pub(super) fn name_outputs(query: &mut Query, texts: &[String]) {
     for (i, item) in select.projection.iter_mut().enumerate() {
         match item {
             SelectItem::UnnamedExpr(expr) => {
-                let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-                if is_column && columns.insert(expr.to_string().to_lowercase()) {
+                if let Some((name, _)) = column_of(expr) {
+                    columns.insert(name);
                     continue;
                 }
                 let text = texts.get(i).filter(|text| !text.is_empty());

@@ -79,7 +79,7 @@ impl FlightSql {
         Ok(if cancelled { CancelStatus::Cancelled } else { CancelStatus::NotCancellable })
     }
 
-    fn set_options(&self, session: &str, request: SetSessionOptionsRequest) -> SetSessionOptionsResult {
+    async fn set_options(&self, session: &str, request: SetSessionOptionsRequest) -> SetSessionOptionsResult {
         let mut errors = std::collections::HashMap::new();
         for (name, value) in request.session_options {
             let name = name.to_ascii_lowercase();
@@ -93,7 +93,7 @@ impl FlightSql {
                     }
                     !known
                 }
-                (_, text) => match self.engine.check_setting(&name, text.as_deref()) {
+                (_, text) => match self.engine.check_setting(&name, text.as_deref()).await {
                     Ok(()) => {
                         self.sessions.update(session, |s| match text {
                             Some(text) => {
@@ -474,7 +474,7 @@ impl FlightSqlService for FlightSql {
                     .ok_or_else(|| status_of(Error::invalid("CancelFlightInfo needs the FlightInfo")))?;
                 CancelFlightInfoResult { status: self.cancel_info(&info).await? as i32 }.encode_to_vec()
             }
-            SET_SESSION_OPTIONS => self.set_options(&session.id, unpack(&action.body)?).encode_to_vec(),
+            SET_SESSION_OPTIONS => self.set_options(&session.id, unpack(&action.body)?).await.encode_to_vec(),
             GET_SESSION_OPTIONS => {
                 let text =
                     |text: String| SessionOptionValue { option_value: Some(OptionValue::String(text)) };

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_state::command::Envelope;
 use stevedore_state::result::CommandResult;
 use stevedore_state::tasks::{Run, RunEnd, RunState, TaskDefinition};
@@ -36,7 +37,7 @@ impl Cluster {
     fn start(&mut self, name: &str, schedule: Schedule, now: i64) {
         let definition = TaskDefinition {
             database: "default".into(),
-            warehouse: "default".into(),
+            warehouse: WorkerGroup::default(),
             schedule: Some(schedule.clone()),
             after: Vec::new(),
             condition: None,

@@ -23,6 +23,7 @@ use crate::jobs::plan::put_slice;
 use crate::jobs::{self, Job, JobColumns, JobPhase, MAX_NEW_COLUMNS, SliceState};
 use crate::keys;
 use crate::result::{ColumnsOutcome, CommandResult};
+use crate::transactions;
 
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_RECORD_BYTES: usize = 60 * 1024;
@@ -44,7 +45,11 @@ pub(crate) fn reserve(
     let Some(mut table) = target(txn, &job)? else {
         return refuse(Error::not_found(format!("the table of job {id} does not exist any more")));
     };
-    if table.schema_id != schema_id {
+    let seen = match job.transaction {
+        Some(_) => transactions::table_of_job(txn.view(), job.transaction, table.id)?,
+        None => None,
+    };
+    if seen.map_or(table.schema_id, |seen| seen.schema_id) != schema_id {
         return Ok(CommandResult::Columns(ColumnsOutcome::Moved));
     }
     check(wanted)?;

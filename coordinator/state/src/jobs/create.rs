@@ -11,6 +11,7 @@ use crate::keys;
 use crate::ledger;
 use crate::result::CommandResult;
 use crate::transactions;
+use crate::worker_groups;
 
 const MAX_SPEC_BYTES: usize = 60 * 1024;
 const MAX_KEY_BYTES: usize = 512;
@@ -68,6 +69,7 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
             return Ok(CommandResult::JobCreated { job, existing: true });
         }
     }
+    worker_groups::check(txn, &spec.group)?;
     let ledger_generation = check_target(txn, spec)?;
     let key = keys::job_spec(id);
     let encoded = keys::encode(&key, spec)?;
@@ -104,6 +106,7 @@ pub(crate) fn create(txn: &mut Transaction<'_>, id: JobId, spec: &JobSpec) -> Ou
         store,
         phase: JobPhase::Claiming,
         transaction: spec.transaction,
+        group: spec.group.clone(),
         prepared: false,
         created_on_ms: txn.now_ms,
         ended_on_ms: None,

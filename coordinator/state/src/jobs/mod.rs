@@ -29,6 +29,7 @@ use stevedore_common::clock::UnixMillis;
 use stevedore_common::file_identity::{FileVersion, StoreIdentity};
 use stevedore_common::ids::{Attempt, FileIndex, JobId, SliceIndex, TableId, TransactionId, WorkerId};
 use stevedore_common::schema::Column;
+use stevedore_common::worker_group::WorkerGroup;
 
 use crate::result::CommitSummary;
 use crate::streams::StreamMove;
@@ -157,6 +158,9 @@ pub struct JobSpec {
     /// The transaction whose statement it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<TransactionId>,
+    /// The workers that it runs on.
+    #[serde(default, skip_serializing_if = "WorkerGroup::is_default")]
+    pub group: WorkerGroup,
 }
 
 /// Where a job stands. Declared in order: a phase never goes back.
@@ -258,6 +262,9 @@ pub struct Job {
     /// The transaction whose statement it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<TransactionId>,
+    /// The workers that it runs on.
+    #[serde(default, skip_serializing_if = "WorkerGroup::is_default")]
+    pub group: WorkerGroup,
     /// Its rows are in its transaction's own version of the table: it waits, Committing, for the transaction's commit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prepared: bool,

@@ -13,6 +13,7 @@ use crate::catalog::objects::{check_name, missing};
 use crate::event::Event;
 use crate::keys;
 use crate::result::CommandResult;
+use crate::worker_groups;
 
 pub(crate) fn put_task(txn: &mut Transaction<'_>, task: &Task) -> Outcome<()> {
     txn.put(keys::task(&task.name), task)?;
@@ -122,6 +123,7 @@ fn check(txn: &Transaction<'_>, name: &str, definition: &TaskDefinition) -> Outc
             "task '{name}' cannot have both SCHEDULE and AFTER: what runs after others has no schedule of its own"
         )));
     }
+    worker_groups::check(txn, &definition.warehouse)?;
     if let Some(integration_name) = &definition.error_integration
         && integration(txn.view(), integration_name)?.is_none()
     {

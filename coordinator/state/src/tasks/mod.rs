@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use stevedore_common::clock::UnixMillis;
 use stevedore_common::ids::{TaskId, TaskRun};
 use stevedore_common::secret::Sealed;
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, Result};
 use uuid::Uuid;
 
@@ -64,7 +65,7 @@ pub struct TaskDefinition {
     /// The database that names without one are of: that of the session which created it.
     pub database: String,
     /// WAREHOUSE.
-    pub warehouse: String,
+    pub warehouse: WorkerGroup,
     /// SCHEDULE; excludes `after`.
     pub schedule: Option<Schedule>,
     /// AFTER: names of tasks.

@@ -9,6 +9,7 @@
 //! - `streams`: offsets that move with the commit of their reader.
 //! - `tasks`: ticks that are taken once, graphs, failures.
 //! - `transactions`: several jobs in one commit, snapshots, conflicts, what ends a transaction.
+//! - `worker_groups`: which groups jobs and tasks may name, when one is forgotten.
 //! - `properties`, `transaction_properties`: random logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -24,11 +25,13 @@ mod tasks;
 mod transaction_properties;
 mod transactions;
 mod upkeep;
+mod worker_groups;
 
 use std::collections::BTreeMap;
 
 use stevedore_common::file_identity::{FileEntry, FileVersion, StoreIdentity};
 use stevedore_common::ids::{Attempt, AttemptKey, FileIndex, JobId, SliceIndex, SliceKey, TableId, WorkerId};
+use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind};
 use uuid::Uuid;
 
@@ -317,6 +320,7 @@ fn copy_spec(table: TableId) -> JobSpec {
         consumes: Vec::new(),
         plan: "{}".into(),
         transaction: None,
+        group: WorkerGroup::default(),
     }
 }
 

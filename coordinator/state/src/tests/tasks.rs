@@ -6,10 +6,10 @@ use stevedore_common::ids::TaskRun;
 use super::*;
 use crate::tasks::*;
 
-fn definition(schedule: Option<Schedule>, after: &[&str]) -> TaskDefinition {
+pub(super) fn definition(schedule: Option<Schedule>, after: &[&str]) -> TaskDefinition {
     TaskDefinition {
         database: "default".into(),
-        warehouse: "default".into(),
+        warehouse: WorkerGroup::default(),
         schedule,
         after: after.iter().map(|name| (*name).to_owned()).collect(),
         condition: None,
@@ -72,7 +72,7 @@ impl World {
     }
 }
 
-fn create(name: &str, definition: TaskDefinition) -> Command {
+pub(super) fn create(name: &str, definition: TaskDefinition) -> Command {
     Command::Task(TaskCommand::Create {
         name: name.into(),
         owner: "root".into(),

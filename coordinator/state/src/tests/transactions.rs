@@ -1,4 +1,5 @@
 use stevedore_common::ids::TransactionId;
+use stevedore_common::types::SqlType;
 
 use super::*;
 use crate::transactions::{
@@ -61,6 +62,7 @@ impl World {
             table: table.id,
             expected_location: table.metadata_location.clone(),
             new_location: format!("{}+{job}", table.metadata_location),
+            new_schema_id: None,
             contents: TableContents {
                 snapshot_id: Some(9),
                 num_rows: table.num_rows + self.job(job).rows,
@@ -89,9 +91,9 @@ impl World {
                 epoch: own.version.epoch,
                 expected_location: table.metadata_location,
                 new_location: if moved { rebased } else { own.version.location },
-                schema_id: 0,
+                schema_id: own.evolved_from.unwrap_or(table.schema_id),
                 spec_id: 0,
-                new_schema_id: None,
+                new_schema_id: own.evolved_from.map(|_| own.version.schema_id),
                 overwrite: own.overwritten,
                 contents: own.version.contents,
             }
@@ -142,6 +144,115 @@ fn all_tables_flip_in_one_command_and_not_before() {
     assert_eq!(world.rows(t), 2);
     let rolled_back = world.transact(TransactionCommand::RollBack { id });
     assert_eq!(rolled_back, TransactionOutcome::Committed);
+}
+
+impl World {
+    /// A COPY within a transaction that brings a column, prepared: the transaction's version has that schema then.
+    fn evolve(
+        &mut self,
+        number: u128,
+        id: TransactionId,
+        table: TableId,
+        column: &str,
+        schema_id: i32,
+    ) -> i32 {
+        let job = self.copy_with(number, table, |spec| spec.transaction = Some(id));
+        self.claim(job, &[&format!("f{number}")]);
+        let seen = self.seen(id, table).schema_id;
+        let columns = vec![WantedColumn { name: column.into(), ty: SqlType::Int32, exists: false }];
+        let reserve = |schema_id, last_column_id| Command::ReserveColumns {
+            job,
+            schema_id,
+            last_column_id,
+            columns: columns.clone(),
+        };
+        let moved = CommandResult::Columns(ColumnsOutcome::Moved);
+        assert_eq!(self.ok(reserve(seen + 100, 2 + seen)), moved);
+        let CommandResult::Columns(ColumnsOutcome::Reserved(record)) = self.ok(reserve(seen, 2 + seen))
+        else {
+            panic!("not reserved")
+        };
+        self.plan(job, 1);
+        assert!(self.refused(Command::BeginCommit { job }).to_string().contains("brings columns"));
+        self.accept_all(job);
+        let TransactionCommand::Prepare(preparation) = self.preparation(id, job, TableChangeShape::Appended)
+        else {
+            panic!("no preparation")
+        };
+        let preparation = JobPreparation { new_schema_id: Some(schema_id), ..preparation };
+        let prepared = self.transact(TransactionCommand::Prepare(preparation));
+        assert_eq!(prepared, TransactionOutcome::Prepared { snapshot_id: Some(9) });
+        assert_eq!((self.job(job).phase, self.job(job).prepared), (JobPhase::Committing, true));
+        record.columns[0].id
+    }
+
+    fn schema(&self, table: TableId) -> i32 {
+        read::table_by_id(&self.state, table).unwrap().unwrap().schema_id
+    }
+}
+
+#[test]
+fn columns_of_a_transaction_are_its_own_until_it_commits() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let id = world.begin(1, None);
+    assert_eq!(world.evolve(1, id, table, "x", 1), 3);
+    // The next statement's columns come after those, and on the schema that they made.
+    assert_eq!(world.evolve(2, id, table, "y", 2), 4);
+    assert_eq!((world.schema(table), world.seen(id, table).schema_id), (0, 2));
+    // Rows that others add do not stand in the way.
+    let other = world.copy(3, table);
+    world.claim(other, &["other"]);
+    world.load(other);
+    let commit = world.commit_of(id);
+    assert_eq!(world.transact(commit), TransactionOutcome::Committed);
+    assert_eq!((world.schema(table), world.rows(table)), (2, 4));
+}
+
+#[test]
+fn columns_of_a_rolled_back_transaction_are_nobodys_and_their_ids_are_not_used_again() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let id = world.begin(1, None);
+    assert_eq!(world.evolve(1, id, table, "x", 1), 3);
+    world.transact(TransactionCommand::RollBack { id });
+    assert_eq!((world.schema(table), world.rows(table)), (0, 0));
+    let again = world.begin(2, None);
+    assert_eq!(world.evolve(2, again, table, "y", 1), 4);
+}
+
+#[test]
+fn a_transaction_that_adds_columns_does_not_follow_a_table_whose_columns_changed() {
+    let mut world = World::new();
+    let (t, u) = two_tables(&mut world);
+    let (one, two) = (world.begin(1, None), world.begin(2, None));
+    // The same column: one field id, and still two schemas of one number.
+    assert_eq!(world.evolve(1, one, t, "x", 1), 3);
+    assert_eq!(world.evolve(2, two, t, "x", 1), 3);
+    let job = world.statement(3, two, u, "a");
+    world.prepare(two, job, TableChangeShape::Appended);
+    let commit = world.commit_of(one);
+    assert_eq!(world.transact(commit), TransactionOutcome::Committed);
+    let commit = world.commit_of(two);
+    let TransactionOutcome::RolledBack(error) = world.transact(commit) else { panic!("committed") };
+    assert!(error.is_retryable() && error.to_string().contains("got other columns"), "{error}");
+    assert_eq!((world.schema(t), world.rows(t), world.rows(u)), (1, 2, 0));
+    assert_eq!(world.job(job).phase, JobPhase::Aborted);
+}
+
+#[test]
+fn only_a_job_that_reserved_columns_may_bring_a_schema() {
+    let mut world = World::new();
+    let table = world.table("t");
+    let id = world.begin(1, None);
+    let job = world.statement(1, id, table, "a");
+    let TransactionCommand::Prepare(preparation) = world.preparation(id, job, TableChangeShape::Appended)
+    else {
+        panic!("no preparation")
+    };
+    let preparation = JobPreparation { new_schema_id: Some(1), ..preparation };
+    let refused = world.refused(Command::Transaction(TransactionCommand::Prepare(preparation)));
+    assert!(refused.to_string().contains("brings no columns"), "{refused}");
 }
 
 #[test]

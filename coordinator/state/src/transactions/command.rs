@@ -95,6 +95,9 @@ pub struct JobPreparation {
     pub expected_location: String,
     /// The metadata file written for it, under a name of its own.
     pub new_location: String,
+    /// Its schema, where the job brings columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_schema_id: Option<i32>,
     /// What the version holds.
     pub contents: TableContents,
     /// What the job does to the table.

@@ -39,8 +39,14 @@ pub(crate) fn prepare(
         let error = job.error.unwrap_or_else(|| Error::cancelled(format!("job {} has ended", job.id)));
         return Ok(TransactionOutcome::RolledBack(error));
     }
-    if job.phase != JobPhase::Committing || !job.all_accepted() {
+    // One that brings columns is running until then, since its slices may have to run again.
+    let brings_columns = jobs::job_columns(txn.view(), job.id)?.is_some();
+    let is_ready = job.phase == JobPhase::Committing || (job.phase == JobPhase::Running && brings_columns);
+    if !is_ready || !job.all_accepted() {
         return refuse(wrong_phase(&job, "it cannot be prepared yet"));
+    }
+    if preparation.new_schema_id.is_some() && !brings_columns {
+        return refuse(Error::invalid(format!("job {} brings no columns", job.id)));
     }
     if job.table != Some(preparation.table) {
         return refuse(Error::invalid(format!("the preparation of job {} does not name its table", job.id)));
@@ -71,6 +77,7 @@ pub(crate) fn prepare(
                 uuid: table.uuid,
                 name: spec.table_name.clone(),
                 base_location: version.location.clone(),
+                evolved_from: None,
                 version,
                 rewritten: false,
                 overwritten: false,
@@ -80,6 +87,10 @@ pub(crate) fn prepare(
     };
     if own.version.location != preparation.expected_location {
         return Ok(TransactionOutcome::Moved { table: own.table, current_location: own.version.location });
+    }
+    if let Some(schema_id) = preparation.new_schema_id {
+        own.evolved_from.get_or_insert(own.version.schema_id);
+        own.version.schema_id = schema_id;
     }
     own.version.location.clone_from(&preparation.new_location);
     own.version.contents = preparation.contents;
@@ -100,6 +111,7 @@ pub(crate) fn prepare(
     record.prepared += 1;
     record.active_on_ms = record.active_on_ms.max(txn.now_ms);
     put(txn, &record)?;
+    job.phase = JobPhase::Committing;
     job.prepared = true;
     create::put(txn, &job)?;
     Ok(TransactionOutcome::Prepared { snapshot_id: preparation.contents.snapshot_id })
@@ -190,6 +202,7 @@ pub(crate) fn commit(
             table.epoch += 1;
         }
         table.metadata_location.clone_from(&target.new_location);
+        table.schema_id = target.new_schema_id.unwrap_or(table.schema_id);
         table.set_contents(target.contents);
         table.updated_on_ms = txn.now_ms;
         tables::put(txn, &table)?;
@@ -251,6 +264,10 @@ fn check_table(
     // A conflict that whoever proposes overlooked: rows that were changed are not those of a newer version.
     if (own.rewritten || own.overwritten) && target.expected_location != own.base_location {
         return Ok(Err(gone("was changed by another commit")));
+    }
+    let evolves = own.evolved_from.is_some();
+    if evolves && (own.evolved_from != Some(table.schema_id) || target.new_schema_id.is_none()) {
+        return Ok(Err(gone("got other columns by another commit")));
     }
     Ok(Ok(table))
 }

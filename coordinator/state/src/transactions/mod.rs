@@ -211,6 +211,10 @@ pub struct TransactionTable {
     pub name: String,
     /// The metadata that the first change was built on.
     pub base_location: String,
+    /// The schema of that metadata, where the transaction has added columns to it: they are its own until it
+    /// commits, so others may have added columns under the same ids and names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evolved_from: Option<i32>,
     /// The table with all changes so far.
     pub version: TableVersion,
     /// Rows that were there have changed or are gone.

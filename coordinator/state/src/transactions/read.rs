@@ -1,13 +1,14 @@
 //! Reads of transactions.
 
 use stevedore_common::clock::UnixMillis;
-use stevedore_common::ids::{JobId, TransactionId};
+use stevedore_common::ids::{JobId, TableId, TransactionId};
 use stevedore_common::{Error, Result};
 
 use super::{
     ClientTransaction, TableVersion, TransactionJob, TransactionPhase, TransactionTable, aborted, over,
+    unknown,
 };
-use crate::catalog::Table;
+use crate::catalog::{self, Table};
 use crate::jobs;
 use crate::keys;
 use crate::view::ReadView;
@@ -113,6 +114,23 @@ pub fn version_in(view: &dyn ReadView, record: &ClientTransaction, table: Table)
     match own {
         Some(own) => Ok(own.version.apply(table)),
         None => version_at_begin(view, record, table),
+    }
+}
+
+/// A table as a job knows it: as the transaction that it belongs to sees it, else as it is; `None`: it was dropped.
+///
+/// # Errors
+/// As [`version_in`].
+pub fn table_of_job(
+    view: &dyn ReadView,
+    transaction: Option<TransactionId>,
+    table: TableId,
+) -> Result<Option<Table>> {
+    let table = catalog::table_by_id(view, table)?.filter(|table| table.dropped_on_ms.is_none());
+    let (Some(table), Some(id)) = (&table, transaction) else { return Ok(table) };
+    match self::transaction(view, id)? {
+        Some(record) => version_in(view, &record, table.clone()).map(Some),
+        None => Err(unknown(id)),
     }
 }
 

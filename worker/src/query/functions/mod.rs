@@ -4,6 +4,7 @@
 //! VARIANT paths and vectors are computed by `stevedore_decode`, so that a query, a transform and a
 //! decoder agree on every value.
 
+mod arithmetic;
 mod cast;
 pub(crate) mod kernel;
 mod nested;
@@ -13,10 +14,12 @@ mod vector;
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use datafusion::logical_expr::ScalarUDF;
 use stevedore_common::{Error, Result};
 use stevedore_decode::spec::CastOptions;
 
+pub(crate) use arithmetic::{DIVIDE, divides_as_double};
 pub(crate) use cast::{CAST, TRY_CAST};
 pub(crate) use variant::VARIANT_TEXT;
 
@@ -44,8 +47,14 @@ pub fn cast_options(settings: &HashMap<String, String>) -> Result<CastOptions> {
 /// Every function to register for a statement with these settings.
 pub(crate) fn all(options: &CastOptions) -> Vec<ScalarUDF> {
     let mut functions = cast::functions(options);
+    functions.extend(arithmetic::functions());
     functions.extend(variant::functions());
     functions.extend(vector::functions());
-    functions.push(now::function());
+    functions.push(now::function(None));
     functions
+}
+
+/// `now()` of a statement that began then: the same wherever the statement says it, and whoever evaluates it.
+pub(crate) fn now_at(start: DateTime<Utc>) -> ScalarUDF {
+    now::function(Some(start))
 }

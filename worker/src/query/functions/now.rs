@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
+use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -11,10 +12,12 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-pub(super) fn function() -> ScalarUDF {
+/// `start`: that of the statement, where it is known; else what each planner says.
+pub(super) fn function(start: Option<DateTime<Utc>>) -> ScalarUDF {
     ScalarUDF::new_from_impl(Now {
         aliases: vec!["current_timestamp".to_owned()],
         signature: Signature::nullary(Volatility::Stable),
+        start,
     })
 }
 
@@ -22,6 +25,7 @@ pub(super) fn function() -> ScalarUDF {
 struct Now {
     aliases: Vec<String>,
     signature: Signature,
+    start: Option<DateTime<Utc>>,
 }
 
 fn timestamp(micros: i64) -> ScalarValue {
@@ -50,11 +54,11 @@ impl ScalarUDFImpl for Now {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        Ok(ColumnarValue::Scalar(timestamp(chrono::Utc::now().timestamp_micros())))
+        Ok(ColumnarValue::Scalar(timestamp(self.start.unwrap_or_else(Utc::now).timestamp_micros())))
     }
 
     fn simplify(&self, _: Vec<Expr>, info: &SimplifyContext) -> DfResult<ExprSimplifyResult> {
-        let start = info.query_execution_start_time().unwrap_or_else(chrono::Utc::now);
+        let start = self.start.or(info.query_execution_start_time()).unwrap_or_else(Utc::now);
         Ok(ExprSimplifyResult::Simplified(Expr::Literal(timestamp(start.timestamp_micros()), None)))
     }
 }

@@ -273,6 +273,35 @@ async fn filters_do_not_tear_updates_apart() {
 }
 
 #[tokio::test]
+async fn rows_are_compared_in_a_bit_each_and_not_beyond_the_memory_of_queries() {
+    const ROWS: usize = 20_000;
+    let mut table = Table::new();
+    let sql = format!("SELECT value % 100, 'n' || value FROM range({ROWS})");
+    let before = table.insert(&sql).await;
+    // Every other row changes: no two that stand together are alike.
+    table.update("'x'", "t.__target_row % 2 = 0").await;
+    table.delete("t.__target_row % 10 = 5").await;
+    let sums = "SELECT change$action, change$is_update, count(*), count(DISTINCT change$row_id), \
+                sum(CASE WHEN name = 'x' THEN 1 ELSE 0 END) FROM s GROUP BY 1, 2 ORDER BY 1, 2";
+    // The new values stand first: half of the rows that are deleted have changed before.
+    let expected = ["DELETE|false|2000|2000|0", "DELETE|true|9000|9000|0", "INSERT|true|9000|9000|9000"];
+    assert_eq!(table.try_changes(sums, before, false).await.unwrap(), expected);
+    // A table of the keys would take a megabyte, as a bit each they are 17 kB.
+    table.fixture.limit_queries(100_000);
+    let counts = "SELECT count(*) FROM s WHERE change$action = 'DELETE'";
+    assert_eq!(table.try_changes(counts, before, false).await.unwrap(), ["11000"]);
+    table.fixture.limit_queries(8 << 10);
+    let error = table.try_changes(counts, before, false).await.unwrap_err();
+    assert_eq!(error.kind(), stevedore_common::ErrorKind::ResourceExhausted);
+    assert!(error.to_string().contains("rows of a stream that are compared"), "{error}");
+    // What failed holds nothing.
+    assert_eq!(table.select("SELECT count(*) FROM s").await, ["18000"]);
+    table.insert("SELECT 1, 'new'").await;
+    let appended = table.try_changes("SELECT count(*) FROM s", before, true).await.unwrap();
+    assert_eq!(appended, ["1"]);
+}
+
+#[tokio::test]
 async fn emptied_and_overwritten_tables_are_told_row_by_row() {
     let mut table = Table::new();
     let before = table.insert(THREE).await;

@@ -5,16 +5,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, CastKind, DataType, Expr, Function, FunctionArg as LibArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, TableFactor, Value,
-    ValueWithSpan, Visitor, WindowType,
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg as LibArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, TableFactor,
+    UnaryOperator, Value, ValueWithSpan, Visitor, WindowType,
 };
 use sqlparser::tokenizer::Span;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
-use super::Rewriter;
 use super::relations::{STREAM_STATUS, constants};
+use super::{Rewriter, functions};
 use crate::ast::{RelationRef, RelationTarget, TableFunction};
 use crate::query::names::{fold, is_rendered, place_of, quoted};
 use crate::query::prepare::{PATH, TYPE};
@@ -60,8 +60,8 @@ impl Rewriter {
         if let Expr::Function(function) = expr {
             if is_stream_status(function) {
                 *expr = self.stream_status(function)?;
-            } else {
-                unit_argument(function);
+            } else if let Some(other) = functions::replacement(function)? {
+                *expr = other;
             }
         }
         Ok(())
@@ -92,6 +92,17 @@ impl Rewriter {
                     let value = Expr::Value(typed.value.clone());
                     *expr = call("__cast", vec![value, string(&ty.to_string())]);
                 }
+            }
+            Expr::RLike { negated, expr: value, pattern, .. } => {
+                let [value, pattern] = [value, pattern]
+                    .map(|operand| std::mem::replace(operand.as_mut(), Expr::Identifier(Ident::new(""))));
+                let matches = call("regexp_like", vec![value, pattern]);
+                *expr = if *negated { not(matches) } else { matches };
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::MyIntegerDivide, right } => {
+                let [left, right] = [left, right]
+                    .map(|operand| std::mem::replace(operand.as_mut(), Expr::Identifier(Ident::new(""))));
+                *expr = call("__div", vec![left, right]);
             }
             Expr::Function(function) => {
                 if let [ObjectNamePart::Identifier(ident)] = function.name.0.as_mut_slice() {
@@ -264,37 +275,6 @@ fn merge_root(root: &mut Expr, chain: &mut Vec<AccessExpr>) {
     *root = Expr::CompoundIdentifier(parts);
 }
 
-/// `date_trunc(MONTH, x)`: the unit is a word, which the engine wants as a string.
-fn unit_argument(function: &mut Function) {
-    const UNITS: &[&str] = &[
-        "year",
-        "quarter",
-        "month",
-        "week",
-        "day",
-        "hour",
-        "minute",
-        "second",
-        "millisecond",
-        "microsecond",
-    ];
-    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return };
-    if !["date_trunc", "date_part", "datetrunc", "datepart"]
-        .iter()
-        .any(|f| name.value.eq_ignore_ascii_case(f))
-    {
-        return;
-    }
-    let FunctionArguments::List(list) = &mut function.args else { return };
-    if let Some(LibArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first_mut()
-        && let Expr::Identifier(ident) = first
-        && ident.quote_style.is_none()
-        && UNITS.iter().any(|unit| ident.value.eq_ignore_ascii_case(unit))
-    {
-        *first = string(&ident.value.to_lowercase());
-    }
-}
-
 /// A string literal that prints in standard SQL.
 pub(super) fn literal(text: &str) -> Value {
     // As with names, the library's quoting cannot be relied on where quotes are inside; a placeholder
@@ -306,11 +286,15 @@ pub(super) fn literal(text: &str) -> Value {
     }
 }
 
-fn string(text: &str) -> Expr {
+fn not(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }))
+}
+
+pub(super) fn string(text: &str) -> Expr {
     Expr::Value(ValueWithSpan { value: literal(text), span: Span::empty() })
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
         uses_odbc_syntax: false,

@@ -1,9 +1,10 @@
 //! The rewriting of a query's tree into what a worker runs; [`crate::render`] says what that is.
 //!
 //! Here is the walk, and what queries and SELECTs become; tables and table functions become relations in
-//! [`relations`], columns, casts and functions are in [`expressions`].
+//! [`relations`], columns and casts are in [`expressions`], functions in [`functions`].
 
 mod expressions;
+mod functions;
 mod relations;
 
 use std::collections::HashSet;
