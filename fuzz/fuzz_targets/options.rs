@@ -7,45 +7,32 @@ use stevedore_common::file_format::{FileFormat, FormatKind, OptionValue};
 use stevedore_fuzz::knobs;
 use stevedore_sql::Statement;
 
-const KINDS: [FormatKind; 6] = [
+const KINDS: [FormatKind; 9] = [
     FormatKind::Csv,
     FormatKind::Tsv,
     FormatKind::Ndjson,
     FormatKind::Parquet,
     FormatKind::Orc,
     FormatKind::Avro,
+    FormatKind::Json,
+    FormatKind::Arrow,
+    FormatKind::ArrowStream,
 ];
-const NAMES: [&str; 24] = [
-    "TYPE",
-    "COMPRESSION",
-    "RECORD_DELIMITER",
-    "FIELD_DELIMITER",
-    "QUOTE",
-    "ESCAPE",
-    "SKIP_HEADER",
-    "TRIM_SPACE",
-    "NULL_DISPLAY",
-    "ALLOW_QUOTED_NULLS",
-    "NAN_DISPLAY",
-    "EMPTY_FIELD_AS",
-    "QUOTED_EMPTY_FIELD_AS",
-    "ERROR_ON_COLUMN_COUNT_MISMATCH",
-    "BINARY_FORMAT",
-    "ENCODING",
-    "ENCODING_ERROR_MODE",
-    "OUTPUT_HEADER",
-    "QUOTE_STYLE",
-    "NULL_FIELD_AS",
-    "MISSING_FIELD_AS",
-    "NULL_IF",
-    "USE_LOGIC_TYPE",
-    "other",
-];
+
+/// The names of all options, and some that are none.
+fn names() -> Vec<&'static str> {
+    let all = KINDS.iter().flat_map(|kind| FileFormat::allowed_options(*kind)).copied();
+    let mut names: Vec<&str> = all.chain(["TYPE", "other"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
 
 fn any(u: &mut Unstructured<'_>) -> arbitrary::Result<Option<FileFormat>> {
     let mut options = vec![("TYPE".to_owned(), OptionValue::Word(u.choose(&KINDS)?.as_str().to_owned()))];
+    let names = names();
     while !u.is_empty() && options.len() < 10 {
-        let name = (*u.choose(&NAMES)?).to_owned();
+        let name = (*u.choose(&names)?).to_owned();
         let value = match u.int_in_range(0..=2)? {
             0 => OptionValue::Text(u.arbitrary()?),
             1 => OptionValue::Word(u.arbitrary()?),

@@ -49,52 +49,12 @@ fn option(u: &mut Unstructured<'_>, name: &str) -> Result<OptionValue> {
 /// # Errors
 /// Where the options contradict each other, or the bytes do not do.
 pub fn format(u: &mut Unstructured<'_>, kind: FormatKind) -> Result<FileFormat> {
-    let names: &[&str] = match kind {
-        FormatKind::Csv => &[
-            "FIELD_DELIMITER",
-            "RECORD_DELIMITER",
-            "QUOTE",
-            "ESCAPE",
-            "SKIP_HEADER",
-            "TRIM_SPACE",
-            "NULL_DISPLAY",
-            "ALLOW_QUOTED_NULLS",
-            "NAN_DISPLAY",
-            "EMPTY_FIELD_AS",
-            "QUOTED_EMPTY_FIELD_AS",
-            "ERROR_ON_COLUMN_COUNT_MISMATCH",
-            "BINARY_FORMAT",
-            "ENCODING",
-            "ENCODING_ERROR_MODE",
-        ],
-        FormatKind::Tsv => &[
-            "FIELD_DELIMITER",
-            "RECORD_DELIMITER",
-            "SKIP_HEADER",
-            "TRIM_SPACE",
-            "NULL_DISPLAY",
-            "NAN_DISPLAY",
-            "EMPTY_FIELD_AS",
-            "ERROR_ON_COLUMN_COUNT_MISMATCH",
-            "BINARY_FORMAT",
-            "ENCODING",
-            "ENCODING_ERROR_MODE",
-        ],
-        FormatKind::Ndjson | FormatKind::Json => &[
-            "NULL_FIELD_AS",
-            "MISSING_FIELD_AS",
-            "NULL_IF",
-            "ENCODING",
-            "ENCODING_ERROR_MODE",
-            "BINARY_FORMAT",
-            "NAN_DISPLAY",
-        ],
-        FormatKind::Orc => &["MISSING_FIELD_AS"],
-        _ => &["MISSING_FIELD_AS", "NULL_IF", "USE_LOGIC_TYPE"],
-    };
+    // What the bytes of a file are read with.
+    let names = FileFormat::allowed_options(kind).iter();
+    let names = names.filter(|name| !["COMPRESSION", "OUTPUT_HEADER", "QUOTE_STYLE"].contains(*name));
     let set: u16 = u.arbitrary()?;
     let mut options = vec![("TYPE".to_owned(), OptionValue::Word(kind.as_str().to_owned()))];
-    for (place, name) in names.iter().enumerate() {
+    for (place, name) in names.enumerate() {
         if set >> place & 1 == 1 {
             options.push(((*name).to_owned(), option(u, name)?));
         }

@@ -33,9 +33,14 @@ pub fn decode(spec: &Arc<DecodeSpec>, file: &[u8], piece: usize, block_bytes: us
         TextInput::new(&spec.format, Compression::None, DecompressLimits::default(), limits).ok()?;
     let (mut numbering, mut batches) = (RowNumbering::default(), Vec::new());
     let mut each = |block| {
-        let mut decoded = decoder.decode(block)?;
-        numbering.number_block(&mut decoded);
-        batches.append(&mut decoded);
+        let mut rest = Some(block);
+        while let Some(block) = rest {
+            // Broken off after each batch, or after some.
+            let mut decoded;
+            (decoded, rest) = decoder.decode_some(block, piece)?;
+            numbering.number_block(&mut decoded);
+            batches.append(&mut decoded);
+        }
         Ok(())
     };
     let mut result = Ok(());

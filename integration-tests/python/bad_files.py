@@ -365,6 +365,41 @@ def parquet_bomb(mebibytes):
     return out.getvalue()
 
 
+def rows_of_long_texts(kind, rows):
+    """Rows of 1 MiB of text each, (name, bytes), in files of a few KiB."""
+    text = "x" * MIB
+    once = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
+    table = pa.table({"id": range(rows), "name": once, "amount": [1.0] * rows, "note": ["x"] * rows})
+    whole = table.set_column(1, "name", once.cast(pa.string()))
+    written = io.BytesIO()
+    if kind == "orc":
+        for name, most in (("dictionary", 1.0), ("direct", 0.0)):
+            written = io.BytesIO()
+            options = {"compression": "zstd", "stripe_size": 4096 * MIB, "dictionary_key_size_threshold": most}
+            pa.orc.write_table(whole, written, **options)
+            yield name, written.getvalue()
+        return
+    options = {"compression": "zstd", "write_statistics": False}
+    pq.write_table(table, written, dictionary_pagesize_limit=4 * MIB, **options)
+    yield "dictionary", written.getvalue()
+    written = io.BytesIO()
+    encoding = {"name": "DELTA_BYTE_ARRAY"}
+    pq.write_table(whole, written, use_dictionary=False, column_encoding=encoding, data_page_size=1 << 30, **options)
+    yield "delta", written.getvalue()
+
+
+def rows_of_long_lists(kind):
+    """A few rows of millions of NULLs each."""
+    lists = pa.array([[None] * 2_000_000] * 10, pa.list_(pa.int64()))
+    table = pa.table({"id": range(10), "name": ["x"] * 10, "amount": [1.0] * 10, "note": ["x"] * 10, "z": lists})
+    written = io.BytesIO()
+    if kind == "orc":
+        pa.orc.write_table(table, written, compression="zstd")
+    else:
+        pq.write_table(table, written, compression="zstd")
+    return written.getvalue()
+
+
 def wide_table(kind, columns):
     table = pa.table({**{name: [GOOD[1][name]] for name in GOOD[1]}, **{f"c{n}": [n] for n in range(columns)}})
     out = io.BytesIO()
@@ -615,10 +650,20 @@ def bad_files(folder, kind, seed, scale):
         for name, lies, expect in lying_parquet():
             yield made(f"lie-{name}", parquet_by_hand(lies), expect)
         yield made("bomb", parquet_bomb(80 * scale), "either")
+        for name, data in rows_of_long_texts(kind, 400 * scale):
+            yield made(f"long-texts-{name}", data, "either")
+        yield made("long-lists", rows_of_long_lists(kind), "either")
         yield made("columns-many", wide_table(kind, 2000 if scale == 1 else 100_000), "either")
     if kind == "orc":
         for name, data, expect in lying_orc():
             yield made(f"lie-{name}", data, expect)
+        out = io.BytesIO()
+        text = "x" * (80 * scale * MIB)
+        pa.orc.write_table(pa.table({"id": [1], "name": [text], "amount": [1.0], "note": ["x"]}), out, compression="zstd")
+        yield made("bomb", out.getvalue(), "either")
+        for name, data in rows_of_long_texts(kind, 400 * scale):
+            yield made(f"long-texts-{name}", data, "either")
+        yield made("long-lists", rows_of_long_lists(kind), "either")
         yield made("columns-many", wide_table(kind, 2000 if scale == 1 else 20_000), "either")
     if kind in ("arrow", "arrow_stream"):
         for name, data, expect in lying_arrow(kind, scale):

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,8 +154,9 @@ fn bench(c: &mut Criterion) {
                     decoder.decode_each(block, &mut |batch| {
                         assert!(batch.errors.is_empty());
                         rows += batch.batch.num_rows();
-                        Ok(())
-                    })
+                        Ok(ControlFlow::Continue(()))
+                    })?;
+                    Ok(())
                 };
                 cutter.push(&data, &mut each).unwrap();
                 cutter.finish(&mut each).unwrap();

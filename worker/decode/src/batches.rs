@@ -17,9 +17,10 @@ use stevedore_common::{Error, Result};
 use crate::blocks::TextBlock;
 use crate::parse::columns::{Builder, ColumnInfo, Marks, Rejects, Room, TextSize, ValueRules, builder};
 use crate::spec::{DecodeSpec, DecodedBatch, RowError};
+use crate::text::EachBatch;
 
 /// A batch of columns of fixed width stays below this, whatever `batch_rows` says.
-const BATCH_BYTES: usize = 32 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// What all batches of a specification share.
 #[derive(Debug)]
@@ -233,11 +234,17 @@ impl<'a> BatchAssembler<'a> {
     ///
     /// # Errors
     /// As [`BatchAssembler::finish`], and those of `each`.
-    pub(crate) fn finish_block(&mut self, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()> {
+    pub(crate) fn finish_block(&mut self, each: &mut EachBatch<'_>) -> Result<()> {
         if !self.lines.is_empty() || self.finished_bytes < self.input_bytes {
-            each(self.finish(self.block_bytes)?)?;
+            // Whether more is wanted does not matter any more.
+            let _ = each(self.finish(self.block_bytes)?)?;
         }
         Ok(())
+    }
+
+    /// Input bytes of the block that are in no batch yet.
+    pub(crate) fn input_left(&self) -> u64 {
+        self.input_bytes - self.finished_bytes
     }
 }
 

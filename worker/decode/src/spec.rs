@@ -169,3 +169,14 @@ pub struct DecodedBatch {
     /// Bytes of input (as stored, before decompression) that this batch stands for; for progress.
     pub input_bytes: u64,
 }
+
+impl DecodedBatch {
+    /// Memory that it holds, about.
+    pub fn memory_bytes(&self) -> usize {
+        let numbers = size_of::<u64>() * (self.row_numbers.len() + self.lines.len());
+        let defaulted = self.defaulted.iter().flatten().map(|marked| marked.len() / 8).sum::<usize>();
+        let error = |error: &RowError| size_of::<RowError>() + error.message.len();
+        let errors = self.errors.iter().map(error).sum::<usize>();
+        self.batch.get_array_memory_size() + numbers + defaulted + errors
+    }
+}

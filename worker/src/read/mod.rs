@@ -45,10 +45,11 @@ pub use open::version_of;
 pub use resources::{CpuPool, MemoryBudget, ReadLimits, ReadSettings, WorkerResources};
 
 pub(crate) use resources::Reservation;
-use resources::Turn;
+use resources::{Turn, Waiting, WaitingRoom};
 
-/// Batches of a file that may wait for the consumer.
+/// Batches of a file that may wait for the consumer, and the memory that they may take.
 const BATCHES_READY: usize = 16;
+const READY_BYTES: u64 = 16 << 20;
 
 /// The columns of a file whose format says them (all but text): name, type, whether they may be NULL.
 ///
@@ -137,12 +138,13 @@ struct FileJob {
     resources: WorkerResources,
     turn: Arc<Turn>,
     out: mpsc::Sender<Item>,
+    room: WaitingRoom,
 }
 
 /// What a file's task sends. The memory of a batch is given back when the consumer takes it.
 #[derive(Debug)]
 enum Item {
-    Batch(DecodedBatch, Arc<Reservation>),
+    Batch(DecodedBatch, Arc<Reservation>, Waiting),
     Stored(Box<StoredGroup>, Arc<Reservation>),
     Finished(FileTotals),
     Failed(Error),
@@ -175,7 +177,8 @@ impl FileJob {
     }
 
     async fn emit(&self, batch: DecodedBatch, held: &Arc<Reservation>) -> Result<()> {
-        self.send(Item::Batch(batch, Arc::clone(held))).await
+        let waiting = self.room.take(&batch).await;
+        self.send(Item::Batch(batch, Arc::clone(held), waiting)).await
     }
 
     async fn send(&self, item: Item) -> Result<()> {
@@ -231,7 +234,7 @@ impl Reader {
             self.gather_small(&mut tasks);
             let files = index..index + tasks.len();
             let (out, items) = mpsc::channel(if tasks.len() > 1 { 3 * tasks.len() } else { BATCHES_READY });
-            let turn = Arc::new(Turn::default());
+            let (turn, room) = (Arc::new(Turn::default()), WaitingRoom::new(READY_BYTES));
             let job = |task| FileJob {
                 task,
                 store: self.store.clone(),
@@ -241,6 +244,7 @@ impl Reader {
                 resources: self.resources.clone(),
                 turn: Arc::clone(&turn),
                 out: out.clone(),
+                room: room.clone(),
             };
             let jobs = tasks.into_iter().map(job).collect();
             let task = AbortOnDropHandle::new(tokio::spawn(read_jobs(jobs)));
@@ -289,7 +293,7 @@ impl Reader {
                 }
             }
             let event = match front.items.recv().await {
-                Some(Item::Batch(batch, _held)) => FileEvent::Batch(batch),
+                Some(Item::Batch(batch, _held, _waiting)) => FileEvent::Batch(batch),
                 Some(Item::Stored(group, held)) => FileEvent::Stored(group, Held { _memory: held }),
                 Some(Item::Finished(totals)) => FileEvent::Finished(totals),
                 Some(Item::Failed(e)) => FileEvent::Failed(e),

@@ -15,11 +15,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::open::part_of;
-use super::resources::{CpuPool, Reservation};
-use super::{FileJob, FileTotals, Item};
+use super::resources::{CpuPool, Reservation, WaitingRoom};
+use super::{FileJob, FileTotals, Item, READY_BYTES};
 
-/// Batches decoded in one go on a thread.
+/// Batches decoded in one go on a thread; fewer where they take this much memory.
 const BATCHES_AT_ONCE: usize = 4;
+const BYTES_AT_ONCE: usize = 8 << 20;
 /// Decoded batches of a piece that may wait.
 const BATCHES_AHEAD: u64 = 256;
 
@@ -67,7 +68,7 @@ pub(super) async fn run_pieces(
         while let Some(item) = piece.items.recv().await {
             let item = item?;
             totals.rows += match &item {
-                Item::Batch(batch, _) => (batch.batch.num_rows() + batch.errors.len()) as u64,
+                Item::Batch(batch, ..) => (batch.batch.num_rows() + batch.errors.len()) as u64,
                 Item::Stored(group, _) => group.rows,
                 Item::Finished(_) | Item::Failed(_) => 0,
             };
@@ -94,8 +95,10 @@ async fn start_pieces(
         let held = job.resources.memory.reserve(memory, &job.turn).await;
         let (out, items) = mpsc::channel(usize::try_from(batches.min(BATCHES_AHEAD)).unwrap_or(1));
         let cpu = job.resources.cpu.clone();
+        // All that was reserved for it may be its batches.
+        let room = WaitingRoom::new(memory.clamp(READY_BYTES, job.resources.memory.bytes().max(READY_BYTES)));
         let run = async move {
-            if let Err(e) = run_piece(content, &cpu, Arc::new(held), &out).await {
+            if let Err(e) = run_piece(content, &cpu, Arc::new(held), &room, &out).await {
                 let _ = out.send(Err(e)).await;
             }
         };
@@ -111,6 +114,7 @@ async fn run_piece(
     content: BoxFuture<'static, Result<Content>>,
     cpu: &CpuPool,
     held: Arc<Reservation>,
+    room: &WaitingRoom,
     out: &mpsc::Sender<Result<Item>>,
 ) -> Result<()> {
     let mut decoder = match content.await? {
@@ -125,10 +129,13 @@ async fn run_piece(
         let (back, batches, ended) = cpu
             .run(move || {
                 let mut batches = Vec::with_capacity(BATCHES_AT_ONCE);
-                let mut ended = false;
-                while batches.len() < BATCHES_AT_ONCE && !ended {
+                let (mut bytes, mut ended) = (0, false);
+                while batches.len() < BATCHES_AT_ONCE && bytes < BYTES_AT_ONCE && !ended {
                     match decoder.next() {
-                        Some(batch) => batches.push(batch),
+                        Some(batch) => {
+                            bytes += batch.as_ref().map_or(0, DecodedBatch::memory_bytes);
+                            batches.push(batch);
+                        }
                         None => ended = true,
                     }
                 }
@@ -137,7 +144,9 @@ async fn run_piece(
             .await?;
         decoder = back;
         for batch in batches {
-            if out.send(Ok(Item::Batch(batch?, Arc::clone(&held)))).await.is_err() {
+            let batch = batch?;
+            let waiting = room.take(&batch).await;
+            if out.send(Ok(Item::Batch(batch, Arc::clone(&held), waiting))).await.is_err() {
                 return Ok(());
             }
         }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex};
 use stevedore_common::{Error, Result};
 use stevedore_decode::limits::{DecompressLimits, TextLimits};
-use stevedore_decode::spec::DecodeSpec;
+use stevedore_decode::spec::{DecodeSpec, DecodedBatch};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -219,6 +219,33 @@ impl Turn {
     }
 }
 
+/// Bounds what decoded batches take while they wait for the consumer, whatever was reserved for them: a few bytes of
+/// a file may be rows of any size. A batch that is larger than the room waits alone.
+#[derive(Debug, Clone)]
+pub(super) struct WaitingRoom {
+    free: Arc<Semaphore>,
+    kib: u32,
+}
+
+/// A place in a waiting room; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl WaitingRoom {
+    pub(super) fn new(bytes: u64) -> Self {
+        let kib = u32::try_from((bytes >> 10).max(1)).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(kib as usize)), kib }
+    }
+
+    /// Waits for room for a batch. They get it in the order in which they come.
+    pub(super) async fn take(&self, batch: &DecodedBatch) -> Waiting {
+        let kib = u32::try_from(batch.memory_bytes() >> 10).unwrap_or(u32::MAX).min(self.kib);
+        Waiting { _permit: Arc::clone(&self.free).acquire_many_owned(kib).await.ok() }
+    }
+}
+
 /// Memory in use; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
@@ -328,6 +355,9 @@ impl WorkerResources {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -389,6 +419,29 @@ mod tests {
         waiting.await.unwrap();
         drop(all);
         assert_eq!(budget.used(), 0);
+    }
+
+    fn batch_of(bytes: usize) -> DecodedBatch {
+        let values = Int64Array::from(vec![7; bytes / size_of::<i64>()]);
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(values) as ArrayRef)]).unwrap();
+        let (row_numbers, lines, errors) = (Vec::new(), Vec::new(), Vec::new());
+        DecodedBatch { batch, row_numbers, lines, defaulted: vec![None], errors, input_bytes: 0 }
+    }
+
+    #[test]
+    fn batches_wait_where_there_is_room_and_one_that_is_larger_waits_alone() {
+        let room = WaitingRoom::new(1 << 20);
+        let first = room.take(&batch_of(400 << 10)).now_or_never().unwrap();
+        let second = room.take(&batch_of(400 << 10)).now_or_never().unwrap();
+        assert!(room.take(&batch_of(400 << 10)).now_or_never().is_none());
+        drop(first);
+        let third = room.take(&batch_of(400 << 10)).now_or_never().unwrap();
+        assert!(room.take(&batch_of(3 << 20)).now_or_never().is_none());
+        drop((second, third));
+        let large = room.take(&batch_of(3 << 20)).now_or_never().unwrap();
+        assert!(room.take(&batch_of(1 << 10)).now_or_never().is_none());
+        drop(large);
+        assert!(room.take(&batch_of(1 << 10)).now_or_never().is_some());
     }
 
     #[test]

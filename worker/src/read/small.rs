@@ -25,8 +25,8 @@ const SMALL_BYTES: u64 = 256 << 10;
 pub(super) const GROUP_FILES: usize = 32;
 /// A group ends with the file that reaches this.
 pub(super) const GROUP_BYTES: u64 = 512 << 10;
-/// Text that the files of a group may become; those beyond are read by themselves.
-const GROUP_TEXT: usize = 8 << 20;
+/// Memory that the text and the rows of a group may take; files beyond are read by themselves.
+const GROUP_MEMORY: usize = 16 << 20;
 
 /// Whether a file may be one of a group.
 pub(super) fn is_small(task: &FileTask, spec: &DecodeSpec) -> bool {
@@ -85,10 +85,10 @@ async fn decode_group(jobs: &[FileJob]) -> Option<(super::Reservation, Vec<Decod
         }
     }
     let decode = move || {
-        let mut text = GROUP_TEXT;
+        let mut room = GROUP_MEMORY;
         Ok(inputs
             .into_iter()
-            .map_while(|(front, bytes)| decode(front, &bytes, &*decoder, &mut text))
+            .map_while(|(front, bytes)| decode(front, &bytes, &*decoder, &mut room))
             .collect())
     };
     // A decoder that fails on a file is that file's fault: which one is seen when each is read by itself.
@@ -101,16 +101,24 @@ fn decode(mut front: Front, bytes: &Bytes, decoder: &dyn BlockDecoder, room: &mu
     let (mut batches, mut lines, mut is_too_large) = (Vec::new(), 0, false);
     let mut numbering = RowNumbering::default();
     let mut each = |block: TextBlock| {
-        let Some(left) = room.checked_sub(block.bytes.len()) else {
-            is_too_large = true;
-            return Err(Error::cancelled("the file is larger than it looked"));
-        };
-        *room = left;
+        let left = room.checked_sub(block.bytes.len());
         lines = block.last_line;
-        let mut decoded = decoder.decode(block)?;
-        numbering.number_block(&mut decoded);
-        batches.append(&mut decoded);
-        Ok(())
+        let decoded = left.map(|left| decoder.decode_some(block, left)).transpose()?;
+        let decoded = decoded.filter(|(_, rest)| rest.is_none());
+        let bytes: usize =
+            decoded.iter().flat_map(|(batches, _)| batches).map(DecodedBatch::memory_bytes).sum();
+        match (decoded, left.and_then(|left| left.checked_sub(bytes))) {
+            (Some((mut decoded, _)), Some(left)) => {
+                *room = left;
+                numbering.number_block(&mut decoded);
+                batches.append(&mut decoded);
+                Ok(())
+            }
+            _ => {
+                is_too_large = true;
+                Err(Error::cancelled("the file is larger than it looked"))
+            }
+        }
     };
     let read = front.finish_with(bytes, &mut each);
     let totals = FileTotals { lines, rows: numbering.rows(), bytes: bytes.len() as u64 };

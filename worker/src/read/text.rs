@@ -17,11 +17,15 @@ use stevedore_decode::text::{BlockDecoder, RowNumbering, TextInput, text_decoder
 use tokio::sync::mpsc;
 
 use super::open::{open, part_of};
-use super::resources::{Reservation, WorkerResources};
+use super::resources::{CpuPool, Reservation, WorkerResources};
 use super::{FileJob, FileTotals};
 
 /// Memory that a block takes while it is decoded, in multiples of its text.
 pub(super) const DECODED_FACTOR: u64 = 3;
+
+/// Memory that the rows of a block take at the most before those of it that were decoded are taken: a byte of text
+/// may be a row of many columns, or an error.
+const DECODED_BYTES: usize = 8 << 20;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -178,12 +182,38 @@ fn cut_blocks(mut front: Front, mut fed: mpsc::Receiver<Feed>, cut: &mpsc::Sende
         .unwrap_or_else(|_| Err(Error::bad_data("the file cannot be decompressed: the decompressor failed")))
 }
 
+/// Rows of a block.
+struct Decoded {
+    batches: Vec<DecodedBatch>,
+    /// Its records that were not decoded yet.
+    rest: Option<TextBlock>,
+    /// The line that the block ends in.
+    lines: u64,
+}
+
+/// Decodes as much of a block as may be held.
+fn decode_some(
+    cpu: &CpuPool,
+    decoder: &Arc<dyn BlockDecoder>,
+    block: TextBlock,
+) -> impl Future<Output = Result<Decoded>> + use<> {
+    let (cpu, decoder) = (cpu.clone(), Arc::clone(decoder));
+    let work = move || {
+        let lines = block.last_line;
+        let most = DECODED_BYTES.max(block.bytes.len().saturating_mul(DECODED_FACTOR as usize));
+        let (batches, rest) = decoder.decode_some(block, most)?;
+        Ok(Decoded { batches, rest, lines })
+    };
+    async move { cpu.run(work).await }
+}
+
 async fn decode_blocks(
     job: &FileJob,
     decoder: Arc<dyn BlockDecoder>,
     blocks: mpsc::Receiver<TextBlock>,
 ) -> Result<FileTotals> {
     let WorkerResources { cpu, memory, .. } = job.resources.clone();
+    let again = Arc::clone(&decoder);
     let (cpu_jobs, turn) = (cpu.jobs_ahead(), Arc::clone(&job.turn));
     let reserved = futures::stream::unfold((blocks, memory, turn), |(mut blocks, memory, turn)| async move {
         let block: TextBlock = blocks.recv().await?;
@@ -193,26 +223,23 @@ async fn decode_blocks(
     });
     let decoded = reserved
         .map(move |(block, held)| {
-            let (decoder, cpu) = (Arc::clone(&decoder), cpu.clone());
-            let work = move || {
-                let lines = block.last_line;
-                Ok((decoder.decode(block)?, lines))
-            };
-            async move {
-                let (batches, lines) = cpu.run(work).await?;
-                Ok::<(Vec<DecodedBatch>, u64, Reservation), Error>((batches, lines, held))
-            }
+            let decoding = decode_some(&cpu, &decoder, block);
+            async move { Ok::<(Decoded, Reservation), Error>((decoding.await?, held)) }
         })
         .buffered(cpu_jobs);
     let mut decoded = std::pin::pin!(decoded);
     let mut numbering = RowNumbering::default();
     let mut totals = FileTotals::default();
-    while let Some((mut batches, lines, held)) = decoded.try_next().await? {
-        numbering.number_block(&mut batches);
-        totals.lines = lines;
+    while let Some((mut decoded, held)) = decoded.try_next().await? {
         let held = Arc::new(held);
-        for batch in batches {
-            job.emit(batch, &held).await?;
+        loop {
+            numbering.number_block(&mut decoded.batches);
+            totals.lines = decoded.lines;
+            for batch in decoded.batches {
+                job.emit(batch, &held).await?;
+            }
+            let Some(rest) = decoded.rest else { break };
+            decoded = decode_some(&job.resources.cpu, &again, rest).await?;
         }
     }
     totals.rows = numbering.rows();

@@ -30,6 +30,7 @@ use crate::write::BatchSink;
 
 /// Rows that are made ready in one go, about.
 const ROWS_TOGETHER: usize = 4096;
+const BYTES_TOGETHER: usize = 4 << 20;
 
 /// An event with its rows made ready for the table.
 pub(super) enum Ready {
@@ -110,18 +111,20 @@ impl Input {
 }
 
 /// The next event, and those after it that have come already, up to so many rows as are worth a hop to
-/// another thread: small files give few.
+/// another thread, or so much memory: small files give few.
 async fn ready_together(reads: &mut Fuse<BoxStream<'static, FileRead>>) -> Option<Vec<FileRead>> {
-    let rows_of = |read: &FileRead| match &read.event {
-        FileEvent::Batch(decoded) => decoded.batch.num_rows(),
-        _ => 0,
+    let size_of = |read: &FileRead| match &read.event {
+        FileEvent::Batch(decoded) => (decoded.batch.num_rows(), decoded.memory_bytes()),
+        _ => (0, 0),
     };
     let first = reads.next().await?;
-    let (mut rows, mut together) = (rows_of(&first), vec![first]);
+    let ((mut rows, mut bytes), mut together) = (size_of(&first), vec![first]);
     while rows < ROWS_TOGETHER
+        && bytes < BYTES_TOGETHER
         && let Some(Some(read)) = reads.next().now_or_never()
     {
-        rows += rows_of(&read);
+        let (more_rows, more_bytes) = size_of(&read);
+        (rows, bytes) = (rows + more_rows, bytes + more_bytes);
         together.push(read);
     }
     Some(together)

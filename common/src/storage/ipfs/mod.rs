@@ -143,7 +143,7 @@ impl IpfsBackend {
             return Err(Error::invalid(format!("{} is a file, not a folder", self.web.label().place))
                 .hint("use the CID of the folder that holds it"));
         }
-        Ok(Found { path: String::new(), cid: self.root.clone(), node })
+        Ok(Found { path: String::new(), cid: self.root, node })
     }
 
     /// The folder of a path (empty, or with a slash at its end).

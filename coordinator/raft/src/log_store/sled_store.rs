@@ -80,6 +80,16 @@ impl SledLogStore {
         Ok(())
     }
 
+    /// Begins the log at `start`, with what else the batch writes.
+    fn begin(&mut self, mut batch: Batch, start: LogStart, hard_state: &HardState) -> Result<()> {
+        batch.insert(START, encode_start(start));
+        batch.insert(HARD_STATE, encode(hard_state)?);
+        self.apply(batch, true)?;
+        self.start = start;
+        self.last_index = start.index;
+        Ok(())
+    }
+
     fn apply(&self, batch: Batch, sync: bool) -> Result<()> {
         self.store.db.apply_batch(batch).map_err(|e| self.store.failed("writing", &e))?;
         if sync { self.store.sync() } else { Ok(()) }
@@ -136,12 +146,7 @@ impl LogStore for SledLogStore {
         }
         let mut batch = Batch::default();
         batch.insert(IDENTITY, identity.encode()?);
-        batch.insert(START, encode_start(start));
-        batch.insert(HARD_STATE, encode(hard_state)?);
-        self.apply(batch, true)?;
-        self.start = start;
-        self.last_index = start.index;
-        Ok(())
+        self.begin(batch, start, hard_state)
     }
 
     fn hard_state(&self) -> Result<HardState> {
@@ -221,12 +226,7 @@ impl LogStore for SledLogStore {
         for index in self.start.index + 1..=self.last_index {
             batch.remove(&entry_key(index));
         }
-        batch.insert(START, encode_start(start));
-        batch.insert(HARD_STATE, encode(hard_state)?);
-        self.apply(batch, true)?;
-        self.start = start;
-        self.last_index = start.index;
-        Ok(())
+        self.begin(batch, start, hard_state)
     }
 
     fn compact(&mut self, index: u64) -> Result<()> {

@@ -153,7 +153,7 @@ impl<'a> Parser<'a> {
     fn validation_mode(&mut self) -> Result<ValidationMode> {
         let token = self.peek();
         let (value, _) = self.option_value()?;
-        let text = value.text("VALIDATION_MODE").map_err(|e| self.at_token(e, token))?;
+        let text = value.as_text("VALIDATION_MODE").map_err(|e| self.at_token(e, token))?;
         let upper = text.to_ascii_uppercase();
         let count = |rows: &str| match rows.parse::<u64>() {
             Ok(n) if n > 0 && rows.bytes().all(|b| b.is_ascii_digit()) => Some(n),

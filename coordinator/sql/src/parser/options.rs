@@ -160,7 +160,7 @@ impl<'a> Parser<'a> {
             if pairs.len() > 1 {
                 return Err(self.at_token(Error::invalid("option FORMAT_NAME is given twice"), open));
             }
-            let name = named.value.text("FORMAT_NAME").map_err(|e| self.at_token(e, Some(named.token)))?;
+            let name = named.value.as_text("FORMAT_NAME").map_err(|e| self.at_token(e, Some(named.token)))?;
             return Ok(FileFormatRef::Named(if named.exact { name.to_owned() } else { name.to_lowercase() }));
         }
         Ok(FileFormatRef::Inline(Box::new(self.inline_file_format(&pairs, open)?)))
@@ -218,7 +218,7 @@ impl<'a> Parser<'a> {
                 return Err(self.at_token(Error::invalid("option CONNECTION_NAME is given twice"), open));
             }
             let name =
-                named.value.text("CONNECTION_NAME").map_err(|e| self.at_token(e, Some(named.token)))?;
+                named.value.as_text("CONNECTION_NAME").map_err(|e| self.at_token(e, Some(named.token)))?;
             let name = if named.exact { name.to_owned() } else { name.to_lowercase() };
             return Ok((ConnectionSpec::Named(name), open));
         }
@@ -229,7 +229,7 @@ impl<'a> Parser<'a> {
         pairs
             .iter()
             .map(|pair| {
-                let value = pair.value.text(&pair.name).map_err(|e| self.at_token(e, Some(pair.token)))?;
+                let value = pair.value.as_text(&pair.name).map_err(|e| self.at_token(e, Some(pair.token)))?;
                 Ok((pair.name.clone(), Secret::new(value.to_owned())))
             })
             .collect()
@@ -390,7 +390,7 @@ impl<'a> Parser<'a> {
         let wrong = |error: Error| self.at_token(error, value_token);
         match name {
             "ON_ERROR" => {
-                let mode = on_error(value.text(name).map_err(wrong)?).map_err(wrong)?;
+                let mode = on_error(value.as_text(name).map_err(wrong)?).map_err(wrong)?;
                 self.once(&mut options.on_error, mode, name, token)
             }
             "FORCE" => self.once(&mut options.force, value.as_bool(name).map_err(wrong)?, name, token),
@@ -414,7 +414,7 @@ impl<'a> Parser<'a> {
                 self.once(&mut options.max_files, n as u32, name, token)
             }
             _ => {
-                let text = value.text(name).map_err(wrong)?.to_ascii_uppercase().replace('-', "_");
+                let text = value.as_text(name).map_err(wrong)?.to_ascii_uppercase().replace('-', "_");
                 let mode = match text.as_str() {
                     "CASE_SENSITIVE" => ColumnMatchMode::CaseSensitive,
                     "CASE_INSENSITIVE" => ColumnMatchMode::CaseInsensitive,
@@ -538,7 +538,7 @@ impl Parser<'_> {
         }
         let mut storage_type = None;
         for pair in pairs.iter().filter(|pair| pair.name == "STORAGE_TYPE") {
-            let parsed = pair.value.text("STORAGE_TYPE").and_then(StorageType::parse);
+            let parsed = pair.value.as_text("STORAGE_TYPE").and_then(StorageType::parse);
             let parsed = parsed.map_err(|e| self.at_token(e, Some(pair.token)))?;
             self.once(&mut storage_type, parsed, "STORAGE_TYPE", Some(pair.token))?;
         }

@@ -256,6 +256,29 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The options that a statement ends with, `NAME = value` each. `take` is called at the value; it answers false for
+    /// an option that the statement does not have.
+    fn options_to_end(
+        &mut self,
+        statement: &str,
+        expected: &str,
+        allowed: &str,
+        mut take: impl FnMut(&mut Self, &str, Option<&Token>) -> Result<bool>,
+    ) -> Result<()> {
+        while !self.at_end() {
+            let token = self.peek();
+            let option = self.option_name().ok_or_else(|| self.expected(expected))?;
+            self.pos += 1;
+            self.expect_equals()?;
+            if !take(self, &option, token)? {
+                let error = Error::invalid(format!("{statement} has no option {option}"));
+                return Err(self.at_token(error.hint(format!("allowed: {allowed}")), token));
+            }
+            self.eat_sym(",");
+        }
+        Ok(())
+    }
+
     /// After LIST or REMOVE.
     pub(super) fn list_files(&mut self, verb: &str) -> Result<ListFiles> {
         let token = self.peek();
@@ -264,28 +287,20 @@ impl<'a> Parser<'a> {
             return Err(self.expected_at("a stage, as in @stage/path", token));
         }
         let mut pattern = None;
-        while !self.at_end() {
-            let token = self.peek();
-            let option = self.option_name().ok_or_else(|| self.expected("PATTERN = '…'"))?;
-            self.pos += 1;
-            self.expect_equals()?;
-            match option.as_str() {
+        self.options_to_end(verb, "PATTERN = '…'", "PATTERN", |parser, option, token| {
+            match option {
                 "PATTERN" => {
-                    let value = self.pattern()?;
-                    self.once(&mut pattern, value, "PATTERN", token)?;
+                    let value = parser.pattern()?;
+                    parser.once(&mut pattern, value, "PATTERN", token)?;
                 }
                 "CONNECTION" => {
-                    let (spec, at) = self.connection_spec()?;
-                    self.attach_connection(&mut location, spec, at)?;
+                    let (spec, at) = parser.connection_spec()?;
+                    parser.attach_connection(&mut location, spec, at)?;
                 }
-                other => {
-                    let error =
-                        Error::invalid(format!("{verb} has no option {other}")).hint("allowed: PATTERN");
-                    return Err(self.at_token(error, token));
-                }
+                _ => return Ok(false),
             }
-            self.eat_sym(",");
-        }
+            Ok(true)
+        })?;
         Ok(ListFiles { location, pattern })
     }
 
@@ -324,34 +339,27 @@ impl<'a> Parser<'a> {
         }
         let location = self.stage_of_transfer()?;
         let (mut expire, mut content_type) = (None, None);
-        while !self.at_end() {
-            let token = self.peek();
-            let option = self.option_name().ok_or_else(|| self.expected("EXPIRE = seconds"))?;
-            self.pos += 1;
-            self.expect_equals()?;
-            match option.as_str() {
+        let allowed = "EXPIRE, and CONTENT_TYPE for UPLOAD";
+        self.options_to_end("PRESIGN", "EXPIRE = seconds", allowed, |parser, option, token| {
+            match option {
                 "EXPIRE" => {
-                    let at = self.peek();
-                    let seconds: u32 = self.number("a number of seconds")?;
+                    let at = parser.peek();
+                    let seconds: u32 = parser.number("a number of seconds")?;
                     if !(1..=LONGEST_PRESIGN).contains(&seconds) {
                         let error = Error::invalid(format!("EXPIRE is {seconds}"))
                             .hint(format!("allowed: 1 to {LONGEST_PRESIGN} seconds (a week)"));
-                        return Err(self.at_token(error, at));
+                        return Err(parser.at_token(error, at));
                     }
-                    self.once(&mut expire, seconds, "EXPIRE", token)?;
+                    parser.once(&mut expire, seconds, "EXPIRE", token)?;
                 }
                 "CONTENT_TYPE" if upload => {
-                    let value = self.string("a media type in quotes, as in 'text/csv'")?;
-                    self.once(&mut content_type, value, "CONTENT_TYPE", token)?;
+                    let value = parser.string("a media type in quotes, as in 'text/csv'")?;
+                    parser.once(&mut content_type, value, "CONTENT_TYPE", token)?;
                 }
-                other => {
-                    let error = Error::invalid(format!("PRESIGN has no option {other}"))
-                        .hint("allowed: EXPIRE, and CONTENT_TYPE for UPLOAD");
-                    return Err(self.at_token(error, token));
-                }
+                _ => return Ok(false),
             }
-            self.eat_sym(",");
-        }
+            Ok(true)
+        })?;
         Ok(Statement::Presign(PresignFile {
             location,
             upload,
@@ -365,29 +373,22 @@ impl<'a> Parser<'a> {
         let local = self.local_path()?;
         let location = self.stage_of_transfer()?;
         let (mut auto_compress, mut parallel) = (None, None);
-        while !self.at_end() {
-            let token = self.peek();
-            let option = self.option_name().ok_or_else(|| self.expected("PARALLEL or AUTO_COMPRESS"))?;
-            self.pos += 1;
-            self.expect_equals()?;
-            let value = self.option_value()?.0;
-            match option.as_str() {
+        let (expected, allowed) = ("PARALLEL or AUTO_COMPRESS", "PARALLEL, AUTO_COMPRESS");
+        self.options_to_end("PUT", expected, allowed, |parser, option, token| {
+            let value = parser.option_value()?.0;
+            match option {
                 "AUTO_COMPRESS" => {
-                    let value = value.as_bool(&option).map_err(|e| self.at_token(e, token))?;
-                    self.once(&mut auto_compress, value, "AUTO_COMPRESS", token)?;
+                    let value = value.as_bool(option).map_err(|e| parser.at_token(e, token))?;
+                    parser.once(&mut auto_compress, value, "AUTO_COMPRESS", token)?;
                 }
                 "PARALLEL" => {
-                    let value = self.parallel(&value, token)?;
-                    self.once(&mut parallel, value, "PARALLEL", token)?;
+                    let value = parser.parallel(&value, token)?;
+                    parser.once(&mut parallel, value, "PARALLEL", token)?;
                 }
-                other => {
-                    let error = Error::invalid(format!("PUT has no option {other}"))
-                        .hint("allowed: PARALLEL, AUTO_COMPRESS");
-                    return Err(self.at_token(error, token));
-                }
+                _ => return Ok(false),
             }
-            self.eat_sym(",");
-        }
+            Ok(true)
+        })?;
         Ok(Statement::Put(PutFiles {
             local,
             location,
@@ -401,29 +402,22 @@ impl<'a> Parser<'a> {
         let location = self.stage_of_transfer()?;
         let local = self.local_path()?;
         let (mut pattern, mut parallel) = (None, None);
-        while !self.at_end() {
-            let token = self.peek();
-            let option = self.option_name().ok_or_else(|| self.expected("PARALLEL or PATTERN"))?;
-            self.pos += 1;
-            self.expect_equals()?;
-            match option.as_str() {
+        let (expected, allowed) = ("PARALLEL or PATTERN", "PARALLEL, PATTERN");
+        self.options_to_end("GET", expected, allowed, |parser, option, token| {
+            match option {
                 "PATTERN" => {
-                    let value = self.pattern()?;
-                    self.once(&mut pattern, value, "PATTERN", token)?;
+                    let value = parser.pattern()?;
+                    parser.once(&mut pattern, value, "PATTERN", token)?;
                 }
                 "PARALLEL" => {
-                    let value = self.option_value()?.0;
-                    let value = self.parallel(&value, token)?;
-                    self.once(&mut parallel, value, "PARALLEL", token)?;
+                    let value = parser.option_value()?.0;
+                    let value = parser.parallel(&value, token)?;
+                    parser.once(&mut parallel, value, "PARALLEL", token)?;
                 }
-                other => {
-                    let error = Error::invalid(format!("GET has no option {other}"))
-                        .hint("allowed: PARALLEL, PATTERN");
-                    return Err(self.at_token(error, token));
-                }
+                _ => return Ok(false),
             }
-            self.eat_sym(",");
-        }
+            Ok(true)
+        })?;
         Ok(Statement::Get(GetFiles { location, local, pattern, parallel }))
     }
 

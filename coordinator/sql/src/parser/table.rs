@@ -120,7 +120,8 @@ impl<'a> Parser<'a> {
                 self.pos += 1;
                 self.expect_equals()?;
                 let engine = self.option_value()?.0;
-                let engine = engine.text("ENGINE").map_err(|e| self.at_token(e, token))?.to_ascii_uppercase();
+                let engine =
+                    engine.as_text("ENGINE").map_err(|e| self.at_token(e, token))?.to_ascii_uppercase();
                 if engine != "ICEBERG" && engine != "FUSE" {
                     let error = Error::invalid(format!("option ENGINE is '{engine}'; allowed: ICEBERG"));
                     return Err(self.at_token(error, token));

@@ -128,7 +128,7 @@ impl Parser<'_> {
         match option.as_str() {
             "WAREHOUSE" => {
                 let (value, _) = self.option_value()?;
-                let name = value.text(&option).map_err(|e| self.at_token(e, token))?.to_owned();
+                let name = value.as_text(&option).map_err(|e| self.at_token(e, token))?.to_owned();
                 self.once(&mut options.warehouse, name, "WAREHOUSE", token)
             }
             "SCHEDULE" => {
@@ -141,7 +141,7 @@ impl Parser<'_> {
             }
             "ERROR_INTEGRATION" => {
                 let (value, exact) = self.option_value()?;
-                let name = value.text(&option).map_err(|e| self.at_token(e, token))?;
+                let name = value.as_text(&option).map_err(|e| self.at_token(e, token))?;
                 let name = if exact { name.to_owned() } else { name.to_lowercase() };
                 self.once(&mut options.error_integration, name, "ERROR_INTEGRATION", token)
             }
@@ -360,7 +360,7 @@ impl Parser<'_> {
             match option.as_str() {
                 "TYPE" => {
                     let (value, _) = self.option_value()?;
-                    let value = value.text(&option).map_err(|e| self.at_token(e, token))?;
+                    let value = value.as_text(&option).map_err(|e| self.at_token(e, token))?;
                     if !value.eq_ignore_ascii_case("WEBHOOK") {
                         let error =
                             Error::invalid(format!("option TYPE is {value}")).hint("allowed: WEBHOOK");
@@ -396,7 +396,7 @@ impl Parser<'_> {
         let mut webhook = WebhookOptions::default();
         for pair in self.option_list()? {
             let at = Some(pair.token);
-            let value = pair.value.text(&pair.name).map_err(|e| self.at_token(e, at))?.to_owned();
+            let value = pair.value.as_text(&pair.name).map_err(|e| self.at_token(e, at))?.to_owned();
             match pair.name.as_str() {
                 "URL" => self.once(&mut webhook.url, Secret::new(value), "url", at)?,
                 "METHOD" => {

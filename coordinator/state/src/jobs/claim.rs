@@ -14,7 +14,7 @@ use crate::command::ListedFile;
 use crate::jobs::create::{put, require, require_spec, wrong_phase};
 use crate::jobs::{self, Job, JobFile, JobPhase, MAX_SKIPPED_NAMES, SkipReason, SkippedFiles};
 use crate::keys;
-use crate::ledger::{Claim, LedgerEntry, LoadVerdict, ledger_entry, resolve};
+use crate::ledger::{Claim, KnownJobs, LedgerEntry, LoadVerdict, ledger_entry, resolve};
 use crate::result::{ClaimOutcome, CommandResult};
 use crate::view::ReadView;
 
@@ -32,7 +32,7 @@ pub(crate) fn claim(
     };
     forget_skipped(txn, &mut job, chunk)?;
     let spec = require_spec(txn, id)?;
-    let mut known: BTreeMap<JobId, Option<Job>> = BTreeMap::new();
+    let mut known = KnownJobs::default();
     let mut skipped: BTreeMap<(SkipReason, Option<JobId>), SkippedFiles> = BTreeMap::new();
     let mut outcomes = Vec::with_capacity(files.len());
     for file in files {
@@ -45,14 +45,7 @@ pub(crate) fn claim(
         }
         let key = keys::ledger_entry(table, job.ledger_generation, job.store, &file.path);
         let stored: LedgerEntry = txn.read(&key)?.unwrap_or_default();
-        let entry = resolve(txn.view(), stored, &mut |other| match known.get(&other) {
-            Some(job) => Ok(job.clone()),
-            None => {
-                let found = jobs::job(txn.view(), other)?;
-                known.insert(other, found.clone());
-                Ok(found)
-            }
-        })?;
+        let entry = resolve(txn.view(), stored, &mut |other| known.job(txn.view(), other))?;
         let own = entry.claims.iter().find(|claim| claim.job == id).map(|claim| claim.file);
         let rule = ClaimRule { force: spec.force, max_files: spec.max_files };
         let outcome = decide(own, rule, job.files, &entry, &file.version);

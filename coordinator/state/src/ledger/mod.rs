@@ -11,6 +11,8 @@
 mod read;
 pub(crate) mod settle;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use stevedore_common::Result;
 use stevedore_common::clock::UnixMillis;
@@ -94,6 +96,25 @@ pub enum LoadVerdict {
     Changed,
     /// A new file.
     New,
+}
+
+/// Jobs that were looked up already, for who asks for many entries.
+#[derive(Default)]
+pub(crate) struct KnownJobs(BTreeMap<JobId, Option<Job>>);
+
+impl KnownJobs {
+    /// A job's record.
+    ///
+    /// # Errors
+    /// Storage.
+    pub(crate) fn job(&mut self, view: &dyn ReadView, id: JobId) -> Result<Option<Job>> {
+        if let Some(known) = self.0.get(&id) {
+            return Ok(known.clone());
+        }
+        let found = jobs::job(view, id)?;
+        self.0.insert(id, found.clone());
+        Ok(found)
+    }
 }
 
 /// What an entry means once its claims' jobs are looked up: `loaded_by`, and the claims of jobs

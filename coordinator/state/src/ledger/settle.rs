@@ -1,16 +1,14 @@
 //! Making ledger entries explicit, and clearing away what TRUNCATE left behind. Both change nothing
 //! that a reader could tell.
 
-use std::collections::BTreeMap;
-
 use stevedore_common::ids::{FileIndex, JobId, TableId};
 
 use crate::apply::{Outcome, Transaction, refuse};
 use crate::catalog;
+use crate::jobs;
 use crate::jobs::create::{require, wrong_phase};
-use crate::jobs::{self, Job};
 use crate::keys;
-use crate::ledger::{LedgerEntry, resolve};
+use crate::ledger::{KnownJobs, LedgerEntry, resolve};
 use crate::result::CommandResult;
 
 const MAX_LIMIT: u32 = 5000;
@@ -23,7 +21,7 @@ pub(crate) fn settle(txn: &mut Transaction<'_>, id: JobId, limit: u32) -> Outcom
     if job.settled {
         return Ok(CommandResult::Progress { done: true });
     }
-    let mut known: BTreeMap<JobId, Option<Job>> = BTreeMap::new();
+    let mut known = KnownJobs::default();
     let end = job.settled_files.saturating_add(limit.clamp(1, MAX_LIMIT)).min(job.files);
     for index in job.settled_files..end {
         let Some(file) = jobs::job_file(txn.view(), id, FileIndex(index))? else { continue };
@@ -31,14 +29,7 @@ pub(crate) fn settle(txn: &mut Transaction<'_>, id: JobId, limit: u32) -> Outcom
         let key = keys::ledger_entry(table, job.ledger_generation, job.store, &file.path);
         // No entry: its generation has been swept.
         let Some(stored) = txn.read::<LedgerEntry>(&key)? else { continue };
-        let entry = resolve(txn.view(), stored, &mut |other| match known.get(&other) {
-            Some(job) => Ok(job.clone()),
-            None => {
-                let found = jobs::job(txn.view(), other)?;
-                known.insert(other, found.clone());
-                Ok(found)
-            }
-        })?;
+        let entry = resolve(txn.view(), stored, &mut |other| known.job(txn.view(), other))?;
         if entry.is_empty() {
             txn.delete(key);
         } else {

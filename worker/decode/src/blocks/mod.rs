@@ -39,6 +39,31 @@ pub struct TextBlock {
     pub elements: Option<Vec<(u32, u32)>>,
 }
 
+impl TextBlock {
+    /// The records from `position` on, which is in physical line `line` and has `input_bytes` of the input behind
+    /// it; `elements` are those of them that JSON has. `None`: there are none.
+    pub(crate) fn rest(
+        &self,
+        position: usize,
+        line: u64,
+        input_bytes: u64,
+        elements: Option<&[(u32, u32)]>,
+    ) -> Option<Self> {
+        if position >= self.bytes.len() || elements.is_some_and(<[_]>::is_empty) {
+            return None;
+        }
+        let before = u32::try_from(position).unwrap_or(u32::MAX);
+        Some(Self {
+            bytes: self.bytes.slice(position..),
+            first_line: line,
+            last_line: self.last_line,
+            input_bytes,
+            elements: elements
+                .map(|elements| elements.iter().map(|(start, end)| (start - before, end - before)).collect()),
+        })
+    }
+}
+
 /// The physical line that the last of `bytes` is in, when the line ends in them lead up to `line`.
 pub(crate) fn last_line(line: u64, bytes: &[u8], line_end: u8) -> u64 {
     line - 1 + u64::from(bytes.last().is_some_and(|byte| *byte != line_end))

@@ -65,10 +65,12 @@ pub(crate) fn columns_in_sql(columns: &[FileColumn]) -> Result<Vec<(String, SqlT
         .collect()
 }
 
-/// The field without the mark of JSON, at any depth.
-pub(crate) fn without_json(field: &Field) -> Field {
-    let walk = |field: &FieldRef| Arc::new(without_json(field));
-    let data_type = match field.data_type() {
+/// A nested type with each of its fields changed; `None` for a type that has none.
+pub(crate) fn map_fields(
+    data_type: &DataType,
+    mut walk: impl FnMut(&FieldRef) -> FieldRef,
+) -> Option<DataType> {
+    Some(match data_type {
         DataType::List(item) => DataType::List(walk(item)),
         DataType::LargeList(item) => DataType::LargeList(walk(item)),
         DataType::ListView(item) => DataType::ListView(walk(item)),
@@ -76,8 +78,14 @@ pub(crate) fn without_json(field: &Field) -> Field {
         DataType::FixedSizeList(item, n) => DataType::FixedSizeList(walk(item), *n),
         DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
-        other => other.clone(),
-    };
+        _ => return None,
+    })
+}
+
+/// The field without the mark of JSON, at any depth.
+pub(crate) fn without_json(field: &Field) -> Field {
+    let data_type = map_fields(field.data_type(), |field| Arc::new(without_json(field)));
+    let data_type = data_type.unwrap_or_else(|| field.data_type().clone());
     let mut metadata = field.metadata().clone();
     if metadata.get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION) {
         metadata.remove(EXTENSION_NAME);

@@ -15,7 +15,7 @@ mod plan;
 mod rows;
 
 pub use columns::FileColumn;
-pub(crate) use columns::columns_in_sql;
+pub(crate) use columns::{columns_in_sql, map_fields};
 pub(crate) use held::HeldRows;
 pub(crate) use layout::{NANOSECONDS_AS, settled_field};
 pub(crate) use part_rows::PartRows;

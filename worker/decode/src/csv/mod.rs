@@ -18,8 +18,8 @@ use stevedore_common::{Error, Result};
 use crate::batches::{BatchAssembler, BatchPlan};
 use crate::blocks::TextBlock;
 use crate::parse::columns::Marks;
-use crate::spec::{ColumnSource, DecodeSpec, DecodedBatch};
-use crate::text::BlockDecoder;
+use crate::spec::{ColumnSource, DecodeSpec};
+use crate::text::{BlockDecoder, EachBatch};
 use cells::{CsvCells, FieldRules};
 use dialect::Dialect;
 use tokens::{Problem, Tokeniser, Tokens};
@@ -69,7 +69,7 @@ impl CsvDecoder {
 }
 
 impl BlockDecoder for CsvDecoder {
-    fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()> {
+    fn decode_each(&self, block: TextBlock, each: &mut EachBatch<'_>) -> Result<Option<TextBlock>> {
         let bytes = &block.bytes[..];
         let mut tokeniser = Tokeniser::new(&self.dialect, bytes, block.first_line);
         let rows_at_once = (FIELDS_AT_ONCE / (self.width + 1)).clamp(1, 1024);
@@ -104,9 +104,13 @@ impl BlockDecoder for CsvDecoder {
                 builder.append_csv(&cells, marks);
             });
             if batches.room() == 0 {
-                each(batches.finish(tokeniser.position())?)?;
+                let position = tokeniser.position();
+                if each(batches.finish(position)?)?.is_break() {
+                    return Ok(block.rest(position, tokeniser.line(), batches.input_left(), None));
+                }
             }
         }
-        batches.finish_block(each)
+        batches.finish_block(each)?;
+        Ok(None)
     }
 }

@@ -16,7 +16,7 @@ use super::tokens::{MISSING, Problem, Tokeniser, Tokens};
 use crate::blocks::TextBlock;
 use crate::parse::columns::{Cell, Cells};
 use crate::spec::{DecodeSpec, DecodedBatch, RowError};
-use crate::text::BlockDecoder;
+use crate::text::{BlockDecoder, EachBatch};
 
 /// The name of the one column.
 const FIELDS: &str = "fields";
@@ -55,31 +55,31 @@ impl RecordDecoder {
         &self,
         block: &TextBlock,
         elements: &[(u32, u32)],
-        each: &mut dyn FnMut(DecodedBatch) -> Result<()>,
-    ) -> Result<()> {
+        each: &mut EachBatch<'_>,
+    ) -> Result<Option<TextBlock>> {
         let mut rows = Rows::new(block.input_bytes);
         let (mut line, mut counted) = (block.first_line, 0);
-        for (start, end) in elements.iter().map(|(start, end)| (*start as usize, *end as usize)) {
+        for (n, (start, end)) in elements.iter().enumerate() {
+            let (start, end) = (*start as usize, *end as usize);
             line += memchr::memchr_iter(b'\n', &block.bytes[counted..start]).count() as u64;
             counted = start;
             rows.begin(line);
             rows.field(Some(&block.bytes[start..end]));
             rows.end();
-            if rows.len() == self.batch_rows {
-                each(rows.finish(block.bytes.len())?)?;
+            if rows.len() == self.batch_rows && each(rows.finish(block.bytes.len())?)?.is_break() {
+                return Ok(block.rest(start, line, 0, elements.get(n + 1..)));
             }
         }
-        each(rows.finish(block.bytes.len())?)
+        let _ = each(rows.finish(block.bytes.len())?)?;
+        Ok(None)
     }
 
     /// The lines of a block that hold something.
-    fn decode_lines(
-        &self,
-        block: &TextBlock,
-        each: &mut dyn FnMut(DecodedBatch) -> Result<()>,
-    ) -> Result<()> {
+    fn decode_lines(&self, block: &TextBlock, each: &mut EachBatch<'_>) -> Result<Option<TextBlock>> {
         let mut rows = Rows::new(block.input_bytes);
+        let mut position = 0;
         for (line, bytes) in (block.first_line..).zip(block.bytes.split(|byte| *byte == b'\n')) {
+            position += bytes.len() + 1;
             let text = bytes.trim_ascii();
             if text.is_empty() {
                 continue;
@@ -87,16 +87,17 @@ impl RecordDecoder {
             rows.begin(line);
             rows.field(Some(text));
             rows.end();
-            if rows.len() == self.batch_rows {
-                each(rows.finish(block.bytes.len())?)?;
+            if rows.len() == self.batch_rows && each(rows.finish(block.bytes.len())?)?.is_break() {
+                return Ok(block.rest(position, line + 1, 0, None));
             }
         }
-        each(rows.finish(block.bytes.len())?)
+        let _ = each(rows.finish(block.bytes.len())?)?;
+        Ok(None)
     }
 }
 
 impl BlockDecoder for RecordDecoder {
-    fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()> {
+    fn decode_each(&self, block: TextBlock, each: &mut EachBatch<'_>) -> Result<Option<TextBlock>> {
         if let Some(elements) = &block.elements {
             return self.decode_elements(&block, elements, each);
         }
@@ -159,11 +160,12 @@ impl BlockDecoder for RecordDecoder {
                 }
                 rows.end();
             }
-            if rows.len() + at_once > self.batch_rows {
-                each(rows.finish(bytes.len())?)?;
+            if rows.len() + at_once > self.batch_rows && each(rows.finish(bytes.len())?)?.is_break() {
+                return Ok(block.rest(tokeniser.position(), tokeniser.line(), 0, None));
             }
         }
-        each(rows.finish(bytes.len())?)
+        let _ = each(rows.finish(bytes.len())?)?;
+        Ok(None)
     }
 }
 
@@ -248,7 +250,25 @@ mod tests {
             elements: (kind == FormatKind::Json).then(|| vec![(2, 5), (9, 15)]),
         };
         let (mut rows, mut rejected, mut next) = (Vec::new(), Vec::new(), 0);
-        for batch in RecordDecoder::new(&spec).decode(block).unwrap() {
+        let decoder = RecordDecoder::new(&spec);
+        let whole = decoder.decode(block.clone()).unwrap();
+        let (mut parts, mut rest, mut before) = (Vec::new(), Some(block), 0);
+        while let Some(block) = rest {
+            let mut part;
+            (part, rest) = decoder.decode_some(block, 1).unwrap();
+            for batch in &mut part {
+                batch.row_numbers.iter_mut().for_each(|row| *row += before);
+                batch.errors.iter_mut().for_each(|error| error.row += before);
+                before += (batch.lines.len() + batch.errors.len()) as u64;
+            }
+            parts.append(&mut part);
+        }
+        let shown = |batches: &[DecodedBatch]| -> Vec<String> {
+            let batches = batches.iter().filter(|batch| batch.lines.len() + batch.errors.len() > 0);
+            batches.map(|batch| format!("{batch:?}")).collect()
+        };
+        assert_eq!(shown(&parts), shown(&whole));
+        for batch in parts {
             assert!(batch.row_numbers.len() + batch.errors.len() <= 3);
             for list in batch.batch.column(0).as_list::<i32>().iter() {
                 let list = list.unwrap();

@@ -108,6 +108,11 @@ impl<'a> Tokeniser<'a> {
         self.at
     }
 
+    /// The physical line there.
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
     /// Replaces `tokens` by the next records, `rows` at most; none at the end of the block.
     pub(crate) fn fill(&mut self, tokens: &mut Tokens, rows: usize) {
         tokens.clear();

@@ -17,8 +17,8 @@ use stevedore_common::{Error, Result};
 use crate::batches::{BatchAssembler, BatchPlan};
 use crate::blocks::TextBlock;
 use crate::parse::columns::Marks;
-use crate::spec::{ColumnSource, DecodeSpec, DecodedBatch};
-use crate::text::BlockDecoder;
+use crate::spec::{ColumnSource, DecodeSpec};
+use crate::text::{BlockDecoder, EachBatch};
 use cells::{JsonCells, Sampled};
 use records::{Names, Problem, Records};
 
@@ -78,7 +78,7 @@ impl NdjsonDecoder {
 }
 
 impl BlockDecoder for NdjsonDecoder {
-    fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()> {
+    fn decode_each(&self, block: TextBlock, each: &mut EachBatch<'_>) -> Result<Option<TextBlock>> {
         let bytes = &block.bytes[..];
         let spec = &self.plan.spec;
         let rows_at_once = (SPANS_AT_ONCE / (2 * self.names.len() + 1)).clamp(1, 1024);
@@ -123,10 +123,19 @@ impl BlockDecoder for NdjsonDecoder {
                 builder.append_json(&cells, marks);
             });
             if batches.room() == 0 {
-                each(batches.finish(records.position())?)?;
+                let position = records.position();
+                if each(batches.finish(position)?)?.is_break() {
+                    return Ok(block.rest(
+                        position,
+                        records.line(),
+                        batches.input_left(),
+                        records.elements_left(),
+                    ));
+                }
             }
         }
-        batches.finish_block(each)
+        batches.finish_block(each)?;
+        Ok(None)
     }
 }
 

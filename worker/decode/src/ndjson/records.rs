@@ -177,6 +177,16 @@ impl<'a> Records<'a> {
         self.at
     }
 
+    /// The physical line there.
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// JSON: the elements behind it.
+    pub(crate) fn elements_left(&self) -> Option<&'a [(u32, u32)]> {
+        self.elements
+    }
+
     /// The value of a slot in a record, if it is there.
     #[inline(always)]
     pub(crate) fn value(&self, row: usize, slot: usize) -> Option<Span> {

@@ -15,7 +15,7 @@ use stevedore_common::types::SqlType;
 use super::ranges::{Fetched, Noted};
 use super::stripe::StripeDecoder;
 use super::tail::OrcMetadata;
-use crate::columnar::{ColumnPlan, FileColumn, NANOSECONDS_AS, columns_in_sql, guarded};
+use crate::columnar::{ColumnPlan, FileColumn, NANOSECONDS_AS, columns_in_sql, guarded, map_fields};
 use crate::spec::DecodeSpec;
 
 /// Stripes up to this size are fetched whole: a second request costs more.
@@ -226,13 +226,10 @@ fn decoded_field(field: &Field) -> Field {
     let walk = |field: &FieldRef| Arc::new(decoded_field(field));
     let data_type = match field.data_type() {
         DataType::Timestamp(..) => NANOSECONDS_AS,
-        DataType::List(item) => DataType::List(walk(item)),
-        DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
         DataType::Union(fields, mode) => {
             DataType::Union(fields.iter().map(|(id, field)| (id, walk(field))).collect(), *mode)
         }
-        other => other.clone(),
+        other => map_fields(other, walk).unwrap_or_else(|| other.clone()),
     };
     field.clone().with_data_type(data_type)
 }

@@ -12,10 +12,10 @@ use orc_rust::stripe::Stripe;
 use stevedore_common::error::Result;
 
 use super::file::{OrcFile, StripeTask, damaged, part};
-use super::lengths::sum_within;
+use super::lengths::{Lengths, sum_within};
 use super::ranges::Fetched;
 use crate::columnar::{PartRows, guarded};
-use crate::spec::DecodedBatch;
+use crate::spec::{DecodeSpec, DecodedBatch};
 
 /// Entries of a dictionary that a stripe may claim: memory is taken for them before they are read.
 const MAX_DICTIONARY: usize = 1 << 26;
@@ -24,7 +24,13 @@ const MAX_ITEMS: u128 = 1 << 27;
 /// What the nanoseconds of all rows of a stripe, as they are encoded, stay below; one below 0 is above it.
 const MAX_NANOSECONDS: u128 = (1 << 31) * 8_000_000_008;
 /// Bytes of lengths that are looked at.
-const MAX_LENGTHS: u64 = 256 << 20;
+const MAX_LENGTHS: u64 = 64 << 20;
+/// Memory that a batch may take. A single row may take more.
+const BATCH_BYTES: u128 = 16 << 20;
+/// What a value takes besides the bytes that it points to.
+const ENTRY_BYTES: u128 = 16;
+/// By how much batches that would take more become shorter.
+const SHORTER: usize = 8;
 
 /// The batches of one stripe, in order. After an error it yields nothing more.
 pub struct StripeDecoder {
@@ -42,11 +48,11 @@ impl StripeDecoder {
             None
         } else {
             let stripe = file.stripe(&task, &mut bytes)?;
-            let rows = file.columns.spec.batch_rows.max(1);
             let reader = guarded(
                 || part(&task),
                 || {
-                    check(&stripe).map_err(|error| damaged(&task, &error))?;
+                    let rows = rows_of_batch(&stripe, task.rows, &file.columns.spec)
+                        .map_err(|error| damaged(&task, &error))?;
                     NaiveStripeDecoder::new(stripe, file.raw.clone(), rows)
                         .map_err(|error| damaged(&task, &error))
                 },
@@ -112,39 +118,123 @@ impl Iterator for StripeDecoder {
     }
 }
 
-/// Refuses sizes that no stripe has, and that memory would be taken for before anything is read.
-fn check(stripe: &Stripe) -> Result<(), String> {
-    let mut columns = stripe.columns().to_vec();
-    while let Some(column) = columns.pop() {
-        let entries = column.dictionary_size();
-        if entries > MAX_DICTIONARY {
-            return Err(format!("column '{}' claims a dictionary of {entries} entries", column.name()));
-        }
-        let sum_is_within = |kind, most| {
-            let Some(stream) = stripe.stream_map().get_opt(&column, kind) else { return Ok(true) };
+/// How many rows a batch may have: as many as it should, or fewer where they would take more than [`BATCH_BYTES`].
+///
+/// # Errors
+/// Sizes that no stripe has, and that memory would be taken for before anything is read; values that are too large.
+fn rows_of_batch(stripe: &Stripe, rows: u64, spec: &DecodeSpec) -> Result<usize, String> {
+    let counts: Vec<usize> = std::iter::successors(Some(spec.batch_rows.max(1)), |rows| {
+        (*rows > 1).then_some((*rows / SHORTER).max(1))
+    })
+    .collect();
+    let mut weight = Weight { counts: &counts, bytes: vec![0; counts.len()], largest: 0 };
+    // Each with how many values it has in a row, in the mean.
+    let mut columns: Vec<_> = stripe.columns().iter().map(|column| (column.clone(), 1)).collect();
+    while let Some((column, in_row)) = columns.pop() {
+        let stream = |kind| {
+            let Some(stream) = stripe.stream_map().get_opt(&column, kind) else { return Ok(Vec::new()) };
             let mut bytes = Vec::new();
             stream.take(MAX_LENGTHS).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-            let version_2 = matches!(column.encoding().kind(), Encoding::DirectV2 | Encoding::DictionaryV2);
-            Ok::<bool, String>(sum_within(&bytes, version_2, most).is_some())
+            Ok(bytes)
         };
-        match column.data_type() {
-            OrcType::List { .. } | OrcType::Map { .. } if !sum_is_within(StreamKind::Length, MAX_ITEMS)? => {
-                return Err(format!("column '{}' claims more than {MAX_ITEMS} items", column.name()));
+        let claims = Claims {
+            name: column.name(),
+            data_type: column.data_type(),
+            encoding: column.encoding().kind(),
+            entries: column.dictionary_size(),
+            in_row,
+            stream: &stream,
+        };
+        let items = claims.weigh(rows, spec.max_block_bytes, &mut weight)?;
+        columns.extend(column.children().into_iter().map(|child| (child, items)));
+    }
+    let most = BATCH_BYTES.saturating_add(weight.largest.saturating_mul(3));
+    let fits = counts.iter().zip(&weight.bytes).find(|(_, bytes)| **bytes <= most);
+    Ok(fits.map_or(1, |(rows, _)| *rows))
+}
+
+/// What batches take.
+struct Weight<'a> {
+    /// Rows of a batch.
+    counts: &'a [usize],
+    /// For each of these what a batch takes.
+    bytes: Vec<u128>,
+    /// The largest values of all columns.
+    largest: u128,
+}
+
+impl Weight<'_> {
+    fn add(&mut self, of: impl Fn(usize, u128) -> u128) {
+        for (n, (rows, bytes)) in self.counts.iter().zip(&mut self.bytes).enumerate() {
+            *bytes = bytes.saturating_add(of(n, *rows as u128));
+        }
+    }
+}
+
+/// What a stripe claims of a column.
+struct Claims<'a> {
+    name: &'a str,
+    data_type: &'a OrcType,
+    encoding: Encoding,
+    /// Of its dictionary.
+    entries: usize,
+    /// How many values a row has, in the mean.
+    in_row: u64,
+    stream: &'a dyn Fn(StreamKind) -> Result<Vec<u8>, String>,
+}
+
+impl Claims<'_> {
+    /// Adds what the values take; answers how many values of its children a row has, in the mean.
+    fn weigh(&self, rows: u64, largest: usize, weight: &mut Weight<'_>) -> Result<u64, String> {
+        let Self { name, encoding, entries, in_row, stream, .. } = *self;
+        if entries > MAX_DICTIONARY {
+            return Err(format!("column '{name}' claims a dictionary of {entries} entries"));
+        }
+        let version_2 = matches!(encoding, Encoding::DirectV2 | Encoding::DictionaryV2);
+        let (in_row, all) = (u128::from(in_row), u128::from(rows.max(1)));
+        weight.add(|_, rows| rows.saturating_mul(ENTRY_BYTES).saturating_mul(in_row));
+        match self.data_type {
+            OrcType::List { .. } | OrcType::Map { .. } => {
+                let Some(items) = sum_within(&stream(StreamKind::Length)?, version_2, MAX_ITEMS) else {
+                    return Err(format!("column '{name}' claims more than {MAX_ITEMS} items"));
+                };
+                return Ok(u64::try_from(items.div_ceil(all)).unwrap_or(u64::MAX).max(1));
             }
             // Arrow C++ (pyarrow) writes them for fractions of a second before 1970. The library takes them
             // for other instants, silently.
             OrcType::Timestamp { .. } | OrcType::TimestampWithLocalTimezone { .. }
-                if !sum_is_within(StreamKind::Secondary, MAX_NANOSECONDS)? =>
+                if sum_within(&stream(StreamKind::Secondary)?, version_2, MAX_NANOSECONDS).is_none() =>
             {
                 return Err(format!(
-                    "column '{}' has timestamps with nanoseconds below 0, as pyarrow writes them before 1970; \
-                     they are not supported",
-                    column.name()
+                    "column '{name}' has timestamps with nanoseconds below 0, as pyarrow writes them before 1970; \
+                     they are not supported"
                 ));
+            }
+            OrcType::String { .. }
+            | OrcType::Varchar { .. }
+            | OrcType::Char { .. }
+            | OrcType::Binary { .. } => {
+                let is_dictionary = matches!(encoding, Encoding::Dictionary | Encoding::DictionaryV2);
+                let lengths = Lengths::read(&stream(StreamKind::Length)?, version_2, weight.counts);
+                let (what, whole) = match is_dictionary {
+                    true => ("a dictionary", lengths.sum),
+                    false => ("a value", lengths.largest),
+                };
+                if whole > largest as u128 {
+                    return Err(format!(
+                        "column '{name}' has {what} of {whole} bytes, at most {largest} are read (limit max_block_bytes)"
+                    ));
+                }
+                weight.largest = weight.largest.saturating_add(lengths.largest);
+                weight.add(|n, rows| match is_dictionary {
+                    true => rows.saturating_mul(in_row).saturating_mul(lengths.largest),
+                    false if in_row == 1 => lengths.of_values.get(n).copied().unwrap_or_default(),
+                    // As many as all rows have in the mean.
+                    false => lengths.sum.saturating_mul(rows.min(all)) / all,
+                });
             }
             _ => {}
         }
-        columns.extend(column.children());
+        Ok(self.in_row)
     }
-    Ok(())
 }

@@ -16,9 +16,11 @@ use crate::columnar::guarded;
 /// How many bytes of the end to fetch at first: enough for the tails of most files.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 /// The largest tail accepted; larger ones would not fit beside the data anyway.
-const MAX_TAIL_BYTES: u64 = 512 << 20;
+const MAX_TAIL_BYTES: u64 = 64 << 20;
 /// The most rows of a stripe: where no column is read, they are only counted, and lies cost time.
 const MAX_ROWS: u64 = 1 << 32;
+/// The number of the postscript's field that says how long the statistics of stripes are.
+const METADATA_LENGTH: u64 = 5;
 /// The largest compression block: its length has to fit into 23 bits.
 const MAX_COMPRESSION_BLOCK: u64 = 1 << 23;
 
@@ -57,9 +59,9 @@ pub fn read_tail(file_size: u64, tail: &Bytes) -> Result<Tail> {
         Postscript::parse(&head[start..]).filter(|postscript| postscript.has_magic).ok_or_else(|| {
             not_orc("it does not end with an ORC postscript; it is of another format, or cut off")
         })?;
-    let sections = postscript.footer_length.checked_add(postscript.metadata_length);
-    let needed = sections.and_then(|sections| sections.checked_add(length + 1));
-    let needed = needed.filter(|needed| *needed <= file_size).ok_or_else(|| {
+    let needed = postscript.footer_length.checked_add(length + 1);
+    let all = needed.and_then(|needed| needed.checked_add(postscript.metadata_length));
+    let needed = needed.filter(|_| all.is_some_and(|all| all <= file_size)).ok_or_else(|| {
         not_orc(&format!(
             "the postscript is damaged (it claims a footer of {} bytes, the file has {file_size})",
             postscript.footer_length
@@ -84,13 +86,30 @@ pub fn read_tail(file_size: u64, tail: &Bytes) -> Result<Tail> {
     let footer = sections.len().saturating_sub(postscript.footer_length as usize);
     types::check(&tail.slice(footer..start), &head[start..])
         .map_err(|what| not_orc(&format!("the footer is damaged ({what})")))?;
-    let mut reader = Fetched::new(file_size, vec![(file_size - tail.len() as u64, tail.clone())], 0..0);
+    let mut reader = without_statistics(&sections[footer..], &head[start..])
+        .ok_or_else(|| not_orc("the postscript is damaged"))?;
     let file = guarded(
         || "not an ORC file: the footer".into(),
         || read_metadata(&mut reader).map_err(|error| not_orc(&format!("the footer is damaged ({error})"))),
     )?;
     check(&file, file_size)?;
     Ok(Tail::Ready(OrcMetadata { file: Arc::new(file), file_size }))
+}
+
+/// A file that ends as the one does, without the statistics of stripes. They may be of any size, and nobody asks for
+/// them.
+fn without_statistics(footer: &[u8], postscript: &[u8]) -> Option<Fetched> {
+    let mut end = footer.to_vec();
+    let mut rest = postscript;
+    while !rest.is_empty() {
+        let start = rest;
+        if field(&mut rest)?.0 != METADATA_LENGTH {
+            end.extend_from_slice(&start[..start.len() - rest.len()]);
+        }
+    }
+    end.extend_from_slice(&[METADATA_LENGTH as u8 * 8, 0]);
+    end.push(u8::try_from(end.len() - footer.len()).ok()?);
+    Some(Fetched::new(end.len() as u64, vec![(0, end.into())], 0..0))
 }
 
 /// Places that later steps rely on.
@@ -142,7 +161,7 @@ impl Postscript {
             match number {
                 1 => postscript.footer_length = value,
                 3 => postscript.compression_block = value,
-                5 => postscript.metadata_length = value,
+                METADATA_LENGTH => postscript.metadata_length = value,
                 8000 => postscript.has_magic |= text == b"ORC",
                 _ => {}
             }

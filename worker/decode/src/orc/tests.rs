@@ -339,3 +339,32 @@ proptest! {
         let _ = decode(&bytes.into(), &spec(vec![whole_row()])).map(|batches| shown(&batches));
     }
 }
+
+#[test]
+fn long_texts_come_in_short_batches_and_larger_ones_than_are_read_are_refused() {
+    const MIB: usize = 1 << 20;
+    let shorts = (0..5000).map(|n| n.to_string());
+    let texts = StringArray::from_iter_values(shorts.chain((0..150).map(|_| "x".repeat(MIB))));
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..5150));
+    let batch = RecordBatch::try_from_iter([("id", ids), ("text", Arc::new(texts) as ArrayRef)]).unwrap();
+    let file = write(&batch, 1 << 30);
+    let mut spec = spec(vec![column("id", Some("BIGINT")), column("text", Some("VARCHAR"))]);
+    let batches = decode(&file, &spec).unwrap();
+    let mut next = 0;
+    for batch in &batches {
+        let taken = batch.memory_bytes();
+        // A builder may have twice the room that it needs.
+        assert!(taken < 70 * MIB, "a batch of {taken} bytes");
+        for id in batch.batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().values() {
+            assert_eq!(*id, next);
+            next += 1;
+        }
+    }
+    assert_eq!(next, 5150);
+    spec.max_block_bytes = MIB - 1;
+    let error = decode(&file, &spec).unwrap_err().to_string();
+    assert!(
+        error.contains("column 'text' has a value of 1048576 bytes, at most 1048575 are read"),
+        "{error}"
+    );
+}

@@ -19,7 +19,7 @@ use crate::columnar::guarded;
 /// Types within types.
 const MAX_DEPTH: usize = 100;
 /// What a footer may become when it is decompressed.
-const MAX_FOOTER: u64 = 512 << 20;
+const MAX_FOOTER: u64 = 64 << 20;
 /// The footer's field that is its types, and a type's field that is the types within it.
 const TYPES: u64 = 4;
 const SUBTYPES: u64 = 2;

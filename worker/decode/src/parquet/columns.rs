@@ -14,7 +14,7 @@ use stevedore_common::file_format::FileFormat;
 use stevedore_common::types::{EXTENSION_NAME, JSON_EXTENSION, SqlType};
 
 use crate::cast;
-use crate::columnar::{FileColumn, columns_in_sql, guarded};
+use crate::columnar::{FileColumn, columns_in_sql, guarded, map_fields};
 
 /// The columns of a file, their types and whether they may be NULL.
 ///
@@ -93,25 +93,15 @@ fn map_leaves(
     parquet: &SchemaDescriptor,
     change: &dyn Fn(Field, &SchemaDescriptor, usize) -> Field,
 ) -> FieldRef {
-    let mut walk = |field: &FieldRef| map_leaves(field, leaf, parquet, change);
-    let data_type = match field.data_type() {
-        DataType::List(item) => DataType::List(walk(item)),
-        DataType::LargeList(item) => DataType::LargeList(walk(item)),
-        DataType::ListView(item) => DataType::ListView(walk(item)),
-        DataType::LargeListView(item) => DataType::LargeListView(walk(item)),
-        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(walk(item), *n),
-        DataType::Map(entries, sorted) => DataType::Map(walk(entries), *sorted),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(walk).collect()),
-        _ => {
-            let index = *leaf;
-            *leaf += 1;
-            if index >= parquet.num_columns() {
-                return field.clone();
-            }
-            return Arc::new(change(field.as_ref().clone(), parquet, index));
-        }
-    };
-    Arc::new(field.as_ref().clone().with_data_type(data_type))
+    if let Some(nested) = map_fields(field.data_type(), |field| map_leaves(field, leaf, parquet, change)) {
+        return Arc::new(field.as_ref().clone().with_data_type(nested));
+    }
+    let index = *leaf;
+    *leaf += 1;
+    if index >= parquet.num_columns() {
+        return field.clone();
+    }
+    Arc::new(change(field.as_ref().clone(), parquet, index))
 }
 
 /// What the reader is to give for a leaf, where its own choice is not ours.

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use stevedore_common::error::{Error, Result};
 use stevedore_common::types::SqlType;
 
+use super::batch_memory::GroupReader;
 use super::bounds::{Comparable, Footers, PartBounds, Segments};
 use super::chunks::GroupBytes;
 use super::file::{ParquetFile, RowGroupTask, join};
@@ -301,10 +302,10 @@ impl ParquetFile {
                 rows: pages.map(|pages| pages.rows.clone()),
                 index: pages.map(|pages| &pages.index),
             };
-            let reader = self.reader(reading, &columns).map_err(|error| damaged(&error))?;
+            let mut reader = GroupReader::new(self, &reading, &columns).map_err(|error| damaged(&error))?;
             let mut selectors: Vec<RowSelector> = Vec::new();
             let (mut seen, mut count) = (0, 0);
-            for batch in reader {
+            while let Some(batch) = reader.next(self) {
                 let batch = batch.map_err(|error| damaged(&error))?;
                 let passed = filter.passes(&self.filter_batch(&batch, &columns, filter)?)?;
                 let passed = match passed.nulls() {

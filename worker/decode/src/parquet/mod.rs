@@ -15,6 +15,7 @@
 //!
 //! [`DecodedBatch`]: crate::spec::DecodedBatch
 
+mod batch_memory;
 mod bounds;
 mod chunks;
 mod columns;

@@ -17,6 +17,7 @@ use ::parquet::file::serialized_reader::SerializedPageReader;
 use ::parquet::schema::types::{ColumnDescPtr, SchemaDescriptor, Type};
 use arrow::datatypes::Fields;
 
+use super::batch_memory::{BatchMeter, LeafWeight};
 use super::chunks::GroupBytes;
 use super::file::ParquetFile;
 use super::page_index::{LeafPages, PageIndex};
@@ -34,8 +35,15 @@ pub(super) struct Reading<'a> {
 }
 
 impl ParquetFile {
-    /// A reader of some columns, in the order of the file.
-    pub(super) fn reader(&self, reading: Reading<'_>, columns: &[usize]) -> Result<ParquetRecordBatchReader> {
+    /// A reader of some columns, in the order of the file, with so many rows in a batch. What they take is told to
+    /// the meter.
+    pub(super) fn reader(
+        &self,
+        reading: &Reading<'_>,
+        columns: &[usize],
+        batch_rows: usize,
+        meter: &Arc<BatchMeter>,
+    ) -> Result<ParquetRecordBatchReader> {
         let metadata = self.reader.metadata();
         let group = metadata.row_groups().get(reading.row_group).ok_or_else(|| gone("row group"))?;
         let (mut fields, mut parquet, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
@@ -60,9 +68,9 @@ impl ParquetFile {
         let parquet = SchemaDescriptor::new(Arc::new(parquet));
         let levels =
             parquet_to_arrow_field_levels(&parquet, ProjectionMask::all(), Some(&Fields::from(fields)))?;
-        let group = Group { metadata, group, leaves: &leaves, bytes: reading.bytes, index: reading.index };
-        let batch_rows = self.columns.spec.batch_rows.max(1);
-        ParquetRecordBatchReader::try_new_with_row_groups(&levels, &group, batch_rows, reading.rows)
+        let (bytes, index) = (reading.bytes, reading.index);
+        let group = Group { metadata, group, leaves: &leaves, bytes, index, meter };
+        ParquetRecordBatchReader::try_new_with_row_groups(&levels, &group, batch_rows, reading.rows.clone())
     }
 }
 
@@ -78,6 +86,7 @@ struct Group<'a> {
     leaves: &'a [usize],
     bytes: &'a GroupBytes,
     index: Option<&'a PageIndex>,
+    meter: &'a Arc<BatchMeter>,
 }
 
 impl RowGroups for Group<'_> {
@@ -89,7 +98,8 @@ impl RowGroups for Group<'_> {
         let leaf = self.leaves.get(leaf).ok_or_else(|| gone("column"))?;
         let chunk = self.group.columns().get(*leaf).ok_or_else(|| gone("column"))?;
         let located = self.index.and_then(|index| index.of(*leaf));
-        let pages = CheckedPages::new(chunk, self.bytes, self.num_rows(), located)?;
+        let weight = LeafWeight::new(Arc::clone(self.meter), chunk.column_descr());
+        let pages = CheckedPages::new(chunk, self.bytes, self.num_rows(), located, weight)?;
         Ok(Box::new(OneChunk(Some(pages))))
     }
 
@@ -115,11 +125,12 @@ impl Iterator for OneChunk {
 
 impl PageIterator for OneChunk {}
 
-/// The pages of a chunk, each of them checked.
+/// The pages of a chunk, each of them checked and weighed.
 struct CheckedPages {
     pages: SerializedPageReader<GroupBytes>,
     column: ColumnDescPtr,
     located: Option<Located>,
+    weight: LeafWeight,
 }
 
 /// Pages that an index led to.
@@ -137,6 +148,7 @@ impl CheckedPages {
         bytes: &GroupBytes,
         rows: usize,
         located: Option<&Arc<LeafPages>>,
+        weight: LeafWeight,
     ) -> Result<Self> {
         let locations = located.map(|pages| pages.locations().to_vec());
         let pages = SerializedPageReader::new(Arc::new(bytes.clone()), chunk, rows, locations)?;
@@ -145,7 +157,7 @@ impl CheckedPages {
             pages: Arc::clone(pages),
             next: 0,
         });
-        Ok(Self { pages, column: chunk.column_descr_ptr(), located })
+        Ok(Self { pages, column: chunk.column_descr_ptr(), located, weight })
     }
 
     /// Whether the page is the one that the index says.
@@ -175,7 +187,7 @@ fn show(rows: Option<u64>) -> String {
 }
 
 /// How many rows begin in a data page.
-fn rows_of(page: &Page, greatest: i16) -> Option<u64> {
+pub(super) fn rows_of(page: &Page, greatest: i16) -> Option<u64> {
     if greatest == 0 {
         return Some(u64::from(page.num_values()));
     }
@@ -204,6 +216,7 @@ impl PageReader for CheckedPages {
         let Some(page) = self.pages.get_next_page()? else { return Ok(None) };
         self.check_located(&page)?;
         value_counts::check(&page, &self.column).map_err(ParquetError::General)?;
+        self.weight.add(&page, &self.column)?;
         Ok(Some(page))
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use stevedore_common::error::{Error, Result};
 
+use super::batch_memory::GroupReader;
 use super::chunks::GroupBytes;
 use super::file::{ParquetFile, RowGroupTask};
 use super::filter::SelectedRows;
@@ -22,7 +22,7 @@ pub struct RowGroupDecoder {
     task: RowGroupTask,
     bytes: GroupBytes,
     /// `None` where no column is read: rows are only counted.
-    reader: Option<ParquetRecordBatchReader>,
+    reader: Option<GroupReader>,
     /// Which of the rows that the library gives are wanted; `None`: all of them.
     wanted: Option<Wanted>,
     /// The numbers of the rows to come within the row group.
@@ -77,7 +77,7 @@ impl RowGroupDecoder {
             let reader = guarded(
                 || part(&task),
                 || {
-                    let reader = file.reader(reading, &file.columns.read);
+                    let reader = GroupReader::new(&file, &reading, &file.columns.read);
                     reader.map_err(|error| bytes.failure().unwrap_or_else(|| damaged(&task, &error)))
                 },
             )?;
@@ -92,11 +92,11 @@ impl RowGroupDecoder {
         match &mut self.reader {
             None => self.rows.count(self.file.columns.spec.batch_rows),
             Some(reader) => {
-                let task = &self.task;
+                let (task, file) = (&self.task, &self.file);
                 let mut next = || {
                     guarded(
                         || part(task),
-                        || reader.next().transpose().map_err(|error| damaged(task, &error)),
+                        || reader.next(file).transpose().map_err(|error| damaged(task, &error)),
                     )
                 };
                 let batch = match &mut self.wanted {

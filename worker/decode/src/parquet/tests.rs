@@ -21,6 +21,7 @@ use super::*;
 use crate::spec::{ColumnSource, DecodeSpec, DecodedBatch, OutputColumn};
 use stevedore_common::types::SqlType;
 
+mod batch_memory;
 mod filter;
 mod types;
 

@@ -43,7 +43,7 @@ pub(super) fn check(page: &Page, column: &ColumnDescriptor) -> Result<(), String
     Ok(())
 }
 
-fn page_encoding(page: &Page) -> Option<Encoding> {
+pub(super) fn page_encoding(page: &Page) -> Option<Encoding> {
     match page {
         Page::DataPage { encoding, .. } | Page::DataPageV2 { encoding, .. } => Some(*encoding),
         Page::DictionaryPage { .. } => None,
@@ -51,7 +51,7 @@ fn page_encoding(page: &Page) -> Option<Encoding> {
 }
 
 /// What follows the levels of a data page.
-fn values_of<'a>(page: &'a Page, column: &ColumnDescriptor) -> Option<&'a [u8]> {
+pub(super) fn values_of<'a>(page: &'a Page, column: &ColumnDescriptor) -> Option<&'a [u8]> {
     match page {
         Page::DataPage { buf, num_values, rep_level_encoding, def_level_encoding, .. } => {
             let mut rest: &[u8] = buf;
@@ -98,40 +98,79 @@ pub(super) fn split_levels<'a>(
     Some(levels)
 }
 
+/// How long the longest of values is that are given as the one before and a little more; `None` where the lengths
+/// cannot be read.
+pub(super) fn delta_lengths(values: &[u8]) -> Option<u64> {
+    let mut walk = Walk::new(values);
+    let shared = Lengths::read(&mut walk).ok()?.longest(&mut walk)?;
+    let own = Lengths::read(&mut walk).ok()?.longest(&mut walk)?;
+    Some(shared.saturating_add(own))
+}
+
 /// The header of a list in the delta encoding.
 struct Lengths {
     per_block: u64,
     mini_blocks: u64,
     count: u64,
+    first: i64,
 }
 
 impl Lengths {
     fn read(walk: &mut Walk<'_>) -> Walked<Self> {
-        let header = Self { per_block: walk.varint()?, mini_blocks: walk.varint()?, count: walk.varint()? };
-        // The first value.
-        walk.varint()?;
-        Ok(header)
+        let (per_block, mini_blocks, count) = (walk.varint()?, walk.varint()?, walk.varint()?);
+        Ok(Self { per_block, mini_blocks, count, first: walk.zigzag()? })
     }
 
     /// Passes over the list, as the library does: blocks of mini-blocks, each as wide as its byte says.
     fn skip(&self, walk: &mut Walk<'_>) -> Option<()> {
+        self.blocks(walk, &mut |_, _, _, _| {})
+    }
+
+    /// The longest length. Passes over the list.
+    fn longest(&self, walk: &mut Walk<'_>) -> Option<u64> {
+        let (mut length, mut longest) = (self.first, self.first);
+        self.blocks(walk, &mut |least, width, bytes, count| {
+            let (mut held, mut bits) = (0u128, 0);
+            let mut bytes = bytes.iter();
+            for _ in 0..count {
+                while bits < width {
+                    held |= u128::from(bytes.next().copied().unwrap_or_default()) << bits;
+                    bits += 8;
+                }
+                let step = (held & ((1 << width) - 1)) as i64;
+                (held, bits) = (held >> width, bits - width);
+                length = length.wrapping_add(least).wrapping_add(step);
+                longest = longest.max(length);
+            }
+        })?;
+        u64::try_from(longest).ok()
+    }
+
+    /// Passes over the list; of each mini-block is told the least step, its width, its bytes, and how many steps it has.
+    fn blocks(&self, walk: &mut Walk<'_>, each: &mut impl FnMut(i64, u32, &[u8], u64)) -> Option<()> {
         let per_mini_block = self.per_block.checked_div(self.mini_blocks).filter(|values| *values > 0)?;
         let mini_blocks = usize::try_from(self.mini_blocks).ok()?;
         // The first value stands in the header.
         let mut left = self.count.saturating_sub(1);
         while left > 0 {
-            walk.varint().ok()?;
+            let least = walk.zigzag().ok()?;
             let widths = walk.rest().get(..mini_blocks)?;
-            let mut size = self.mini_blocks;
+            walk.skip(self.mini_blocks).ok()?;
             for width in widths {
                 // Mini-blocks behind the last value are not there, whatever they say.
                 if left == 0 {
                     break;
                 }
+                let size = u64::from(*width).checked_mul(per_mini_block)? / 8;
+                // The last one may be cut off behind its last value.
+                let bytes = walk.rest();
+                let bytes = bytes.get(..usize::try_from(size).ok()?).unwrap_or(bytes);
+                if *width <= 64 {
+                    each(least, u32::from(*width), bytes, left.min(per_mini_block));
+                }
                 left = left.saturating_sub(per_mini_block);
-                size = size.checked_add(u64::from(*width).checked_mul(per_mini_block)? / 8)?;
+                walk.skip(size).ok()?;
             }
-            walk.skip(size).ok()?;
         }
         Some(())
     }

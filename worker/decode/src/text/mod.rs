@@ -5,6 +5,7 @@
 //! row numbers of the file from [`RowNumbering`]. Nothing here waits or does I/O. Bad rows are in the
 //! batches; an error means that the file cannot be read on.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,25 +26,43 @@ use crate::spec::{DecodeSpec, DecodedBatch};
 pub trait BlockDecoder: Send + Sync {
     /// Decodes a block and hands out batches of at most `batch_rows` rows, in order, so that no more than
     /// one of them is held. Every record is a row or an error of exactly one batch; row numbers count from
-    /// the block's first record.
+    /// the block's first record. Where `each` breaks off, the records behind that batch are answered: they are
+    /// a block again.
     ///
     /// # Errors
     /// Internal ones, and those of `each`; bad data is in the batches.
-    fn decode_each(&self, block: TextBlock, each: &mut dyn FnMut(DecodedBatch) -> Result<()>) -> Result<()>;
+    fn decode_each(&self, block: TextBlock, each: &mut EachBatch<'_>) -> Result<Option<TextBlock>>;
 
-    /// As [`BlockDecoder::decode_each`], with all batches of the block at once.
+    /// The batches of a block until they take `most_bytes` of memory, at least one, and what is left of the
+    /// block. A byte of text may be a row of a thousand columns.
     ///
     /// # Errors
-    /// As there.
-    fn decode(&self, block: TextBlock) -> Result<Vec<DecodedBatch>> {
-        let mut batches = Vec::new();
-        self.decode_each(block, &mut |batch| {
+    /// As [`BlockDecoder::decode_each`].
+    fn decode_some(
+        &self,
+        block: TextBlock,
+        most_bytes: usize,
+    ) -> Result<(Vec<DecodedBatch>, Option<TextBlock>)> {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        let rest = self.decode_each(block, &mut |batch: DecodedBatch| {
+            bytes += batch.memory_bytes();
             batches.push(batch);
-            Ok(())
+            Ok(if bytes < most_bytes { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        Ok(batches)
+        Ok((batches, rest))
+    }
+
+    /// All batches of a block, which may take far more memory than it.
+    ///
+    /// # Errors
+    /// As [`BlockDecoder::decode_each`].
+    fn decode(&self, block: TextBlock) -> Result<Vec<DecodedBatch>> {
+        self.decode_some(block, usize::MAX).map(|(batches, _)| batches)
     }
 }
+
+/// Takes batches, and breaks off where it has enough of them.
+pub type EachBatch<'a> = dyn FnMut(DecodedBatch) -> Result<ControlFlow<()>> + 'a;
 
 /// The decoder for a CSV, TSV, NDJSON or JSON specification.
 ///

@@ -1,6 +1,7 @@
 //! The text decoders from bytes to batches, as a caller sees them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -111,7 +112,16 @@ fn decode_with(spec: &DecodeSpec, input: &[u8], block_bytes: usize, piece: usize
 }
 
 fn decode_within(spec: &DecodeSpec, input: &[u8], limits: TextLimits, piece: usize) -> Result<Decoded> {
-    let decoder = text_decoder(Arc::new(spec.clone()))?;
+    let blocks = blocks_within(spec, input, limits, piece)?;
+    collect(&*text_decoder(Arc::new(spec.clone()))?, blocks, usize::MAX)
+}
+
+fn blocks_within(
+    spec: &DecodeSpec,
+    input: &[u8],
+    limits: TextLimits,
+    piece: usize,
+) -> Result<Vec<TextBlock>> {
     let mut source = TextInput::new(
         &spec.format,
         spec.format.compression.resolve("data.txt"),
@@ -133,14 +143,17 @@ fn decode_within(spec: &DecodeSpec, input: &[u8], limits: TextLimits, piece: usi
         Some(last) => source.finish_with(&last, &mut each)?,
         None => source.finish(&mut each)?,
     }
-    collect(&*decoder, blocks)
+    Ok(blocks)
 }
 
-fn collect(decoder: &dyn BlockDecoder, blocks: Vec<TextBlock>) -> Result<Decoded> {
+/// Decodes blocks, each in parts that hold so many bytes or so.
+fn collect(decoder: &dyn BlockDecoder, blocks: Vec<TextBlock>, most_bytes: usize) -> Result<Decoded> {
     let mut numbering = RowNumbering::default();
     let mut decoded = Decoded::default();
-    for block in blocks {
-        let mut batches = decoder.decode(block)?;
+    let mut blocks: VecDeque<TextBlock> = blocks.into();
+    while let Some(block) = blocks.pop_front() {
+        let (mut batches, rest) = decoder.decode_some(block, most_bytes)?;
+        rest.into_iter().for_each(|rest| blocks.push_front(rest));
         numbering.number_block(&mut batches);
         for batch in batches {
             assert_eq!(batch.batch.num_rows(), batch.row_numbers.len());
@@ -158,13 +171,17 @@ fn collect(decoder: &dyn BlockDecoder, blocks: Vec<TextBlock>) -> Result<Decoded
     Ok(decoded)
 }
 
-/// Decodes at once and cut to pieces of several sizes, and checks that all are the same.
+/// Decodes at once, cut to pieces of several sizes and batch by batch, and checks that all are the same.
 fn decode(spec: &DecodeSpec, input: &str) -> Decoded {
     let whole = decode_with(spec, input.as_bytes(), 1 << 20, 1 << 20).unwrap();
     for (block_bytes, piece) in [(8, 3), (8, 64), (16, 1 << 20), (1 << 20, 5)] {
         let cut = decode_with(spec, input.as_bytes(), block_bytes, piece).unwrap();
         assert_eq!(cut, whole, "cut to blocks of {block_bytes} from pieces of {piece}");
     }
+    let few = DecodeSpec { batch_rows: 2, ..spec.clone() };
+    let blocks = blocks_within(&few, input.as_bytes(), TextLimits::default(), 1 << 20).unwrap();
+    let broken_off = collect(&*text_decoder(Arc::new(few)).unwrap(), blocks, 1).unwrap();
+    assert_eq!(broken_off, whole, "broken off after each batch");
     assert_eq!(whole.input_bytes, input.len() as u64);
     whole
 }
@@ -743,7 +760,7 @@ fn decode_parts(spec: &DecodeSpec, input: &[u8], cuts: &[u64], piece: usize) -> 
             cutter.push(piece, &mut each).unwrap();
         }
         cutter.finish(&mut each).unwrap();
-        let decoded = collect(&*decoder, blocks).unwrap();
+        let decoded = collect(&*decoder, blocks, usize::MAX).unwrap();
         rows.extend(decoded.rows);
         rows.extend(decoded.errors.into_iter().map(|e| e.split_once(": ").unwrap().1.to_owned()));
     }
@@ -908,6 +925,31 @@ fn records_before_a_damaged_place_are_given() {
             packed.chunks(piece).try_for_each(|piece| input.push(&Bytes::copy_from_slice(piece), &mut each));
         assert!(pushed.unwrap_err().to_string().contains("damaged"));
         let decoder = text_decoder(Arc::new(spec.clone())).unwrap();
-        assert_eq!(collect(&*decoder, blocks).unwrap().rows, ["1|a", "2|b\n,"]);
+        assert_eq!(collect(&*decoder, blocks, usize::MAX).unwrap().rows, ["1|a", "2|b\n,"]);
+    }
+}
+
+#[test]
+fn what_is_held_of_a_block_has_a_limit_however_much_its_text_becomes() {
+    const MIB: usize = 1 << 20;
+    let names: Vec<String> = (0..1000).map(|n| format!("c{n} BIGINT")).collect();
+    let wide: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut nulls = ndjson(&wide);
+    nulls.format.missing_field_as = MissingFieldAs::Null;
+    let errors = tsv(&["a INT", "b INT"]);
+    for (spec, text, rows) in [(nulls, "{}\n".repeat(6000), 6000), (errors, "\n".repeat(400_000), 400_000)] {
+        let blocks = blocks_within(&spec, text.as_bytes(), TextLimits::default(), MIB).unwrap();
+        let decoder = text_decoder(Arc::new(spec)).unwrap();
+        let (mut blocks, mut seen, mut all): (VecDeque<TextBlock>, _, _) = (blocks.into(), 0, 0);
+        while let Some(block) = blocks.pop_front() {
+            let (batches, rest) = decoder.decode_some(block, 4 * MIB).unwrap();
+            let bytes: usize = batches.iter().map(DecodedBatch::memory_bytes).sum();
+            assert!(bytes < 16 * MIB, "{bytes} bytes are held");
+            all += bytes;
+            seen += batches.iter().map(|batch| batch.lines.len() + batch.errors.len()).sum::<usize>();
+            rest.into_iter().for_each(|rest| blocks.push_front(rest));
+        }
+        assert_eq!(seen, rows);
+        assert!(all > 24 * MIB, "{all} bytes in all: that much is never held at once");
     }
 }

@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use ::parquet::arrow::arrow_writer::ArrowColumnChunk;
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::PageReader;
@@ -33,6 +32,7 @@ use stevedore_common::error::Result;
 
 use self::alike::{Alike, Described, Verified, alike};
 pub use self::facts::Facts;
+use super::batch_memory::GroupReader;
 use super::chunks::{ChunkRead, GroupBytes};
 use super::file::{ParquetFile, RowGroupTask};
 use super::reader::Reading;
@@ -42,8 +42,9 @@ use crate::columnar::{Source, guarded};
 /// for each, and this many are what the common writers make on purpose (DuckDB 122,880, Polars 250,000).
 pub const LEAST_ROWS: u64 = 64 * 1024;
 const LEAST_BYTES: u64 = 8 << 20;
-/// Batches that an encoder sees before it chooses its encodings.
+/// Batches that an encoder sees before it chooses its encodings; fewer where they take this much memory.
 const SAMPLE_BATCHES: usize = 8;
+const SAMPLE_BYTES: usize = 32 << 20;
 
 /// How a table stores its columns in Parquet.
 pub struct StoredLayout {
@@ -427,7 +428,7 @@ impl ParquetFile {
         output: usize,
     ) -> Option<impl Iterator<Item = Option<ArrayRef>>> {
         let reading = Reading { row_group: task.row_group, bytes, rows: None, index: None };
-        let reader = self.reader(reading, &[column]).ok()?;
+        let reader = GroupReader::new(self, &reading, &[column]).ok()?;
         Some(Values { file: self, reader, output, column, left: task.rows })
     }
 
@@ -441,7 +442,7 @@ impl ParquetFile {
 /// The values of a column, cast.
 struct Values<'a> {
     file: &'a ParquetFile,
-    reader: ParquetRecordBatchReader,
+    reader: GroupReader,
     column: usize,
     output: usize,
     left: u64,
@@ -451,7 +452,7 @@ impl Iterator for Values<'_> {
     type Item = Option<ArrayRef>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = match self.reader.next() {
+        let batch = match self.reader.next(self.file) {
             // A row group that ends early is damaged.
             None => return (self.left > 0).then_some(None),
             Some(Ok(batch)) => batch,
@@ -472,7 +473,15 @@ fn encoded(
     column: usize,
     values: &mut dyn Iterator<Item = Option<ArrayRef>>,
 ) -> Option<StoredColumn> {
-    let sample = values.take(SAMPLE_BATCHES).collect::<Option<Vec<ArrayRef>>>()?;
+    let (mut sample, mut bytes) = (Vec::new(), 0);
+    while sample.len() < SAMPLE_BATCHES
+        && bytes < SAMPLE_BYTES
+        && let Some(array) = values.next()
+    {
+        let array = array?;
+        bytes += array.get_array_memory_size();
+        sample.push(array);
+    }
     let mut encoder = target.layout.encoders.begin(column, &sample).ok()?;
     for array in &sample {
         encoder.encode(array).ok()?;
