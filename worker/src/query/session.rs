@@ -35,6 +35,7 @@ use futures::{Stream, StreamExt};
 use object_store::memory::InMemory;
 use stevedore_common::storage::Stores;
 use stevedore_common::{Error, Result};
+use stevedore_decode::parse::datetime::Zone;
 use stevedore_proto::v1::{QuerySpec, TableScan};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -295,7 +296,8 @@ fn runtime_env(config: &EngineConfig) -> Result<Arc<RuntimeEnv>> {
 fn session_state(base: &SessionState, settings: &HashMap<String, String>) -> Result<SessionState> {
     let options = functions::cast_options(settings)?;
     let ours: Vec<Arc<ScalarUDF>> = functions::all(&options).into_iter().map(Arc::new).collect();
-    let coercion = VariantCoercion::new(&ours)
+    let is_utc = Zone::parse(&options.timezone).is_ok_and(|zone| zone == Zone::Utc);
+    let coercion = VariantCoercion::new(&ours, is_utc)
         .ok_or_else(|| Error::internal("the functions of VARIANT are not registered"))?;
     let coercion = Arc::new(coercion);
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::clone(&coercion) as _];

@@ -3,15 +3,16 @@
 //! Comes in: a plan before DataFusion coerces types. Goes out: the same plan where a VARIANT that is
 //! compared with text, or given to a function of text, is read as text (`v:a = 'x'`), one that is
 //! compared with another type is cast to it, NULL where that fails (`v:n > 5`), and one that is computed
-//! with is a DOUBLE. Numbers are divided as the dialect does. Two VARIANTs are compared as they are. Other functions, `sum` among them, take a
-//! VARIANT only under a cast of the user's. Names of result columns do not change.
+//! with is a DOUBLE. Two VARIANTs are compared as they are. Other functions, `sum` among them, take a VARIANT
+//! only under a cast of the user's. Numbers are divided as the dialect does, and EXTRACT, which knows no zone,
+//! gets the civil time of a TIMESTAMP. Names of result columns do not change.
 
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, ExprSchema};
+use datafusion::common::{DFSchema, ExprSchema, internal_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -24,7 +25,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use stevedore_common::types::SqlType;
 
-use super::functions::{DIVIDE, TRY_CAST, VARIANT_TEXT, divides_as_double};
+use super::functions::{DIVIDE, LOCAL_TIME, TRY_CAST, VARIANT_TEXT, divides_as_double};
 
 /// Functions whose arguments are text.
 const OF_TEXT: &[&str] = &[
@@ -71,13 +72,19 @@ pub(crate) struct VariantCoercion {
     text: Arc<ScalarUDF>,
     try_cast: Arc<ScalarUDF>,
     divide: Arc<ScalarUDF>,
+    substr: Arc<ScalarUDF>,
+    /// Where the session is not in UTC.
+    local_time: Option<Arc<ScalarUDF>>,
 }
 
 impl VariantCoercion {
     /// Takes its functions from those of the session.
-    pub(crate) fn new(functions: &[Arc<ScalarUDF>]) -> Option<Self> {
+    pub(crate) fn new(functions: &[Arc<ScalarUDF>], is_utc: bool) -> Option<Self> {
         let find = |name: &str| functions.iter().find(|function| function.name() == name).cloned();
-        Some(Self { text: find(VARIANT_TEXT)?, try_cast: find(TRY_CAST)?, divide: find(DIVIDE)? })
+        // In UTC there is nothing to do, and filters on parts of a date go on being pushed down.
+        let local_time = if is_utc { None } else { Some(find(LOCAL_TIME)?) };
+        let (text, try_cast, divide) = (find(VARIANT_TEXT)?, find(TRY_CAST)?, find(DIVIDE)?);
+        Some(Self { text, try_cast, divide, substr: find("substr")?, local_time })
     }
 
     fn as_text(&self, expr: Expr) -> Expr {
@@ -159,6 +166,18 @@ impl VariantCoercion {
                 let expr = Expr::ScalarFunction(ScalarFunction { func, args });
                 if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
             }
+            // `EXTRACT(HOUR FROM t)`; only the epoch is that of the instant.
+            Expr::ScalarFunction(ScalarFunction { func, mut args })
+                if self.local_time.is_some()
+                    && func.name() == "date_part"
+                    && is_local_part(&args, schema) =>
+            {
+                let (Some(local_time), Some(moment)) = (&self.local_time, args.pop()) else {
+                    return internal_err!("date_part without an argument, or in UTC");
+                };
+                args.push(local_time.call(vec![moment]));
+                Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+            }
             other => Transformed::no(other),
         })
     }
@@ -185,6 +204,11 @@ impl VariantCoercion {
 
 /// Arithmetic has its type checked while the text is planned, before any rule can run.
 impl ExprPlanner for VariantCoercion {
+    /// SUBSTR and SUBSTRING are syntax of their own.
+    fn plan_substring(&self, args: Vec<Expr>) -> DfResult<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(self.substr.call(args)))
+    }
+
     fn plan_binary_op(
         &self,
         mut expr: RawBinaryExpr,
@@ -233,6 +257,20 @@ fn is_variant(expr: &Expr, schema: &dyn ExprSchema) -> bool {
         .ok()
         .and_then(|(_, field)| SqlType::from_arrow_field(&field).ok())
         .is_some_and(|ty| ty == SqlType::Variant)
+}
+
+/// Whether `date_part` is asked for something that depends on the zone.
+fn is_local_part(args: &[Expr], schema: &dyn ExprSchema) -> bool {
+    let [part, moment] = args else { return false };
+    let is_epoch = matches!(part, Expr::Literal(part, _)
+        if part.try_as_str().flatten().is_some_and(|part| part.eq_ignore_ascii_case("epoch")));
+    let is_done =
+        matches!(moment, Expr::ScalarFunction(ScalarFunction { func, .. }) if func.name() == LOCAL_TIME);
+    let is_instant = || {
+        let field = moment.to_field(schema);
+        field.is_ok_and(|(_, field)| matches!(field.data_type(), DataType::Timestamp(..)))
+    };
+    !is_epoch && !is_done && is_instant()
 }
 
 fn is_text(data_type: &DataType) -> bool {

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{ScalarValue, exec_datafusion_err, internal_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -32,32 +32,30 @@ pub(crate) const TRY_CAST: &str = "__try_cast";
 
 pub(super) fn functions(options: &CastOptions) -> Vec<ScalarUDF> {
     let mut functions = vec![
-        ScalarUDF::new_from_impl(CastFunction::new(CAST, Vec::new(), None, false, options)),
-        ScalarUDF::new_from_impl(CastFunction::new(TRY_CAST, Vec::new(), None, true, options)),
+        ScalarUDF::new_from_impl(CastFunction::new(CAST, None, false, options)),
+        ScalarUDF::new_from_impl(CastFunction::new(TRY_CAST, None, true, options)),
     ];
-    for (name, alias, ty) in [
-        ("timestamp", Some("datetime"), SqlType::Timestamp),
-        ("date", None, SqlType::Date),
-        ("variant", None, SqlType::Variant),
-        ("int8", None, SqlType::Int8),
-        ("int16", None, SqlType::Int16),
-        ("int32", None, SqlType::Int32),
-        ("int64", None, SqlType::Int64),
-        ("uint8", None, SqlType::UInt8),
-        ("uint16", None, SqlType::UInt16),
-        ("uint32", None, SqlType::UInt32),
-        ("uint64", None, SqlType::UInt64),
-        ("float32", None, SqlType::Float32),
-        ("float64", None, SqlType::Float64),
-        ("boolean", None, SqlType::Boolean),
-        ("string", Some("varchar"), SqlType::String),
+    for (name, ty) in [
+        ("timestamp", SqlType::Timestamp),
+        ("date", SqlType::Date),
+        ("variant", SqlType::Variant),
+        ("int8", SqlType::Int8),
+        ("int16", SqlType::Int16),
+        ("int32", SqlType::Int32),
+        ("int64", SqlType::Int64),
+        ("uint8", SqlType::UInt8),
+        ("uint16", SqlType::UInt16),
+        ("uint32", SqlType::UInt32),
+        ("uint64", SqlType::UInt64),
+        ("float32", SqlType::Float32),
+        ("float64", SqlType::Float64),
+        ("boolean", SqlType::Boolean),
+        ("string", SqlType::String),
     ] {
         for lenient in [false, true] {
             let prefix = if lenient { "try_to_" } else { "to_" };
-            let aliases = alias.map(|alias| format!("{prefix}{alias}")).into_iter().collect();
             functions.push(ScalarUDF::new_from_impl(CastFunction::new(
                 &format!("{prefix}{name}"),
-                aliases,
                 Some(ty.clone()),
                 lenient,
                 options,
@@ -70,7 +68,6 @@ pub(super) fn functions(options: &CastOptions) -> Vec<ScalarUDF> {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CastFunction {
     name: String,
-    aliases: Vec<String>,
     /// The type, where the name says it.
     fixed: Option<SqlType>,
     lenient: bool,
@@ -80,17 +77,10 @@ struct CastFunction {
 }
 
 impl CastFunction {
-    fn new(
-        name: &str,
-        aliases: Vec<String>,
-        fixed: Option<SqlType>,
-        lenient: bool,
-        options: &CastOptions,
-    ) -> Self {
+    fn new(name: &str, fixed: Option<SqlType>, lenient: bool, options: &CastOptions) -> Self {
         let arguments = if fixed.is_some() { 1 } else { 2 };
         Self {
             name: name.to_owned(),
-            aliases,
             fixed,
             lenient,
             timezone: options.timezone.clone(),
@@ -121,10 +111,6 @@ impl ScalarUDFImpl for CastFunction {
 
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn aliases(&self) -> &[String] {
-        &self.aliases
     }
 
     fn signature(&self) -> &Signature {
@@ -176,7 +162,7 @@ impl ScalarUDFImpl for CastFunction {
             ColumnarValue::Array(array) => (Arc::clone(array), false),
             ColumnarValue::Scalar(value) => (value.to_array()?, true),
         };
-        let outcome = kernel::cast(&array, typed_field(field, &array).as_ref(), &ty, &self.options())
+        let outcome = kernel::cast(&array, kernel::typed_field(field, &array).as_ref(), &ty, &self.options())
             .map_err(to_datafusion)?;
         if let (false, Some((_, reason))) = (self.lenient, outcome.rejects.first()) {
             return Err(to_datafusion(Error::invalid(reason.clone())));
@@ -204,16 +190,6 @@ impl ScalarUDFImpl for CastFunction {
         }
         Ok(ExprSimplifyResult::Simplified(Expr::Cast(CastExpr::new(Box::new(value), to.to_arrow()))))
     }
-}
-
-/// The declared field, unless the array has another type than was declared (a view of a string).
-fn typed_field(field: &FieldRef, array: &ArrayRef) -> FieldRef {
-    if field.data_type() == array.data_type() {
-        return Arc::clone(field);
-    }
-    Arc::new(
-        Field::new(field.name(), array.data_type().clone(), true).with_metadata(field.metadata().clone()),
-    )
 }
 
 /// Strings are left out: VARIANT and VARCHAR look the same here and are not.

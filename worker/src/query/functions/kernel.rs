@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use stevedore_common::Result;
 use stevedore_common::types::SqlType;
@@ -68,4 +68,14 @@ pub(crate) fn scalar_of(array: &ArrayRef) -> datafusion::error::Result<ScalarVal
         DataType::Map(..) => ScalarValue::Map(Arc::new(array.as_map().slice(0, 1))),
         _ => ScalarValue::try_from_array(array, 0)?,
     })
+}
+
+/// The declared field, unless the array has another type than was declared (a view of a string).
+pub(super) fn typed_field(field: &FieldRef, array: &ArrayRef) -> FieldRef {
+    if field.data_type() == array.data_type() {
+        return Arc::clone(field);
+    }
+    Arc::new(
+        Field::new(field.name(), array.data_type().clone(), true).with_metadata(field.metadata().clone()),
+    )
 }

@@ -5,10 +5,19 @@
 //! decoder agree on every value.
 
 mod arithmetic;
+mod call;
 mod cast;
+mod dates;
+mod definition;
+mod hashes;
+mod json;
 pub(crate) mod kernel;
 mod nested;
 mod now;
+#[cfg(test)]
+mod tests;
+mod text;
+mod types;
 mod variant;
 mod vector;
 
@@ -21,6 +30,7 @@ use stevedore_decode::spec::CastOptions;
 
 pub(crate) use arithmetic::{DIVIDE, divides_as_double};
 pub(crate) use cast::{CAST, TRY_CAST};
+pub(crate) use dates::LOCAL_TIME;
 pub(crate) use variant::VARIANT_TEXT;
 
 /// The settings of casts: `timezone` and `numeric_cast_option`.
@@ -47,10 +57,18 @@ pub fn cast_options(settings: &HashMap<String, String>) -> Result<CastOptions> {
 /// Every function to register for a statement with these settings.
 pub(crate) fn all(options: &CastOptions) -> Vec<ScalarUDF> {
     let mut functions = cast::functions(options);
+    functions.extend(dates::formatted(&functions, options));
     functions.extend(arithmetic::functions());
     functions.extend(variant::functions());
     functions.extend(vector::functions());
     functions.push(now::function(None));
+    functions.extend(dates::today_functions(options));
+    let mut definitions = dates::definitions();
+    definitions.extend(hashes::definitions());
+    definitions.extend(text::definitions());
+    definitions.extend(json::definitions());
+    definitions.extend(types::definitions());
+    functions.extend(definitions.iter().flat_map(|definition| definition.functions(options)));
     functions
 }
 
