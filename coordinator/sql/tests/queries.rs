@@ -655,3 +655,22 @@ fn functions_become_what_the_engine_knows() {
         assert!(error.contains(expected) && error.contains("line 1, column 8"), "{call}: {error}");
     }
 }
+
+/// Functions whose names are words of the grammar elsewhere.
+#[test]
+fn functions_may_have_the_names_of_keywords() {
+    for call in [
+        "insert('a', 1, 2, 'b')",
+        "char(77, 78)",
+        "date('2024-01-01')",
+        "year(today())",
+        "current_date",
+        "glob('a', 'b')",
+        "json_object('a', 1, 'b', NULL)",
+        "json_array(1, 2)",
+        "get(parse_json('{}'), 'a')",
+        "space(2)",
+    ] {
+        assert_eq!(rendered(&format!("SELECT {call} AS x")), format!("SELECT {call} AS \"x\""));
+    }
+}
