@@ -48,6 +48,7 @@ const UNIT_ARGUMENTS: &[(&str, usize)] = &[
     ("date_sub", 0),
     ("date_trunc", 0),
     ("dateadd", 0),
+    ("datebetween", 0),
     ("datediff", 0),
     ("datepart", 0),
     ("datesub", 0),
@@ -55,7 +56,10 @@ const UNIT_ARGUMENTS: &[(&str, usize)] = &[
     ("last_day", 1),
     ("next_day", 1),
     ("previous_day", 1),
+    ("timestamp_between", 0),
     ("timestamp_diff", 0),
+    ("timestampadd", 0),
+    ("timestampdiff", 0),
 ];
 
 /// What the engine is to compute instead of a call, whose arguments are as they were written.
