@@ -14,6 +14,7 @@ pub mod query;
 pub mod read;
 pub mod session;
 pub mod slice;
+mod spare_memory;
 pub mod storage_access;
 pub mod transform;
 mod unload;

@@ -10,6 +10,7 @@ use stevedore_common::{Error, Result};
 use stevedore_proto::v1::Register;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
@@ -19,6 +20,7 @@ use crate::query::{EngineConfig, QueryEngine};
 use crate::read::{ReadLimits, WorkerResources};
 use crate::session::{SessionConfig, run_session};
 use crate::slice::{LaneResources, SliceRunner, StageFiles};
+use crate::spare_memory;
 use crate::write::Encoders;
 
 /// The most that queries spill to disk.
@@ -138,6 +140,9 @@ impl Worker {
                 TcpIncoming::from(self.listener).with_nodelay(Some(true)),
                 shutdown.clone().cancelled_owned(),
             );
+        let _spare = AbortOnDropHandle::new(tokio::spawn(spare_memory::give_back(
+            self.runner.resources.memory.clone(),
+        )));
         let session = run_session(self.session, self.runner, shutdown);
         let flight =
             async { flight.await.map_err(|e| Error::internal(format!("the Flight service ended: {e}"))) };

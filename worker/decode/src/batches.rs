@@ -19,9 +19,6 @@ use crate::parse::columns::{Builder, ColumnInfo, Marks, Rejects, Room, TextSize,
 use crate::spec::{DecodeSpec, DecodedBatch, RowError};
 use crate::text::EachBatch;
 
-/// A batch of columns of fixed width stays below this, whatever `batch_rows` says.
-const BATCH_BYTES: usize = 8 << 20;
-
 /// What all batches of a specification share.
 #[derive(Debug)]
 pub(crate) struct BatchPlan {
@@ -62,7 +59,7 @@ impl BatchPlan {
             })
             .collect::<Result<Vec<_>>>()?;
         let width: usize = columns.iter().map(|column| width(&column.ty)).sum();
-        let most_rows = spec.batch_rows.clamp(1, (BATCH_BYTES / width.max(1)).max(1));
+        let most_rows = spec.batch_rows.clamp(1, (DecodeSpec::BATCH_BYTES / width.max(1)).max(1));
         Ok(Self { spec, rules, schema, columns, most_rows })
     }
 }

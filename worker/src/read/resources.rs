@@ -135,6 +135,8 @@ fn work(queue: &Queue) {
 pub struct MemoryBudget {
     permits: Arc<Semaphore>,
     kib: u32,
+    /// Told of every reservation.
+    reserved: Arc<Notify>,
 }
 
 impl MemoryBudget {
@@ -142,7 +144,12 @@ impl MemoryBudget {
     pub fn new(bytes: u64) -> Self {
         let most = u64::from(u32::MAX).min(Semaphore::MAX_PERMITS as u64);
         let kib = u32::try_from((bytes >> 10).clamp(1024, most)).unwrap_or(u32::MAX);
-        Self { permits: Arc::new(Semaphore::new(kib as usize)), kib }
+        Self { permits: Arc::new(Semaphore::new(kib as usize)), kib, reserved: Arc::default() }
+    }
+
+    /// Waits until some was reserved, unless that has happened since this was asked last.
+    pub(crate) async fn reserved(&self) {
+        self.reserved.notified().await;
     }
 
     /// The bytes of the whole budget.
@@ -190,6 +197,7 @@ impl MemoryBudget {
             }
         };
         turn.held.fetch_add(1, Ordering::SeqCst);
+        self.reserved.notify_one();
         Reservation { _permit: permit, turn: Some(Arc::clone(turn)) }
     }
 }

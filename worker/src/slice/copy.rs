@@ -75,7 +75,7 @@ impl Input {
         let (cpu, transform, names) =
             (self.resources.cpu.clone(), self.transform.clone(), self.names.clone());
         let by_element = spec.format.kind == FormatKind::Json;
-        let at_a_time = cpu.jobs_ahead();
+        let at_a_time = cpu.threads() + 1;
         let consumer = Consumer { filter: transform.row_filter().cloned(), ..consumer };
         let make_ready = move |FileRead { index, event }: FileRead| {
             let index = first + index;

@@ -25,8 +25,7 @@ const MAX_ITEMS: u128 = 1 << 27;
 const MAX_NANOSECONDS: u128 = (1 << 31) * 8_000_000_008;
 /// Bytes of lengths that are looked at.
 const MAX_LENGTHS: u64 = 64 << 20;
-/// Memory that a batch may take. A single row may take more.
-const BATCH_BYTES: u128 = 16 << 20;
+const BATCH_BYTES: u128 = DecodeSpec::BATCH_BYTES as u128;
 /// What a value takes besides the bytes that it points to.
 const ENTRY_BYTES: u128 = 16;
 /// By how much batches that would take more become shorter.

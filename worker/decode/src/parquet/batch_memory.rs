@@ -21,9 +21,9 @@ use super::file::ParquetFile;
 use super::page_index::PageIndex;
 use super::reader::{Reading, rows_of};
 use super::value_counts::{delta_lengths, page_encoding, values_of};
+use crate::spec::DecodeSpec;
 
-/// Memory that the values of a batch may take. A single row may take more.
-pub(super) const BATCH_BYTES: u64 = 16 << 20;
+pub(super) const BATCH_BYTES: u64 = DecodeSpec::BATCH_BYTES as u64;
 /// By how much batches that take more become shorter.
 const SHORTER: usize = 8;
 /// The fewest rows of the first batch, whatever the footer says that they take.
