@@ -13,8 +13,7 @@ use stevedore_common::schema::Column;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{
-    AnalyzedQuery, ColumnMatchMode, CopyInto, CopyOptions, CopySource, CreateTable, Insert, InsertSource,
-    OnError, Statement,
+    ColumnMatchMode, CopyInto, CopyOptions, CopySource, CreateTable, Insert, InsertSource, OnError, Statement,
 };
 use stevedore_state::catalog::{self, Table};
 use stevedore_state::command::{Command, JobEnding};
@@ -404,7 +403,7 @@ impl Engine {
         let consumes = consumed(&relations);
         let plan = QueryPlan {
             overwrite: insert.overwrite,
-            ..query_plan(handle, query, relations, field_ids, None)
+            ..query_plan(handle, query.sql.clone(), relations, field_ids, None)
         };
         let plan =
             JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
@@ -442,7 +441,7 @@ impl Engine {
             or_replace,
         };
         let consumes = consumed(&relations);
-        let plan = query_plan(handle, query, relations, field_ids, Some(new_table));
+        let plan = query_plan(handle, query.sql.clone(), relations, field_ids, Some(new_table));
         let plan =
             JobPlan::Query(Box::new(plan)).store(JobId(handle.id), self.stores.warehouse().store()).await?;
         Ok(JobSpec {
@@ -493,13 +492,13 @@ pub(super) fn copy_plan(
 
 pub(super) fn query_plan(
     handle: &StatementHandle,
-    query: &AnalyzedQuery,
+    sql: String,
     relations: Vec<crate::planner::plan::RelationPlan>,
     field_ids: Vec<i32>,
     new_table: Option<NewTablePlan>,
 ) -> QueryPlan {
     QueryPlan {
-        sql: query.sql.clone(),
+        sql,
         relations,
         parameters: handle.parameters.clone(),
         field_ids,

@@ -18,7 +18,7 @@ use stevedore_state::jobs::{self, Job, JobKind, JobSpec};
 use stevedore_state::streams;
 use uuid::Uuid;
 
-use super::load::query_job;
+use super::load::{query_job, query_plan};
 use super::query::check_parameters;
 use super::streams::consumed;
 use super::tables::target_columns;
@@ -373,15 +373,8 @@ impl Engine {
             base_snapshot: metadata.current_snapshot_id(),
             target: mutation.target.clone(),
             query: QueryPlan {
-                sql,
-                relations,
-                parameters: handle.parameters.clone(),
-                field_ids: Vec::new(),
-                settings: handle.settings.clone(),
-                traceparent: stevedore_common::telemetry::current_traceparent(),
-                new_table: None,
-                overwrite: false,
                 started_on_ms: self.replica.now_ms(),
+                ..query_plan(handle, sql, relations, Vec::new(), None)
             },
         };
         let plan = JobPlan::Mutation(Box::new(plan)).store(job, self.stores.warehouse().store()).await?;

@@ -104,7 +104,7 @@ impl Engine {
         };
         let consumes = consumed(&relations);
         let plan = JobPlan::Unload(Box::new(UnloadPlan {
-            query: query_plan(handle, &unload.query, relations, Vec::new(), None),
+            query: query_plan(handle, unload.query.sql.clone(), relations, Vec::new(), None),
             target,
             format,
             single: unload.single,

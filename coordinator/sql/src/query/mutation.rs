@@ -6,6 +6,7 @@ use sqlparser::ast::{
 };
 use stevedore_common::{Error, Result};
 
+use super::names::number_repeats;
 use super::prepare::prepare;
 use super::repeatable::is_repeatable;
 use super::rewrite::Rewriter;
@@ -43,6 +44,10 @@ pub(crate) fn analyze_mutation(
 ) -> Result<Pieces> {
     let prepared = prepare(text, tokens)?;
     let mut query = parse_query(text, tokens, &prepared)?;
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        // Its own items are values, not columns with names.
+        number_repeats(&mut select.from);
+    }
     let mut rewriter = Rewriter::new(prepared);
     rewriter.collect_names(&query);
     rewriter.target = Some(target.clone());

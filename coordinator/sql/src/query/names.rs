@@ -147,8 +147,8 @@ fn column_of(expr: &Expr) -> Option<(String, String)> {
 
 /// Gives an alias to every plain column that a SELECT has already, by name or by `*`: the engine takes none twice.
 /// The first repetition of `a` is named `a_2`.
-pub(super) fn number_repeats(query: &mut Query) {
-    let _ = VisitMut::visit(query, &mut Repeats);
+pub(super) fn number_repeats(tree: &mut impl VisitMut) {
+    let _ = tree.visit(&mut Repeats);
 }
 
 struct Repeats;

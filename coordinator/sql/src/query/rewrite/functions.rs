@@ -6,8 +6,8 @@
 
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    CaseWhen, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, Ident, ObjectNamePart, OrderByExpr, OrderByOptions,
+    BinaryOperator, CaseWhen, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, Ident, ObjectNamePart, OrderByExpr, OrderByOptions,
 };
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -20,7 +20,6 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("any", "first_value"),
     ("any_value", "first_value"),
     ("approx_count_distinct", "approx_distinct"),
-    ("datetrunc", "date_trunc"),
     ("endswith", "ends_with"),
     ("gen_random_uuid", "uuid"),
     ("group_array", "array_agg"),
@@ -77,10 +76,14 @@ pub(super) fn replacement(function: &mut Function) -> Result<Option<Expr>> {
         "is_not_null" | "isnotnull" => one(&name, function).map(|value| Some(Expr::IsNotNull(value))),
         "mod" => two(&name, function).map(|(left, right)| Some(remainder(left, right))),
         "to_decimal" | "try_to_decimal" => decimal(&name, function).map(Some),
-        "count_if" | "countif" => conditioned("count", None, &name, function),
+        "count_if" | "countif" => match <[Expr; 1]>::try_from(arguments(function)) {
+            Ok([condition]) => conditioned("count", None, condition, &name, function),
+            Err(_) => Err(wrong_arguments(&format!("{name}(condition)"))),
+        },
         "sum_if" | "avg_if" | "min_if" | "max_if" => {
-            let plain = name.trim_end_matches("_if").to_owned();
-            two(&name, function).and_then(|(value, _)| conditioned(&plain, Some(value), &name, function))
+            let plain = name.trim_end_matches("_if");
+            two(&name, function)
+                .and_then(|(value, condition)| conditioned(plain, Some(value), condition, &name, function))
         }
         "uniq" => distinct_count(&name, function),
         "arg_max" | "max_by" => extreme(&name, function, false),
@@ -204,7 +207,7 @@ fn decode(arguments: Vec<Expr>) -> Result<Expr> {
 fn remainder(left: Expr, right: Expr) -> Expr {
     Expr::Nested(Box::new(Expr::BinaryOp {
         left: Box::new(Expr::Nested(Box::new(left))),
-        op: sqlparser::ast::BinaryOperator::Modulo,
+        op: BinaryOperator::Modulo,
         right: Box::new(Expr::Nested(Box::new(right))),
     }))
 }
@@ -220,30 +223,21 @@ fn decimal(name: &str, function: &Function) -> Result<Expr> {
     Ok(call(cast, vec![value, string(&ty.to_string())]))
 }
 
-/// An aggregate of the rows for which the last argument is true.
+/// An aggregate of the rows for which a condition is true; without a value it counts them.
 fn conditioned(
     plain: &str,
     value: Option<Expr>,
+    condition: Expr,
     name: &str,
     function: &mut Function,
 ) -> Result<Option<Expr>> {
-    let mut given = arguments(function);
-    let condition = given.pop().filter(|_| given.len() == usize::from(value.is_some()));
-    let condition = condition.ok_or_else(|| {
-        wrong_arguments(&match value {
-            Some(_) => format!("{name}(value, condition)"),
-            None => format!("{name}(condition)"),
-        })
-    })?;
     if function.filter.is_some() {
         return Err(Error::not_supported(format!("FILTER after {name}")));
     }
     rename(function, plain);
     if let FunctionArguments::List(list) = &mut function.args {
-        list.args = vec![FunctionArg::Unnamed(match value {
-            Some(value) => FunctionArgExpr::Expr(value),
-            None => FunctionArgExpr::Wildcard,
-        })];
+        list.args =
+            vec![FunctionArg::Unnamed(value.map_or(FunctionArgExpr::Wildcard, FunctionArgExpr::Expr))];
     }
     function.filter = Some(Box::new(condition));
     Ok(None)
