@@ -72,6 +72,7 @@ impl Worker {
     /// # Errors
     /// Where the address, the folder or the threads cannot be had.
     pub async fn bind(config: WorkerConfig) -> Result<Self> {
+        spare_memory::set_up_allocator();
         let cores = match config.cores {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             cores => cores,

@@ -89,7 +89,7 @@ impl DecodeSpec {
     /// The default of `max_block_bytes`. Common writers stay below 100 MB.
     pub const MAX_BLOCK_BYTES: usize = 128 << 20;
     /// Memory that a batch may take, about, whatever `batch_rows` says. A single row may take more.
-    pub(crate) const BATCH_BYTES: usize = 8 << 20;
+    pub const BATCH_BYTES: usize = 8 << 20;
 
     /// The default limits for a format and columns.
     pub fn new(format: FileFormat, columns: Vec<OutputColumn>) -> Self {

@@ -15,6 +15,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -175,6 +176,13 @@ impl ExecutionPlan for ComparedScanExec {
             true => Ok(self),
             false => Err(DataFusionError::Internal("ComparedScanExec has no input".into())),
         }
+    }
+
+    /// Those that are read, at most.
+    fn partition_statistics(&self, partition: Option<usize>) -> DfResult<Statistics> {
+        let Statistics { num_rows, total_byte_size, .. } =
+            self.old.partition_statistics(partition)?.to_inexact();
+        Ok(Statistics { num_rows, total_byte_size, ..Statistics::new_unknown(&self.schema) })
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {

@@ -23,6 +23,7 @@ mod table_files;
 pub mod table_scan;
 mod variant_coercion;
 
+mod batch_rows;
 mod compared_scan;
 mod deletes;
 mod field_ids;

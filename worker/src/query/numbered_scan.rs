@@ -173,7 +173,6 @@ impl TableProvider for NumberedTable {
         let numbering = Numbering {
             output,
             lineage: lineage.then_some(of_table),
-            reads_table: of_table > 0,
             schema: Arc::new(self.schema.project(&wanted)?),
             origins: Arc::clone(&self.origins),
         };
@@ -206,8 +205,6 @@ struct Numbering {
     output: Vec<Output>,
     /// Where the columns of lineage begin among those that were read, if they were.
     lineage: Option<usize>,
-    /// Whether columns of the table are read.
-    reads_table: bool,
     schema: SchemaRef,
     origins: Arc<Origins>,
 }
@@ -274,12 +271,15 @@ impl ExecutionPlan for NumberedScanExec {
 
     /// Rows and bytes, so that a join keeps the smaller side in memory.
     fn partition_statistics(&self, partition: Option<usize>) -> DfResult<Statistics> {
-        let Numbering { output, reads_table, schema, .. } = self.numbering.as_ref();
+        let Numbering { output, schema, .. } = self.numbering.as_ref();
         let numbers = output.iter().filter(|output| matches!(output, Output::Number(_))).count() as u64;
+        let read = |file: &FileScan| {
+            let known = file.plan.partition_statistics(None).ok();
+            known.and_then(|known| known.total_byte_size.get_value().copied()).unwrap_or(0) as u64
+        };
         let count = |files: &Vec<FileScan>| {
             let rows = files.iter().map(|file| file.rows).sum::<u64>();
-            let stored = if *reads_table { files.iter().map(|file| file.bytes).sum() } else { 0 };
-            (rows, rows * numbers * 8 + stored)
+            (rows, rows * numbers * 8 + files.iter().map(read).sum::<u64>())
         };
         let (rows, bytes) = match partition {
             Some(partition) => self.partitions.get(partition).map_or((0, 0), count),

@@ -19,11 +19,12 @@ use datafusion::catalog::{
     MemorySchemaProvider, SchemaProvider,
 };
 use datafusion::common::ScalarValue;
-use datafusion::execution::FunctionRegistry;
+use datafusion::error::Result as DfResult;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
@@ -41,6 +42,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::batch_rows;
 use super::error::from_datafusion;
 use super::functions;
 use super::manifests::MetadataCache;
@@ -134,6 +136,8 @@ impl QueryEngine {
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.parse_float_as_decimal = false;
         options.execution.batch_size = 8192;
+        // To share a build side of this size costs less than to deal out both sides by their keys.
+        options.optimizer.hash_join_single_partition_threshold = 16 << 20;
         // What each sort sets aside for merging what it spilled: not all that there is.
         let share = config.memory_bytes / (SORT_SHARE * cores);
         let merging = &mut options.execution.sort_spill_reservation_bytes;
@@ -246,13 +250,8 @@ impl QueryEngine {
         let PlannedQuery { schema, plan, state, .. } = planned;
         let (sender, receiver) = mpsc::channel(RESULT_BATCHES);
         let target = Arc::clone(&schema);
-        let mut stream = self
-            .cpu
-            .run(async move {
-                let physical = state.create_physical_plan(&plan).await.map_err(|e| from_datafusion(&e))?;
-                execute_stream(physical, state.task_ctx()).map_err(|e| from_datafusion(&e))
-            })
-            .await?;
+        let mut stream =
+            self.cpu.run(async move { run(&state, &plan).await.map_err(|e| from_datafusion(&e)) }).await?;
         let task = self.cpu.spawn(async move {
             while let Some(batch) = stream.next().await {
                 let batch =
@@ -273,6 +272,13 @@ impl QueryEngine {
     pub async fn query(&self, spec: &QuerySpec) -> Result<ResultStream> {
         self.execute(self.plan(spec).await?).await
     }
+}
+
+async fn run(state: &SessionState, plan: &LogicalPlan) -> DfResult<SendableRecordBatchStream> {
+    let physical = state.create_physical_plan(plan).await?;
+    let (physical, rows) = batch_rows::fit(physical, state.config().batch_size()).await?;
+    let config = state.config().clone().with_batch_size(rows);
+    execute_stream(physical, Arc::new(TaskContext::from(state).with_session_config(config)))
 }
 
 /// What `now()` and its like are in a query.

@@ -29,8 +29,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use stevedore_common::file_format::{FileFormat, FormatKind, MissingFieldAs};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -71,6 +71,9 @@ pub struct StageBatch {
     pub rows: DecodedBatch,
 }
 
+/// The rows of stage files, in their order.
+pub type Batches = BoxStream<'static, Result<StageBatch>>;
+
 /// Reads stage files; what `read` does, seen from a query.
 #[async_trait]
 pub trait StageReader: Send + Sync + 'static {
@@ -94,12 +97,7 @@ pub trait StageReader: Send + Sync + 'static {
 
     /// The rows of the files, in their order, of Parquet files only those that pass the filter, as far as
     /// that is possible. Dropping the stream stops the reads.
-    fn read(
-        &self,
-        scan: StageScan,
-        spec: DecodeSpec,
-        filter: Option<Arc<dyn RowFilter>>,
-    ) -> BoxStream<'static, Result<StageBatch>>;
+    fn read(&self, scan: StageScan, spec: DecodeSpec, filter: Option<Arc<dyn RowFilter>>) -> Batches;
 }
 
 /// A column that says where a row comes from.
@@ -351,6 +349,7 @@ impl TableProvider for StageTable {
         );
         Ok(Arc::new(StageExec {
             groups,
+            begun: Mutex::default(),
             spec,
             filter,
             sources,
@@ -414,8 +413,10 @@ fn spread(scan: &StageScan, partitions: usize) -> Vec<StageScan> {
     groups
 }
 
-struct StageExec {
+pub(super) struct StageExec {
     groups: Vec<StageScan>,
+    /// The first partition, where its first rows were read already.
+    begun: Mutex<Option<Batches>>,
     spec: DecodeSpec,
     filter: Option<Arc<dyn RowFilter>>,
     sources: Vec<Source>,
@@ -424,6 +425,30 @@ struct StageExec {
     scan_start_us: i64,
     io: Handle,
     properties: Arc<PlanProperties>,
+}
+
+impl StageExec {
+    /// What a row takes, in bytes, going by the first that are read. They are kept for [`ExecutionPlan::execute`].
+    pub(super) async fn row_bytes(&self) -> usize {
+        let Some(scan) = self.groups.first() else { return 0 };
+        let mut batches = self.read(scan.clone()).fuse();
+        let first = batches.next().await;
+        let taken = first.as_ref().and_then(|batch| batch.as_ref().ok()).map_or(0, |batch| {
+            // What a batch keeps beyond its values is not of its rows.
+            let columns = batch.rows.batch.columns().iter();
+            let bytes =
+                columns.filter_map(|column| column.to_data().get_slice_memory_size().ok()).sum::<usize>();
+            bytes / batch.rows.batch.num_rows().max(1)
+        });
+        *self.begun.lock() = Some(stream::iter(first).chain(batches).boxed());
+        taken
+    }
+
+    /// Reads are set up on the I/O runtime, which their stores belong to.
+    fn read(&self, scan: StageScan) -> Batches {
+        let _entered = self.io.enter();
+        self.reader.read(scan, self.spec.clone(), self.filter.clone())
+    }
 }
 
 impl fmt::Debug for StageExec {
@@ -477,11 +502,8 @@ impl ExecutionPlan for StageExec {
             })?;
         let (sources, schema) = (self.sources.clone(), Arc::clone(&self.schema));
         let (start, by_element) = (self.scan_start_us, self.spec.format.kind == FormatKind::Json);
-        // Reads are set up on the I/O runtime, which its stores belong to.
-        let stream = {
-            let _entered = self.io.enter();
-            self.reader.read(scan, self.spec.clone(), self.filter.clone())
-        };
+        let begun = if partition == 0 { self.begun.lock().take() } else { None };
+        let stream = begun.unwrap_or_else(|| self.read(scan));
         let stream = stream.map(move |batch| {
             batch
                 .and_then(|batch| assemble(&batch, &sources, &schema, start, by_element))

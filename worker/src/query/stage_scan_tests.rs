@@ -5,43 +5,10 @@ use std::sync::Arc;
 use arrow::array::{Int32Array, RecordBatch, StringArray};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
-use stevedore_common::file_format::{FileFormat, FormatKind};
-use stevedore_proto::v1::{FileTask, QuerySpec, Relation, StageScan, relation};
+use stevedore_common::file_format::FormatKind;
+use stevedore_proto::v1::QuerySpec;
 
-use crate::query::test_support::{Fixture, text_rows};
-
-/// Writes files below the warehouse and makes a relation of them.
-async fn stage(fixture: &Fixture, kind: FormatKind, files: &[(&str, Vec<u8>)]) -> Relation {
-    let mut tasks = Vec::new();
-    for (index, (name, bytes)) in files.iter().enumerate() {
-        let path = format!("stage/{name}");
-        let store = fixture.warehouse.store();
-        store.put(&path, bytes.clone().into()).await.unwrap();
-        let version = store.head(&path).await.unwrap().version;
-        tasks.push(FileTask {
-            file: index as u32,
-            path,
-            name: (*name).to_owned(),
-            size: version.size,
-            etag: version.etag.unwrap_or_default(),
-            version: version.version.unwrap_or_default(),
-            last_modified_ms: version.last_modified_ms,
-            parts: 1,
-            ..FileTask::default()
-        });
-    }
-    let scan = StageScan {
-        storage: Some(fixture.access()),
-        file_format: serde_json::to_string(&FileFormat::defaults(kind)).unwrap(),
-        files: tasks,
-        case_sensitive: false,
-    };
-    Relation { name: "__rel_0".into(), relation: Some(relation::Relation::Stage(scan)) }
-}
-
-fn text(name: &'static str, content: &str) -> (&'static str, Vec<u8>) {
-    (name, content.as_bytes().to_vec())
-}
+use crate::query::test_support::{Fixture, stage, text, text_rows};
 
 #[tokio::test]
 async fn csv_columns_are_numbered() {

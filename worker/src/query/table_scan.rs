@@ -31,8 +31,8 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFileFormat, Datum, Literal, PrimitiveLiteral, PrimitiveType, SnapshotRef, TableMetadata, Transform,
-    Type,
+    DataFile, DataFileFormat, Datum, Literal, NestedField, PrimitiveLiteral, PrimitiveType, SnapshotRef,
+    TableMetadata, Transform, Type,
 };
 use stevedore_common::row_lineage;
 use stevedore_common::schema::TableSchema;
@@ -48,6 +48,8 @@ use super::table_files::{FOOTER_BYTES, ParquetFiles, ReaderFactory};
 
 /// The object store that DataFusion is told of; our readers never ask it for anything.
 pub(crate) const STORE_URL: &str = "stevedore://files";
+/// How much larger values of no fixed size are decoded than stored, about: what documents are compressed by.
+const PACKED: u64 = 8;
 
 /// A snapshot of a table, or some files of it.
 #[derive(Debug, Clone)]
@@ -359,7 +361,7 @@ impl IcebergTable {
         let untouched = gone.is_empty() && equality.is_empty();
         let statistics = Statistics {
             num_rows: if equality.is_empty() { Precision::Exact(rows) } else { Precision::Inexact(rows) },
-            total_byte_size: Precision::Absent,
+            total_byte_size: Precision::Inexact(self.decoded_bytes(wanted, &files, rows)),
             column_statistics: self.column_statistics(&files, untouched),
         };
         let groups = spread(partitioned, state.config().target_partitions());
@@ -389,6 +391,28 @@ impl IcebergTable {
         Ok(GroupScan { plan, gone, keys })
     }
 
+    /// What some columns of files take once they are decoded, in bytes; a guess from what they take as stored.
+    fn decoded_bytes(&self, wanted: &[usize], files: &[(TableFile, Applicable)], rows: usize) -> usize {
+        // Not every engine says what columns take.
+        let share = |file: &DataFile| file.file_size_in_bytes() / self.columns.columns.len().max(1) as u64;
+        let stored = |ids: &[i32], file: &DataFile| -> u64 {
+            let sizes = file.column_sizes();
+            if sizes.is_empty() { share(file) } else { ids.iter().filter_map(|id| sizes.get(id)).sum() }
+        };
+        let of_column = |index: &usize| {
+            let field = self.stored.field(*index);
+            let fixed = rows.saturating_mul(field.data_type().primitive_width().unwrap_or(0));
+            let Some(column) = self.columns.columns.get(*index).filter(|_| fixed == 0) else { return fixed };
+            let mut leaves = Vec::new();
+            if let Some(field) = self.metadata.current_schema().field_by_id(column.id) {
+                leaf_ids(field, &mut leaves);
+            }
+            let stored: u64 = files.iter().map(|(file, _)| stored(&leaves, file.entry.data_file())).sum();
+            usize::try_from(stored.saturating_mul(PACKED)).unwrap_or(usize::MAX)
+        };
+        wanted.iter().map(of_column).fold(0, usize::saturating_add)
+    }
+
     fn column_statistics(&self, files: &[(TableFile, Applicable)], exact: bool) -> Vec<ColumnStatistics> {
         self.columns
             .columns
@@ -406,6 +430,19 @@ impl IcebergTable {
                 ColumnStatistics { null_count, ..ColumnStatistics::new_unknown() }
             })
             .collect()
+    }
+}
+
+/// The ids of the columns of a Parquet file that a field is stored in.
+fn leaf_ids(field: &NestedField, ids: &mut Vec<i32>) {
+    match field.field_type.as_ref() {
+        Type::Primitive(_) => ids.push(field.id),
+        Type::Struct(fields) => fields.fields().iter().for_each(|field| leaf_ids(field, ids)),
+        Type::List(list) => leaf_ids(&list.element_field, ids),
+        Type::Map(map) => {
+            leaf_ids(&map.key_field, ids);
+            leaf_ids(&map.value_field, ids);
+        }
     }
 }
 

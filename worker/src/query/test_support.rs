@@ -17,10 +17,11 @@ use iceberg::spec::{
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use stevedore_common::Result;
+use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::{Column, FIELD_ID, TableSchema};
 use stevedore_common::storage::{Stores, Warehouse};
 use stevedore_common::types::SqlType;
-use stevedore_proto::v1::{QuerySpec, Relation, StorageAccess, TableScan, relation};
+use stevedore_proto::v1::{FileTask, QuerySpec, Relation, StageScan, StorageAccess, TableScan, relation};
 
 use super::session::{EngineConfig, QueryEngine};
 use crate::read::WorkerResources;
@@ -140,6 +141,39 @@ pub(crate) fn column(name: &str, ty: &str) -> Column {
         default: None,
         comment: None,
     }
+}
+
+/// Writes files below the warehouse and makes a relation of them.
+pub(crate) async fn stage(fixture: &Fixture, kind: FormatKind, files: &[(&str, Vec<u8>)]) -> Relation {
+    let mut tasks = Vec::new();
+    for (index, (name, bytes)) in files.iter().enumerate() {
+        let path = format!("stage/{name}");
+        let store = fixture.warehouse.store();
+        store.put(&path, bytes.clone().into()).await.unwrap();
+        let version = store.head(&path).await.unwrap().version;
+        tasks.push(FileTask {
+            file: index as u32,
+            path,
+            name: (*name).to_owned(),
+            size: version.size,
+            etag: version.etag.unwrap_or_default(),
+            version: version.version.unwrap_or_default(),
+            last_modified_ms: version.last_modified_ms,
+            parts: 1,
+            ..FileTask::default()
+        });
+    }
+    let scan = StageScan {
+        storage: Some(fixture.access()),
+        file_format: serde_json::to_string(&FileFormat::defaults(kind)).unwrap(),
+        files: tasks,
+        case_sensitive: false,
+    };
+    Relation { name: "__rel_0".into(), relation: Some(relation::Relation::Stage(scan)) }
+}
+
+pub(crate) fn text(name: &'static str, content: &str) -> (&'static str, Vec<u8>) {
+    (name, content.as_bytes().to_vec())
 }
 
 /// Builds an Iceberg table file by file.
