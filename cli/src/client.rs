@@ -38,6 +38,10 @@ impl Interceptor for Token {
     }
 }
 
+/// Asks the server to run a statement when its rows are asked for, as the interface of Flight SQL has it for queries
+/// only: so a job's progress can be shown.
+const DEFERRED: &str = "x-stevedore-deferred";
+
 /// A connection with a session of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -147,8 +151,10 @@ impl Client {
     pub async fn prepare(&self, sql: &str) -> Result<Statement> {
         let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
+        let mut request = tonic::Request::new(descriptor);
+        request.metadata_mut().insert(DEFERRED, MetadataValue::from_static("true"));
         let info =
-            self.flight().get_flight_info(descriptor).await.map_err(|s| error_of_status(&s))?.into_inner();
+            self.flight().get_flight_info(request).await.map_err(|s| error_of_status(&s))?.into_inner();
         let job_id = serde_json::from_slice::<serde_json::Value>(&info.app_metadata)
             .ok()
             .and_then(|value| value.get("job_id")?.as_str().map(str::to_owned));

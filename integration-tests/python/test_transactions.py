@@ -41,6 +41,32 @@ def test_commit_makes_it_visible_and_rollback_undoes_it(server, connection, tabl
     assert rows(connection, f"SELECT count(*) FROM {table}") == [(2,)]
 
 
+def test_statements_take_effect_though_nobody_fetches_their_answers(server, connection, table):
+    with manual(server) as mine:
+        with mine.cursor() as cursor:
+            for id in range(3):
+                cursor.execute(f"INSERT INTO {table} VALUES ({id}, 'a')")
+        mine.commit()
+        assert rows(connection, f"SELECT id FROM {table} ORDER BY id") == [(0,), (1,), (2,)]
+        with mine.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {table} WHERE id = 1")
+            # It ran when it was executed; its answer is there as well.
+            assert [tuple(row) for row in cursor.fetchall()] == [(1,)]
+            with pytest.raises(adbc_driver_manager.Error, match="nowhere"):
+                cursor.execute("DELETE FROM nowhere")
+        mine.rollback()
+        assert rows(connection, f"SELECT count(*) FROM {table}") == [(3,)]
+    options = dict(db_kwargs=CLIENT_OPTIONS, autocommit=True)
+    with adbc_driver_flightsql.dbapi.connect(server.address, **options) as by_itself, by_itself.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {table} VALUES (?, ?)", [3, "b"])
+        cursor.execute("BEGIN")
+        cursor.execute(f"UPDATE {table} SET name = 'c'")
+        cursor.execute("ROLLBACK")
+        cursor.execute(f"INSERT INTO {table} VALUES (4, 'b')")
+        cursor.adbc_prepare(f"DELETE FROM {table}")
+    assert rows(connection, f"SELECT name, count(*) FROM {table} GROUP BY name ORDER BY name") == [("a", 3), ("b", 2)]
+
+
 def test_a_whole_program_without_a_word_on_autocommit(server, connection):
     run(connection, "DROP TABLE IF EXISTS made")
     with manual(server) as mine:

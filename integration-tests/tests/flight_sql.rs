@@ -44,6 +44,13 @@ async fn connect(instance: &TestInstance) -> Client {
     client
 }
 
+/// A client whose statements all run when their tickets are redeemed.
+async fn deferring(instance: &TestInstance) -> Client {
+    let mut client = connect(instance).await;
+    client.set_header("x-stevedore-deferred", "true");
+    client
+}
+
 async fn fetch(client: &mut Client, info: FlightInfo) -> Vec<RecordBatch> {
     let mut batches = Vec::new();
     for endpoint in info.endpoint {
@@ -253,30 +260,57 @@ async fn a_ticket_that_is_redeemed_twice_runs_once() {
         format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", instance.files().display());
     query(&mut client, &stage).await;
 
-    // Nothing runs before the ticket is redeemed.
-    let copy = client.execute("COPY INTO t FROM @s/in/ FORCE = true".to_owned(), None).await.unwrap();
+    // For a client that asks for it nothing runs before the ticket is redeemed.
+    let mut other = deferring(&instance).await;
+    let copy = other.execute("COPY INTO t FROM @s/in/ FORCE = true".to_owned(), None).await.unwrap();
     assert_eq!(query(&mut client, "SELECT count(*) FROM t").await, [["0"]]);
     let first = show::rows(&fetch(&mut client, copy.clone()).await);
     assert_eq!(first.len(), 3);
-    let mut other = connect(&instance).await;
     assert_eq!(show::rows(&fetch(&mut other, copy).await), first);
     assert_eq!(query(&mut client, "SELECT count(*) FROM t").await, [["3"]]);
 
-    let insert = client.execute("INSERT INTO t VALUES (9, 'once')".to_owned(), None).await.unwrap();
-    for _ in 0..2 {
-        assert_eq!(show::rows(&fetch(&mut client, insert.clone()).await), [["1"]]);
+    for (id, client) in [(8, &mut other), (9, &mut client)] {
+        let insert = format!("INSERT INTO t VALUES ({id}, 'once')");
+        let insert = client.execute(insert, None).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(show::rows(&fetch(client, insert.clone()).await), [["1"]]);
+        }
+        let create = client.execute(format!("CREATE TABLE u{id} (x INT)"), None).await.unwrap();
+        for _ in 0..2 {
+            assert!(fetch(client, create.clone()).await.is_empty());
+        }
+        let count = format!("SELECT count(*) FROM t WHERE id = {id}");
+        assert_eq!(query(client, &count).await, [["1"]]);
     }
-    let create = client.execute("CREATE TABLE u (x INT)".to_owned(), None).await.unwrap();
-    for _ in 0..2 {
-        assert!(fetch(&mut client, create.clone()).await.is_empty());
-    }
-    assert_eq!(query(&mut client, "SELECT count(*) FROM t WHERE id = 9").await, [["1"]]);
+    query(&mut client, "DELETE FROM t WHERE id = 8").await;
 
     // A SELECT runs again at its snapshot.
     let select = client.execute("SELECT count(*) FROM t".to_owned(), None).await.unwrap();
     query(&mut client, "INSERT INTO t VALUES (10, 'later')").await;
     assert_eq!(show::rows(&fetch(&mut client, select).await), [["4"]]);
     assert_eq!(query(&mut client, "SELECT count(*) FROM t").await, [["5"]]);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_something_has_run_when_its_info_is_there() {
+    let (instance, mut client) = instance_with_table().await;
+    client.execute("INSERT INTO t VALUES (1, 'Ada')".to_owned(), None).await.unwrap();
+    client.execute("CREATE TABLE u AS SELECT * FROM t".to_owned(), None).await.unwrap();
+    assert_eq!(query(&mut client, "SELECT id, name FROM u").await, [["1", "Ada"]]);
+    let error = client.execute("DELETE FROM nowhere".to_owned(), None).await.unwrap_err();
+    assert!(error.to_string().contains("nowhere"), "{error}");
+
+    // To ask what a statement gives, or to prepare it, runs nothing.
+    let command = CommandStatementQuery { query: "DELETE FROM u".into(), transaction_id: None };
+    let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
+    let schema = client.inner_mut().get_schema(descriptor).await.unwrap().into_inner();
+    let schema = arrow::datatypes::Schema::try_from(&schema).unwrap();
+    assert_eq!(schema.field(0).name(), "number of rows deleted");
+    let mut prepared = client.prepare("DELETE FROM u".to_owned(), None).await.unwrap();
+    assert_eq!(query(&mut client, "SELECT count(*) FROM u").await, [["1"]]);
+    prepared.execute().await.unwrap();
+    assert_eq!(query(&mut client, "SELECT count(*) FROM u").await, [["0"]]);
     instance.stop().await;
 }
 
@@ -358,8 +392,8 @@ async fn a_statement_is_cancelled_by_its_info() {
     let stage =
         format!("CREATE STAGE s URL = 'fs://{}/' FILE_FORMAT = (TYPE = CSV)", instance.files().display());
     query(&mut client, &stage).await;
-    let info = client.execute("COPY INTO n FROM @s/in/".to_owned(), None).await.unwrap();
-    let mut runner = connect(&instance).await;
+    let mut runner = deferring(&instance).await;
+    let info = runner.execute("COPY INTO n FROM @s/in/".to_owned(), None).await.unwrap();
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     let running = tokio::spawn(async move {
         let stream = runner.do_get(ticket).await?;

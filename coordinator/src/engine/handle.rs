@@ -135,7 +135,7 @@ impl StatementHandle {
 pub enum StatementKind {
     /// Gives rows and changes nothing.
     Query,
-    /// Changes something and gives rows (COPY).
+    /// Changes something and gives rows (COPY, REMOVE).
     RowsAndChanges,
     /// Changes something and gives a row count.
     Dml,

@@ -181,7 +181,9 @@ impl Engine {
         let simple =
             |kind, schema| Description { kind, schema, parameters, pins: Default::default(), is_job: false };
         if let Some(columns) = show::columns_of(statement) {
-            return Ok(simple(StatementKind::Query, schema_of(columns)));
+            let changes = matches!(statement, Statement::Remove(_));
+            let kind = if changes { StatementKind::RowsAndChanges } else { StatementKind::Query };
+            return Ok(simple(kind, schema_of(columns)));
         }
         Ok(match statement {
             Statement::Query(query) => self.describe_query(handle, query, None).await?,

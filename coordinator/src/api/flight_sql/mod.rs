@@ -1,11 +1,12 @@
 //! Flight SQL on the client port.
 //!
-//! Owns: the protocol. Comes in: Flight calls. Goes out: calls to the [`Engine`], Arrow streams. A
-//! statement runs in `DoGet` or `DoPut` (or a started poll), never when its `FlightInfo` is asked for or
-//! when it is prepared: clients prepare and retry freely. Tickets are [`StatementHandle`]s, so redeeming
-//! one twice, on any coordinator, runs it once.
+//! Owns: the protocol. Comes in: Flight calls. Goes out: calls to the [`Engine`], Arrow streams. A statement that
+//! changes something runs when its `FlightInfo` is asked for (drivers need not fetch what it answers), in `DoPut` or in
+//! a started poll; a query in `DoGet`. Nothing runs when it is prepared, or when `GetSchema` asks what it gives. Tickets
+//! are [`StatementHandle`]s, so redeeming one twice, on any coordinator, runs it once.
 
 mod extensions;
+mod finished;
 mod ingest;
 mod metadata;
 mod prepared;
@@ -49,6 +50,7 @@ pub struct FlightSql {
     sessions: Arc<Sessions>,
     prepared: Arc<prepared::PreparedStatements>,
     info: Arc<metadata::StaticInfo>,
+    finished: Arc<finished::FinishedStatements>,
 }
 
 impl FlightSql {
@@ -62,6 +64,7 @@ impl FlightSql {
             sessions,
             prepared: Arc::new(prepared::PreparedStatements::default()),
             info: Arc::new(metadata::StaticInfo::new()?),
+            finished: Arc::default(),
         })
     }
 
@@ -210,6 +213,9 @@ fn command_of(descriptor: &FlightDescriptor) -> std::result::Result<Command, Sta
     Command::try_from(any).map_err(|e| status_of(Error::invalid(format!("unknown Flight SQL command: {e}"))))
 }
 
+/// What a client sends that redeems the ticket of each statement: nothing runs before, so that it knows the id of a job
+/// while it runs.
+const DEFERRED: &str = "x-stevedore-deferred";
 /// What marks a call whose client did not name a session.
 const GIVEN_SESSION: &str = "x-stevedore-given-session";
 
@@ -246,11 +252,23 @@ fn unsupported<T>(what: &str) -> std::result::Result<T, Status> {
     Err(status_of(Error::not_supported_yet(what)))
 }
 
-async fn described(
-    sql: &FlightSql,
-    handle: &StatementHandle,
-    request: Request<FlightDescriptor>,
-) -> std::result::Result<FlightInfo, Status> {
-    let description = sql.engine.describe(handle).await.map_err(status_of)?;
-    statement_info(handle, &description, request.into_inner())
+impl FlightSql {
+    /// The answer to `GetFlightInfo`; the statement has run then, if it changes something.
+    async fn run_for_info(
+        &self,
+        handle: &StatementHandle,
+        request: Request<FlightDescriptor>,
+    ) -> std::result::Result<FlightInfo, Status> {
+        let description = self.engine.describe(handle).await.map_err(status_of)?;
+        let metadata = request.metadata();
+        if description.kind != StatementKind::Query && !metadata.contains_key(DEFERRED) {
+            let given = metadata.contains_key(GIVEN_SESSION);
+            check_begin(handle, session_id(metadata), given).map_err(status_of)?;
+            let execution = self.run(handle).await?;
+            if let Some(result) = finished::Finished::of(execution).await.map_err(status_of)? {
+                self.finished.keep(handle.id, result);
+            }
+        }
+        statement_info(handle, &description, request.into_inner())
+    }
 }

@@ -25,6 +25,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use prost::Message;
 use stevedore_common::{Error, Result as StevedoreResult};
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::extensions::{
@@ -34,7 +35,7 @@ use super::extensions::{
 };
 use super::prepared::{parameter_schema, read_parameters, row_ipc, schema_bytes};
 use super::{
-    DoGetStream, FlightSql, GIVEN_SESSION, advertised_schema, check_begin, command_of, described, encode,
+    DEFERRED, DoGetStream, FlightSql, GIVEN_SESSION, advertised_schema, check_begin, command_of, encode,
     give_session, info_of, metadata, named_transaction, one_batch, statement_info, unsupported, with_cookie,
 };
 use crate::api::sessions::{new_token, session_id};
@@ -64,6 +65,11 @@ impl FlightSql {
     }
 
     async fn redeem(&self, handle: &StatementHandle) -> Result<Response<DoGetStream>> {
+        if let Some(finished) = self.finished.of(handle.id) {
+            let batches = finished.batches.clone().into_iter().map(Ok);
+            let batches = futures::stream::iter(batches).boxed();
+            return Ok(Response::new(encode(finished.schema.clone(), batches)));
+        }
         let execution = self.run(handle).await?;
         Ok(Response::new(encode(execution.schema, execution.batches)))
     }
@@ -161,7 +167,7 @@ impl FlightSqlService for FlightSql {
     ) -> Result<Response<FlightInfo>> {
         let (session, _) = self.session(request.metadata())?;
         let handle = self.handle(&session, query.query, query.transaction_id.as_deref()).await?;
-        let info = described(self, &handle, request).await?;
+        let info = self.run_for_info(&handle, request).await?;
         Ok(Response::new(info))
     }
 
@@ -173,7 +179,7 @@ impl FlightSqlService for FlightSql {
         // Each execution of a prepared statement is a run of its own.
         let handle = self.prepared_handle(&query.prepared_statement_handle)?.fresh();
         let handle = self.in_session(handle).await?;
-        let info = described(self, &handle, request).await?;
+        let info = self.run_for_info(&handle, request).await?;
         Ok(Response::new(info))
     }
 
@@ -576,7 +582,9 @@ impl FlightService for FlightSqlServer {
         Ok(with_cookie(Response::new(self.poll(r).await?), given))
     }
 
-    async fn get_schema(&self, r: Request<FlightDescriptor>) -> Result<Response<SchemaResult>> {
+    async fn get_schema(&self, mut r: Request<FlightDescriptor>) -> Result<Response<SchemaResult>> {
+        // What a statement gives is known before it runs.
+        r.metadata_mut().insert(DEFERRED, AsciiMetadataValue::from_static("true"));
         let info = FlightService::get_flight_info(&self.0, r).await?.into_inner();
         Ok(Response::new(SchemaResult { schema: IpcMessage(info.schema).0 }))
     }
