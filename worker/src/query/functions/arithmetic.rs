@@ -65,7 +65,7 @@ impl Division {
     }
 }
 
-fn by_zero() -> Error {
+pub(super) fn by_zero() -> Error {
     Error::invalid("division by zero").hint("nullif(divisor, 0) gives NULL instead")
 }
 
