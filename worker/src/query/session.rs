@@ -312,6 +312,7 @@ fn session_state(base: &SessionState, settings: &HashMap<String, String>) -> Res
     planners.extend(base.expr_planners().iter().cloned());
     let mut scalars: Vec<Arc<ScalarUDF>> = base.scalar_functions().values().cloned().collect();
     scalars.extend(ours);
+    let scalars = scalars.into_iter().map(functions::bounded).collect();
     let mut aggregates: Vec<Arc<AggregateUDF>> = base.aggregate_functions().values().cloned().collect();
     aggregates.extend(functions::aggregates().into_iter().map(Arc::new));
     Ok(SessionStateBuilder::new_from_existing(base.clone())

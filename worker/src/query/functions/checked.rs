@@ -28,7 +28,7 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use super::kernel::scalar_of;
-use crate::query::error::to_datafusion;
+use crate::query::error::{division_by_zero, to_datafusion};
 
 /// An operation that is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -192,7 +192,7 @@ impl Checked {
     fn evaluate(&self, operands: &[Operand], ty: &DataType) -> Result<ArrayRef> {
         let error = match self.compute(operands, ty) {
             Ok(values) => return Ok(values),
-            Err(ArrowError::DivideByZero) => return Err(super::arithmetic::by_zero()),
+            Err(ArrowError::DivideByZero) => return Err(division_by_zero()),
             Err(ArrowError::ArithmeticOverflow(error)) => error,
             Err(error) => return Err(Error::invalid(error.to_string())),
         };

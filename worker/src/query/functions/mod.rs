@@ -5,6 +5,7 @@
 //! decoder agree on every value.
 
 mod arithmetic;
+mod bounded;
 mod call;
 mod cast;
 mod checked;
@@ -31,6 +32,7 @@ use stevedore_common::{Error, Result};
 use stevedore_decode::spec::CastOptions;
 
 pub(crate) use arithmetic::{DIVIDE, divides_as_double};
+pub(crate) use bounded::bounded;
 pub(crate) use cast::{CAST, TRY_CAST};
 pub(crate) use checked::Arithmetic;
 pub(crate) use dates::LOCAL_TIME;

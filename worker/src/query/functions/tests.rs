@@ -577,3 +577,52 @@ async fn decimals_have_as_many_digits_as_their_type() {
         table.iter().map(|(sql, expected)| (sql.as_str(), expected.as_str())).collect();
     check("UTC", &table).await;
 }
+
+#[tokio::test]
+async fn arguments_do_not_ask_for_more_than_a_batch_may_take() {
+    const ONE: &str = "would take more than 64 MiB; ask for less";
+    const ALL: &str = "would take more than 64 MiB for the rows of a batch; ask for less";
+    let many = "FROM (SELECT value AS n FROM range(0, 100)) AS t";
+    let table: Vec<(String, String)> = [
+        ("lpad('a', 1000000000, 'x')".to_owned(), format!("error: the result of lpad {ONE}")),
+        ("rpad('a', 20000000, 'é')".to_owned(), format!("error: the result of rpad {ONE}")),
+        ("length(rpad('a', 20000000, 'e'))".to_owned(), "20000000".to_owned()),
+        ("repeat('abc', 1000000000)".to_owned(), format!("error: the result of repeat {ONE}")),
+        ("repeat('abc', 9223372036854775807)".to_owned(), format!("error: the result of repeat {ONE}")),
+        ("repeat('abc', NULL)".to_owned(), NULL.to_owned()),
+        ("lpad('a', 3)".to_owned(), "  a".to_owned()),
+        ("array_size(array_repeat(1, 1000000000))".to_owned(), format!("error: the result of array_repeat {ONE}")),
+        ("array_size(array_repeat([1, 2], 3))".to_owned(), "3".to_owned()),
+        ("array_size(array_resize([1], 1000000000, 0))".to_owned(), format!("error: the result of array_resize {ONE}")),
+        ("array_size(range(1000000000))".to_owned(), format!("error: the result of range {ONE}")),
+        ("array_size(range(5, 0))".to_owned(), "0".to_owned()),
+        ("array_size(generate_series(0, 1000000))".to_owned(), "1000001".to_owned()),
+        (
+            "array_size(generate_series(0, 9223372036854775807, 2))".to_owned(),
+            format!("error: the result of generate_series {ONE}"),
+        ),
+        (
+            "array_size(generate_series($t, $t + interval '1 day', interval '1 microsecond'))".replace("$t", T),
+            format!("error: the result of generate_series {ONE}"),
+        ),
+        (
+            "array_size(range(__cast('2024-01-01', 'DATE'), __cast('2025-01-01', 'DATE'), interval '1 month'))".to_owned(),
+            "12".to_owned(),
+        ),
+        ("length(replace(repeat('a', 10000), 'a', repeat('b', 10000)))".to_owned(), format!("error: the result of replace {ONE}")),
+        ("length(replace(repeat('a', 10000), 'c', repeat('b', 10000)))".to_owned(), "10000".to_owned()),
+        ("replace('abc', 'b', 'xx')".to_owned(), "axxc".to_owned()),
+        ("array_to_string(array_repeat(1, 3), '-')".to_owned(), "1-1-1".to_owned()),
+        (
+            "length(array_to_string(array_repeat(1, 100000), repeat('-', 1000)))".to_owned(),
+            format!("error: the result of array_to_string {ONE}"),
+        ),
+        (format!("sum(length(lpad('a', 1000000 + n, 'x'))) {many}"), format!("error: the result of lpad {ALL}")),
+        (format!("sum(length(space(1000000 - n))) {many}"), format!("error: the result of space {ALL}")),
+        (format!("sum(length(lpad('a', 1000 + n, 'x'))) {many}"), "104950".to_owned()),
+    ]
+    .into();
+    let table: Vec<(&str, &str)> =
+        table.iter().map(|(sql, expected)| (sql.as_str(), expected.as_str())).collect();
+    check("UTC", &table).await;
+}
