@@ -50,6 +50,22 @@ pub fn null_value(number: usize, name: &str, ty: &SqlType) -> String {
     format!("NULL is not allowed for column {number} ({name} {ty} NOT NULL)")
 }
 
+/// What is wrong with a value that an expression computes for a column: the column where the value and a type
+/// stand, as in [`invalid_value`], else before the reason: `column 2 (b INT): division by zero`.
+pub fn for_column(message: &str, number: usize, name: &str, ty: &SqlType) -> String {
+    match parts(message) {
+        Parts { column: Some(_), .. } => message.to_owned(),
+        // What the parts leave between value and reason is the type.
+        Parts { value: Some(value), column: None, reason } => {
+            let start = "invalid value '".len() + value.len() + "' for ".len();
+            let end = message.len() - reason.len() - ": ".len();
+            let asked = message.get(start..end).unwrap_or_default();
+            format!("invalid value '{value}' for column {number} ({name} {asked}): {reason}")
+        }
+        Parts { value: None, column: None, reason } => format!("{}: {reason}", column(number, name, ty)),
+    }
+}
+
 /// What a message says, part by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'a> {
@@ -76,6 +92,12 @@ pub fn parts(message: &str) -> Parts<'_> {
         let column = column_of(target).and_then(|(from, to)| target.get(from..to));
         let column = column.map(|column| column.strip_suffix(" NOT NULL").unwrap_or(column));
         return Parts { value: None, column, reason: "NULL is not allowed" };
+    }
+    if let Some((target, reason)) = message.split_once("): ").filter(|_| message.starts_with("column ")) {
+        let target = message.get(..target.len() + 1).unwrap_or_default();
+        if let Some((from, to)) = column_of(target) {
+            return Parts { value: None, column: target.get(from..to), reason };
+        }
     }
     let Some(rest) = message.strip_prefix("invalid value '") else {
         return Parts { value: None, column: None, reason: message };
@@ -124,6 +146,13 @@ mod tests {
         assert_eq!(parts(&null_value(2, "b", &SqlType::Int32)), expected);
         let expected = Parts { value: Some("b"), column: None, reason: "invalid digit" };
         assert_eq!(parts("invalid value 'b' for INT: invalid digit"), expected);
+        let computed = for_column("invalid value 'b' for INT: invalid digit", 2, "c", &SqlType::String);
+        assert_eq!(computed, "invalid value 'b' for column 2 (c INT): invalid digit");
+        assert_eq!(for_column(&computed, 3, "d", &SqlType::String), computed);
+        let computed = for_column("division by zero", 2, "c", &SqlType::Decimal(10, 2));
+        assert_eq!(computed, "column 2 (c DECIMAL(10, 2)): division by zero");
+        let expected = Parts { value: None, column: Some("c DECIMAL(10, 2)"), reason: "division by zero" };
+        assert_eq!(parts(&computed), expected);
         let other = "expected 2 fields, found 3";
         assert_eq!(parts(other), Parts { value: None, column: None, reason: other });
     }

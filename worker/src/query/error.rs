@@ -1,11 +1,16 @@
 //! DataFusion's errors as ours, and back.
 //!
 //! Comes in: an error from planning or running a query. Goes out: a kind and a text that a user of the
-//! dialect understands. An error of ours that travelled through DataFusion comes out unchanged.
+//! dialect understands, in one line. An error of ours that travelled through DataFusion comes out unchanged.
 
+use arrow::datatypes::DataType;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use stevedore_common::types::SqlType;
 use stevedore_common::{Error, ErrorKind};
+use stevedore_decode::errors::cut;
+
+use super::stage_scan::MAX_POSITION;
 
 /// Wraps an error of ours so that it survives the way through DataFusion.
 pub fn to_datafusion(error: Error) -> DataFusionError {
@@ -19,7 +24,10 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
             Some(ours) => ours.clone(),
             None => match inner.downcast_ref::<DataFusionError>() {
                 Some(nested) => from_datafusion(nested),
-                None => Error::internal(inner.to_string()),
+                None => {
+                    let text = inner.to_string();
+                    regular_expression(&text).unwrap_or_else(|| Error::internal(text))
+                }
             },
         },
         DataFusionError::ArrowError(inner, _) => from_arrow(inner),
@@ -32,11 +40,13 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
         DataFusionError::IoError(inner) => Error::storage(inner.to_string()),
         DataFusionError::SQL(inner, _) => Error::invalid(inner.to_string()),
         DataFusionError::NotImplemented(text) => Error::not_supported(text),
-        DataFusionError::Internal(text) => signature(text).unwrap_or_else(|| Error::internal(text.clone())),
+        DataFusionError::Internal(text) => signature(text)
+            .or_else(|| regular_expression(text))
+            .unwrap_or_else(|| Error::internal(text.clone())),
         DataFusionError::Plan(text) => signature(text).unwrap_or_else(|| Error::invalid(tidy(text))),
         DataFusionError::Configuration(text) => Error::invalid(text.clone()),
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
-        DataFusionError::Execution(text) => Error::invalid(tidy(text)),
+        DataFusionError::Execution(text) => of_values(text),
         DataFusionError::ExecutionJoin(inner) if inner.is_cancelled() => {
             Error::cancelled("the query was cancelled")
         }
@@ -69,12 +79,12 @@ fn from_arrow(error: &arrow::error::ArrowError) -> Error {
         ArrowError::ExternalError(source) => {
             from_source(source.as_ref()).unwrap_or_else(|| Error::internal(source.to_string()))
         }
-        ArrowError::DivideByZero => Error::invalid("division by zero"),
+        ArrowError::DivideByZero => division_by_zero(),
         ArrowError::CastError(text)
         | ArrowError::ComputeError(text)
         | ArrowError::ArithmeticOverflow(text)
         | ArrowError::ParseError(text)
-        | ArrowError::InvalidArgumentError(text) => Error::invalid(tidy(text)),
+        | ArrowError::InvalidArgumentError(text) => of_values(text),
         ArrowError::ParquetError(text) => Error::bad_data(text.clone()),
         ArrowError::NotYetImplemented(text) => Error::not_supported(text),
         other => Error::internal(other.to_string()),
@@ -113,6 +123,15 @@ fn from_object_store(error: &object_store::Error) -> Error {
 fn from_schema(error: &SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
+            if let Some(digits) = field.name.strip_prefix('$')
+                && digits.parse().is_ok_and(|number: u64| number > MAX_POSITION as u64)
+            {
+                let text = format!(
+                    "column '{}' is beyond the limit of {MAX_POSITION} columns of a file",
+                    field.name
+                );
+                return Error::invalid(text).about(&field.name);
+            }
             // Those of the target of a MERGE that have generated names are not the user's.
             let mut names: Vec<&str> = valid_fields
                 .iter()
@@ -123,7 +142,7 @@ fn from_schema(error: &SchemaError) -> Error {
             let error = Error::new(ErrorKind::NotFound, format!("column '{}' does not exist", field.name))
                 .about(&field.name);
             if names.is_empty() {
-                return error.hint("the query has no columns here");
+                return error.hint("the query has no columns here; those of CSV and TSV files are $1, $2, …");
             }
             let more = if names.len() > 30 { ", …" } else { "" };
             names.truncate(30);
@@ -153,9 +172,50 @@ fn signature(text: &str) -> Option<Error> {
     )
 }
 
+pub(crate) fn division_by_zero() -> Error {
+    Error::invalid("division by zero").hint("nullif(divisor, 0) gives NULL instead")
+}
+
+/// A failure over values.
+fn of_values(text: &str) -> Error {
+    regular_expression(text).unwrap_or_else(|| Error::invalid(tidy(text)))
+}
+
+/// A pattern that is no regular expression comes as a picture over several lines: the pattern, marks below
+/// the place, and `error: ` with the reason.
+fn regular_expression(text: &str) -> Option<Error> {
+    const PICTURE: &str = "regex parse error:\n";
+    const PLAIN: &str = "Regular expression did not compile: ";
+    let wrong = |text: String| Some(Error::invalid(format!("invalid regular expression{text}")));
+    if text.contains("Compiled regex exceeds size limit") || text.contains("CompiledTooBig(") {
+        return wrong(": it is too large".to_owned());
+    }
+    if let Some((_, picture)) = text.split_once(PICTURE) {
+        let (shown, rest) = picture.rsplit_once("\nerror: ")?;
+        let reason = rest.lines().next().unwrap_or_default();
+        // A pattern of several lines has dashes and numbers about it.
+        let mut lines = shown.lines();
+        return match (lines.next().and_then(|line| line.strip_prefix("    ")), lines.next(), lines.next()) {
+            (Some(pattern), Some(marks), None) if marks.trim_matches([' ', '^']).is_empty() => {
+                wrong(format!(" '{pattern}': {reason}"))
+            }
+            _ => wrong(format!(": {reason}")),
+        };
+    }
+    let (_, pattern) = text.split_once(PLAIN)?;
+    wrong(format!(" '{}'", pattern.lines().next().unwrap_or_default()))
+}
+
 /// DataFusion's texts begin with a capital and sometimes carry its own prefix.
 fn tidy(text: &str) -> String {
     let text = text.strip_prefix("Error during planning: ").unwrap_or(text);
+    if let Some(text) = in_our_words(text) {
+        return text;
+    }
+    lower_first(text)
+}
+
+fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
         (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
@@ -163,6 +223,37 @@ fn tidy(text: &str) -> String {
         }
         _ => text.to_owned(),
     }
+}
+
+/// What DataFusion and arrow say of values, as the dialect does.
+fn in_our_words(text: &str) -> Option<String> {
+    let of_type = |ty: &str| {
+        let ty = ty.parse::<DataType>().ok()?;
+        SqlType::from_arrow(&ty).ok().map(|ty| ty.to_string())
+    };
+    if let Some(operation) = text.strip_prefix("Overflow happened on: ") {
+        return Some(format!("{operation} is out of range"));
+    }
+    if let Some((value, ty)) =
+        text.strip_prefix("Cannot cast string '").and_then(|rest| rest.rsplit_once("' to value of "))
+    {
+        let ty = of_type(ty.strip_suffix(" type")?)?;
+        return Some(format!("invalid value '{}' for {ty}: it is no {ty}", cut(value)));
+    }
+    if let Some((value, ty)) =
+        text.strip_prefix("Can't cast value ").and_then(|rest| rest.rsplit_once(" to type "))
+    {
+        return Some(format!("invalid value '{}' for {}: out of range", cut(value), of_type(ty)?));
+    }
+    if let Some((_, call)) = text.split_once("Array overflow on abs(") {
+        return Some(format!("abs of '{}': out of range", call.strip_suffix(')')?));
+    }
+    for encoding in ["hex", "base64"] {
+        if let Some(reason) = text.strip_prefix(&format!("Failed to decode from {encoding}: ")) {
+            return Some(format!("invalid text of {encoding}: {}", lower_first(reason)));
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -181,6 +272,42 @@ mod tests {
         );
         let error = from_datafusion(&error.context("planning"));
         assert_eq!(error.to_string(), "column 'x' does not exist; available columns: a, b");
+    }
+
+    #[test]
+    fn a_broken_regular_expression_is_said_in_one_line() {
+        let picture = "regex parse error:\n    x(\n     ^\nerror: unclosed group";
+        let expected = "invalid regular expression 'x(': unclosed group";
+        let external = DataFusionError::External(picture.into());
+        assert_eq!(from_datafusion(&external).to_string(), expected);
+        assert_eq!(from_datafusion(&external).kind(), ErrorKind::InvalidInput);
+        let framed = format!("Regular expression did not compile: Syntax(\n~~~~\n{picture}\n~~~~\n)");
+        let compute = arrow::error::ArrowError::ComputeError(framed.clone());
+        assert_eq!(from_datafusion(&DataFusionError::from(compute)).to_string(), expected);
+        let internal = DataFusionError::Internal(format!("failed to call 'f' {framed}"));
+        assert_eq!(from_datafusion(&internal).to_string(), expected);
+        let plain = DataFusionError::Execution("Regular expression did not compile: (x".to_owned());
+        assert_eq!(from_datafusion(&plain).to_string(), "invalid regular expression '(x'");
+    }
+
+    #[test]
+    fn errors_over_values_are_in_words_of_the_dialect() {
+        for (theirs, ours) in [
+            (
+                "Cannot cast string 'ok' to value of Int64 type",
+                "invalid value 'ok' for BIGINT: it is no BIGINT",
+            ),
+            ("Can't cast value 300 to type Int8", "invalid value '300' for TINYINT: out of range"),
+            (
+                "Int64Array overflow on abs(-9223372036854775808)",
+                "abs of '-9223372036854775808': out of range",
+            ),
+            ("Failed to decode from hex: Odd number of digits", "invalid text of hex: odd number of digits"),
+            ("Overflow happened on: 1 + 2", "1 + 2 is out of range"),
+            ("Anything else", "anything else"),
+        ] {
+            assert_eq!(from_datafusion(&DataFusionError::Execution(theirs.to_owned())).to_string(), ours);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
@@ -310,13 +310,17 @@ fn session_state(base: &SessionState, settings: &HashMap<String, String>) -> Res
     rules.extend(Analyzer::new().rules);
     let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![coercion];
     planners.extend(base.expr_planners().iter().cloned());
-    let mut functions: Vec<Arc<ScalarUDF>> = base.scalar_functions().values().cloned().collect();
-    functions.extend(ours);
+    let mut scalars: Vec<Arc<ScalarUDF>> = base.scalar_functions().values().cloned().collect();
+    scalars.extend(ours);
+    let scalars = scalars.into_iter().map(functions::bounded).collect();
+    let mut aggregates: Vec<Arc<AggregateUDF>> = base.aggregate_functions().values().cloned().collect();
+    aggregates.extend(functions::aggregates().into_iter().map(Arc::new));
     Ok(SessionStateBuilder::new_from_existing(base.clone())
         .with_session_id(uuid::Uuid::new_v4().to_string())
         .with_analyzer_rules(rules)
         .with_expr_planners(planners)
-        .with_scalar_functions(functions)
+        .with_scalar_functions(scalars)
+        .with_aggregate_functions(aggregates)
         .build())
 }
 

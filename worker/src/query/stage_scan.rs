@@ -47,7 +47,7 @@ use super::spelling::planned_names;
 use crate::infer::{InferredColumn, ParquetFacts};
 
 /// The largest `$n` of a CSV or TSV file.
-const MAX_POSITION: usize = 10_000;
+pub(crate) const MAX_POSITION: usize = 10_000;
 /// Columns that a * stands for, at most: planning takes the square of their number.
 const MOST_SHOWN: usize = 10_000;
 /// The whole row of a named format.

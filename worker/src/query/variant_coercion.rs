@@ -4,15 +4,16 @@
 //! compared with text, or given to a function of text, is read as text (`v:a = 'x'`), one that is
 //! compared with another type is cast to it, NULL where that fails (`v:n > 5`), and one that is computed
 //! with is a DOUBLE. Two VARIANTs are compared as they are. Other functions, `sum` among them, take a VARIANT
-//! only under a cast of the user's. Numbers are divided as the dialect does, and EXTRACT, which knows no zone,
-//! gets the civil time of a TIMESTAMP. Names of result columns do not change.
+//! only under a cast of the user's. Numbers are computed with as the dialect does, integers and decimals
+//! checked, and EXTRACT, which knows no zone, gets the civil time of a TIMESTAMP. Names of result columns do not change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, ExprSchema, internal_err};
+use datafusion::common::{DFSchema, ExprSchema, ScalarValue, internal_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -25,7 +26,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use stevedore_common::types::SqlType;
 
-use super::functions::{DIVIDE, LOCAL_TIME, TRY_CAST, VARIANT_TEXT, divides_as_double};
+use super::functions::{Arithmetic, DIVIDE, LOCAL_TIME, TRY_CAST, VARIANT_TEXT, divides_as_double};
 
 /// Functions whose arguments are text.
 const OF_TEXT: &[&str] = &[
@@ -72,6 +73,8 @@ pub(crate) struct VariantCoercion {
     text: Arc<ScalarUDF>,
     try_cast: Arc<ScalarUDF>,
     divide: Arc<ScalarUDF>,
+    /// A function for each operation.
+    checked: HashMap<Arithmetic, Arc<ScalarUDF>>,
     substr: Arc<ScalarUDF>,
     /// Where the session is not in UTC.
     local_time: Option<Arc<ScalarUDF>>,
@@ -84,7 +87,11 @@ impl VariantCoercion {
         // In UTC there is nothing to do, and filters on parts of a date go on being pushed down.
         let local_time = if is_utc { None } else { Some(find(LOCAL_TIME)?) };
         let (text, try_cast, divide) = (find(VARIANT_TEXT)?, find(TRY_CAST)?, find(DIVIDE)?);
-        Some(Self { text, try_cast, divide, substr: find("substr")?, local_time })
+        let checked = Arithmetic::ALL
+            .into_iter()
+            .map(|operation| Some((operation, find(operation.name())?)))
+            .collect::<Option<_>>()?;
+        Some(Self { text, try_cast, divide, checked, substr: find("substr")?, local_time })
     }
 
     fn as_text(&self, expr: Expr) -> Expr {
@@ -118,6 +125,18 @@ impl VariantCoercion {
         })
     }
 
+    /// Arithmetic of integers and decimals as a function that checks it; anything else as it came.
+    fn checked(&self, op: Operator, left: Expr, right: Expr, schema: &dyn ExprSchema) -> Transformed<Expr> {
+        let types = [left.get_type(schema), right.get_type(schema)];
+        if let (Some(operation), [Ok(l), Ok(r)]) = (Arithmetic::of(op), types)
+            && operation.result(&[l.clone(), r.clone()]).is_some()
+            && let Some(function) = self.checked.get(&operation)
+        {
+            return Transformed::yes(function.call(vec![of_unsigned(left, &r), of_unsigned(right, &l)]));
+        }
+        Transformed::no(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+    }
+
     fn rewrite(&self, expr: Expr, schema: &dyn ExprSchema) -> DfResult<Transformed<Expr>> {
         Ok(match expr {
             Expr::BinaryExpr(BinaryExpr { left, op, right })
@@ -131,6 +150,15 @@ impl VariantCoercion {
                     (self.beside(*left, &r, schema)?, self.beside(*right, &l, schema)?)
                 };
                 Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+            }
+            // Planned so already, unless a parameter had no type then.
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => self.checked(op, *left, *right, schema),
+            Expr::Negative(inner) => {
+                let ty = inner.get_type(schema)?;
+                match (Arithmetic::Negate.result(&[ty]), self.checked.get(&Arithmetic::Negate)) {
+                    (Some(_), Some(function)) => Transformed::yes(function.call(vec![*inner])),
+                    _ => Transformed::no(Expr::Negative(inner)),
+                }
             }
             Expr::Like(Like { negated, expr, pattern, escape_char, case_insensitive })
                 if is_variant(&expr, schema) =>
@@ -238,7 +266,15 @@ impl ExprPlanner for VariantCoercion {
                 args: vec![expr.left, expr.right],
             })));
         }
-        Ok(PlannerResult::Original(expr))
+        let RawBinaryExpr { op, left, right } = expr;
+        let operator = match op {
+            BinaryOperator::Plus => Operator::Plus,
+            BinaryOperator::Minus => Operator::Minus,
+            BinaryOperator::Multiply => Operator::Multiply,
+            BinaryOperator::Divide => Operator::Divide,
+            op => return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
+        };
+        Ok(PlannerResult::Planned(self.checked(operator, left, right, schema).data))
     }
 }
 
@@ -249,6 +285,16 @@ impl AnalyzerRule for VariantCoercion {
 
     fn name(&self) -> &str {
         "variant_coercion"
+    }
+}
+
+/// An integer that is not negative counts as unsigned beside BIGINT UNSIGNED.
+fn of_unsigned(expr: Expr, other: &DataType) -> Expr {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(value)), _) if *other == DataType::UInt64 && value >= 0 => {
+            lit(value.unsigned_abs())
+        }
+        expr => expr,
     }
 }
 

@@ -11,16 +11,20 @@ use arrow::array::{
 };
 use arrow::compute::{concat, filter, filter_record_batch, interleave, take};
 use arrow::datatypes::{DataType, Field};
+use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_decode::cast::CastContext;
-use stevedore_decode::errors::null_value;
+use stevedore_decode::errors::{for_column, null_value};
 use stevedore_decode::spec::{DecodedBatch, RowError};
 
 use super::{LoadedBatch, Output, OutputSource, Transform};
 use crate::query::from_datafusion;
 use crate::query::functions::kernel;
 use crate::query::stage_scan::StageFile;
+
+/// What the values of an expression may take for a batch of rows.
+const COLUMN_BYTES: usize = 512 << 20;
 
 /// Messages by row of the batch at hand; the first of a row stays.
 type Rejects = BTreeMap<usize, String>;
@@ -31,7 +35,7 @@ pub(super) fn apply(transform: &Transform, decoded: DecodedBatch, file: &StageFi
 
     if let Some(predicate) = &transform.filter {
         let mut rejects = Rejects::new();
-        let mask = evaluate(predicate, &input, &mut rejects)?;
+        let mask = evaluate(predicate, &input, &mut rejects, &|message| format!("{message}, in the WHERE"))?;
         let mask = mask
             .as_boolean_opt()
             .ok_or_else(|| Error::invalid("the WHERE of the COPY is no condition"))?
@@ -95,7 +99,9 @@ fn column(
     let values = match &output.source {
         OutputSource::Default => default_values(output, rows)?,
         OutputSource::Expression { expr, direct } => {
-            let values = evaluate(expr, input, rejects)?;
+            let (number, name) = (output.number, &output.column.name);
+            let of_column = |message: &str| for_column(message, number, name, &output.column.ty);
+            let values = evaluate(expr, input, rejects, &of_column)?;
             let field = expr.return_field(&input.schema()).map_err(|e| from_datafusion(&e))?;
             let field = Field::new(field.name(), values.data_type().clone(), true)
                 .with_metadata(field.metadata().clone());
@@ -145,35 +151,66 @@ fn fill(values: &ArrayRef, mask: &BooleanArray, output: &Output) -> Result<Array
     Ok(interleave(&[values.as_ref(), defaults.as_ref()], &places)?)
 }
 
-/// Evaluates an expression; rows that fail are NULL and in `rejects`.
-fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch, rejects: &mut Rejects) -> Result<ArrayRef> {
+/// Evaluates an expression; rows that fail are NULL and in `rejects`, with what `place` makes of the messages.
+fn evaluate(
+    expr: &Arc<dyn PhysicalExpr>,
+    batch: &RecordBatch,
+    rejects: &mut Rejects,
+    place: &dyn Fn(&str) -> String,
+) -> Result<ArrayRef> {
     let ty = expr.data_type(&batch.schema()).map_err(|e| from_datafusion(&e))?;
-    evaluate_rows(expr, &ty, batch, 0, rejects)
+    Rows { expr, ty, place }.evaluate(batch, 0, rejects)
 }
 
-fn evaluate_rows(
-    expr: &Arc<dyn PhysicalExpr>,
-    ty: &DataType,
-    batch: &RecordBatch,
-    first: usize,
-    rejects: &mut Rejects,
-) -> Result<ArrayRef> {
-    let rows = batch.num_rows();
-    let error = match expr.evaluate(batch).and_then(|value| value.into_array(rows)) {
-        Ok(values) => return Ok(values),
-        Err(error) => from_datafusion(&error),
-    };
-    if matches!(error.kind(), ErrorKind::Internal | ErrorKind::ResourceExhausted | ErrorKind::Cancelled) {
-        return Err(error);
+/// An expression whose rows may fail.
+struct Rows<'a> {
+    expr: &'a Arc<dyn PhysicalExpr>,
+    ty: DataType,
+    place: &'a dyn Fn(&str) -> String,
+}
+
+impl Rows<'_> {
+    fn evaluate(&self, batch: &RecordBatch, first: usize, rejects: &mut Rejects) -> Result<ArrayRef> {
+        let rows = batch.num_rows();
+        let error = match self.values(batch) {
+            Ok(values) => return Ok(values),
+            Err(error) => error,
+        };
+        if matches!(error.kind(), ErrorKind::Internal | ErrorKind::ResourceExhausted | ErrorKind::Cancelled) {
+            return Err(error);
+        }
+        if rows <= 1 {
+            rejects.entry(first).or_insert_with(|| (self.place)(&error.message_with_context()));
+            return Ok(new_null_array(&self.ty, rows));
+        }
+        let half = rows / 2;
+        let left = self.evaluate(&batch.slice(0, half), first, rejects)?;
+        let right = self.evaluate(&batch.slice(half, rows - half), first + half, rejects)?;
+        let bytes = left.to_data().get_slice_memory_size()? + right.to_data().get_slice_memory_size()?;
+        if bytes > COLUMN_BYTES {
+            return Err(too_large());
+        }
+        Ok(concat(&[left.as_ref(), right.as_ref()])?)
     }
-    if rows <= 1 {
-        rejects.entry(first).or_insert_with(|| error.message_with_context());
-        return Ok(new_null_array(ty, rows));
+
+    fn values(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let rows = batch.num_rows();
+        match self.expr.evaluate(batch).map_err(|e| from_datafusion(&e))? {
+            ColumnarValue::Array(values) => Ok(values),
+            ColumnarValue::Scalar(value) => {
+                if rows > 1 && value.size().saturating_mul(rows) > COLUMN_BYTES {
+                    return Err(too_large());
+                }
+                value.to_array_of_size(rows).map_err(|e| from_datafusion(&e))
+            }
+        }
     }
-    let half = rows / 2;
-    let left = evaluate_rows(expr, ty, &batch.slice(0, half), first, rejects)?;
-    let right = evaluate_rows(expr, ty, &batch.slice(half, rows - half), first + half, rejects)?;
-    Ok(concat(&[left.as_ref(), right.as_ref()])?)
+}
+
+fn too_large() -> Error {
+    let error =
+        format!("the values of an expression take more than {} MiB for a batch of rows", COLUMN_BYTES >> 20);
+    Error::exhausted(error).hint("load fewer or shorter values")
 }
 
 fn report(rejects: &Rejects, row_numbers: &[u64], lines: &[u64], errors: &mut Vec<RowError>) {

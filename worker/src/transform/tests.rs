@@ -142,7 +142,7 @@ async fn a_column_that_is_only_cast_is_decoded_in_that_type() {
     assert_eq!(rows, ["5|x|2024-01-02"]);
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0].0, 3);
-    assert!(errors[0].1.starts_with("invalid value 'NO' for DATE"), "{errors:?}");
+    assert!(errors[0].1.starts_with("invalid value 'NO' for column 3 (c DATE)"), "{errors:?}");
 }
 
 #[tokio::test]
@@ -156,9 +156,44 @@ async fn bad_rows_are_found_and_the_others_load() {
     assert_eq!(rows, ["2|10", "3|20", "4|30"]);
     let lines: Vec<u64> = errors.iter().map(|(line, _)| *line).collect();
     assert_eq!(lines, [3, 5, 9, 11]);
-    assert_eq!(errors[0].1, "invalid value 'bad' for INT: invalid digit");
+    assert_eq!(errors[0].1, "invalid value 'bad' for column 1 (a INT): invalid digit");
     assert_eq!(errors[1].1, "NULL is not allowed for column 2 (b TINYINT NOT NULL)");
     assert!(errors[2].1.starts_with("invalid value '500' for column 2 (b TINYINT)"), "{}", errors[2].1);
+}
+
+#[tokio::test]
+async fn what_an_expression_cannot_compute_is_an_error_of_its_row_and_column() {
+    let fixture = Fixture::new();
+    let table = table(vec![column("a", "BIGINT"), column("b", "VARCHAR"), column("c", "BIGINT")]);
+    let sql = "SELECT __cast(\"$1\", 'BIGINT') + 1, regexp_replace('abc', \"$2\", ''), \
+        length(lpad('a', __cast(\"$3\", 'BIGINT'), 'x')) FROM \"__rel_0\" WHERE __cast(\"$1\", 'BIGINT') > 0";
+    let transform = compile(&fixture, FormatKind::Csv, sql, &table, &[]).await.unwrap();
+    let columns = vec![
+        vec![Some("1"), Some("9223372036854775807"), Some("3"), Some("4"), Some("x"), Some("6"), Some("7")],
+        vec![Some("a"), Some("a"), Some("x("), Some("a"), Some("a"), Some("b"), None],
+        // Together the last take more than may be, each of them does not.
+        vec![
+            Some("3"),
+            Some("3"),
+            Some("3"),
+            Some("1000000000"),
+            Some("3"),
+            Some("40000000"),
+            Some("40000000"),
+        ],
+    ];
+    let (rows, errors) = apply(&transform, decoded(transform.spec(), columns));
+    assert_eq!(rows, ["2|bc|3", "7|ac|40000000", "8|∅|40000000"]);
+    let messages: Vec<&str> = errors.iter().map(|(_, message)| message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "column 1 (a BIGINT): 9223372036854775807 + 1 is out of the range of BIGINT",
+            "column 2 (b VARCHAR): invalid regular expression 'x(': unclosed group",
+            "column 3 (c BIGINT): the result of lpad would take more than 64 MiB",
+            "invalid value 'x' for BIGINT: invalid digit, in the WHERE",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use stevedore_common::{Error, Result};
+use stevedore_common::Result;
 
 use super::kernel::scalar_of;
-use crate::query::error::to_datafusion;
+use crate::query::error::{division_by_zero, to_datafusion};
 
 /// The name of the function that `/` is.
 pub(crate) const DIVIDE: &str = "__divide";
@@ -48,13 +48,13 @@ impl Division {
         if self.whole && left.data_type().is_integer() && right.data_type().is_integer() {
             let (left, right) = (cast(left, &DataType::Int64)?, cast(right, &DataType::Int64)?);
             if right.as_primitive::<Int64Type>().iter().flatten().any(|divisor| divisor == 0) {
-                return Err(by_zero());
+                return Err(division_by_zero());
             }
             return Ok(div(&left, &right)?);
         }
         let (left, right) = (cast(left, &DataType::Float64)?, cast(right, &DataType::Float64)?);
         if right.as_primitive::<Float64Type>().iter().flatten().any(|divisor| divisor == 0.0) {
-            return Err(by_zero());
+            return Err(division_by_zero());
         }
         let quotient = div(&left, &right)?;
         if !self.whole {
@@ -63,10 +63,6 @@ impl Division {
         let whole: arrow::array::Float64Array = unary(quotient.as_primitive::<Float64Type>(), f64::trunc);
         Ok(cast(&whole, &DataType::Int64)?)
     }
-}
-
-fn by_zero() -> Error {
-    Error::invalid("division by zero").hint("nullif(divisor, 0) gives NULL instead")
 }
 
 impl ScalarUDFImpl for Division {

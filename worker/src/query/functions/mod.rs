@@ -5,8 +5,10 @@
 //! decoder agree on every value.
 
 mod arithmetic;
+mod bounded;
 mod call;
 mod cast;
+mod checked;
 mod dates;
 mod definition;
 mod hashes;
@@ -14,6 +16,7 @@ mod json;
 pub(crate) mod kernel;
 mod nested;
 mod now;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,12 +27,14 @@ mod vector;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use stevedore_common::{Error, Result};
 use stevedore_decode::spec::CastOptions;
 
 pub(crate) use arithmetic::{DIVIDE, divides_as_double};
+pub(crate) use bounded::bounded;
 pub(crate) use cast::{CAST, TRY_CAST};
+pub(crate) use checked::Arithmetic;
 pub(crate) use dates::LOCAL_TIME;
 pub(crate) use variant::VARIANT_TEXT;
 
@@ -59,6 +64,7 @@ pub(crate) fn all(options: &CastOptions) -> Vec<ScalarUDF> {
     let mut functions = cast::functions(options);
     functions.extend(dates::formatted(&functions, options));
     functions.extend(arithmetic::functions());
+    functions.extend(checked::functions());
     functions.extend(variant::functions());
     functions.extend(vector::functions());
     functions.push(now::function(None));
@@ -70,6 +76,11 @@ pub(crate) fn all(options: &CastOptions) -> Vec<ScalarUDF> {
     definitions.extend(types::definitions());
     functions.extend(definitions.iter().flat_map(|definition| definition.functions(options)));
     functions
+}
+
+/// Every aggregate to register.
+pub(crate) fn aggregates() -> Vec<AggregateUDF> {
+    vec![sum::function()]
 }
 
 /// `now()` of a statement that began then: the same wherever the statement says it, and whoever evaluates it.

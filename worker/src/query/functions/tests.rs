@@ -454,3 +454,175 @@ async fn columns_are_computed_row_by_row() {
         planned.schema().fields().iter().map(|field| SqlType::from_arrow_field(field).unwrap()).collect();
     assert_eq!(types, [SqlType::Variant, SqlType::Date, SqlType::Binary]);
 }
+
+#[tokio::test]
+async fn arithmetic_widens_and_does_not_wrap_around() {
+    const MAX: &str = "9223372036854775807";
+    const BEYOND: &str = "is out of the range of BIGINT; cast an operand to DECIMAL(38, 0)";
+    let expressions = [
+        ("typeof($i8 + $i8)", "SMALLINT"),
+        ("typeof($i16 * $i8)", "INT"),
+        ("typeof($i32 + $i32)", "BIGINT"),
+        ("typeof($one + $i32)", "BIGINT"),
+        ("typeof($u8 + $u8)", "SMALLINT UNSIGNED"),
+        ("typeof($u8 - $u8)", "SMALLINT"),
+        ("typeof($u32 * $u32)", "BIGINT UNSIGNED"),
+        ("typeof($uone + 1)", "BIGINT UNSIGNED"),
+        ("typeof($uone - 1)", "BIGINT"),
+        ("typeof($uone + $i8)", "BIGINT"),
+        ("typeof(-$u8)", "SMALLINT"),
+        ("typeof(-$i32)", "INT"),
+        ("typeof(1 + 0.5)", "DOUBLE"),
+        ("$i8 + $i8", "254"),
+        ("$i32 + $i32", "4294967294"),
+        ("$i32 * $i32", "4611686014132420609"),
+        ("$u8 - 2 * $u8", "-255"),
+        ("$u64 - $u64", "0"),
+        ("$u32 * $u32", "18446744065119617025"),
+        ("-$u32", "-4294967295"),
+        ("0 - __cast(9223372036854775808, 'BIGINT UNSIGNED')", "-9223372036854775808"),
+        ("-__cast(9223372036854775808, 'BIGINT UNSIGNED')", "-9223372036854775808"),
+        ("NULL + 1", NULL),
+        ("$i64 + NULL", NULL),
+        ("[1, 2][1 + 1]", "2"),
+        ("$i64 + 1", "error: $max + 1 $beyond"),
+        ("1 + $max", "error: 1 + $max $beyond"),
+        ("-2 - $i64", "error: -2 - $max $beyond"),
+        ("4 * __cast(4611686018427387904, 'BIGINT')", "error: 4 * 4611686018427387904 $beyond"),
+        ("-(-$max - 1)", "error: -(-9223372036854775808) $beyond"),
+        ("$u64 - 1", "error: 18446744073709551615 - 1 $beyond"),
+        ("-$u64", "error: -(18446744073709551615) $beyond"),
+        (
+            "$u64 + 1",
+            "error: 18446744073709551615 + 1 is out of the range of BIGINT UNSIGNED; \
+             cast an operand to DECIMAL(38, 0)",
+        ),
+        ("sum(n) FROM (VALUES (1), (NULL), (2)) AS t(n)", "3"),
+        ("sum(n) FROM (VALUES (1)) AS t(n) WHERE n > 1", NULL),
+        ("sum(n) FROM (VALUES ($max), (1), (-1)) AS t(n)", MAX),
+        (
+            "sum(n) FROM (VALUES ($max), ($max)) AS t(n)",
+            "error: the sum is out of the range of BIGINT; cast what is summed to DECIMAL(38, 0)",
+        ),
+        (
+            "sum(n) FROM (VALUES ($max, 1), ($max, 1)) AS t(n, g) GROUP BY g",
+            "error: the sum is out of the range of BIGINT; cast what is summed to DECIMAL(38, 0)",
+        ),
+        ("sum(n) FROM (VALUES (5, 1), (6, 1)) AS t(n, g) GROUP BY g", "11"),
+        (
+            "max(s) FROM (SELECT sum(n) OVER (ORDER BY n ROWS 1 PRECEDING) AS s FROM (VALUES (1), (2), (4)) AS t(n))",
+            "6",
+        ),
+        ("count(*) FROM (VALUES (1), (2)) AS t(n) WHERE n + $max > 5", "error: 1 + $max $beyond"),
+        ("n FROM (VALUES (1), (2)) AS t(n) ORDER BY n LIMIT 2 - 1", "1"),
+    ];
+    let table: Vec<(String, String)> = expressions
+        .iter()
+        .map(|(sql, expected)| {
+            let mut sql = sql.replace("$max", MAX);
+            for (short, value, ty) in [
+                ("$i8", "127", "TINYINT"),
+                ("$i16", "1", "SMALLINT"),
+                ("$i32", "2147483647", "INT"),
+                ("$i64", MAX, "BIGINT"),
+                ("$one", "1", "BIGINT"),
+                ("$uone", "1", "BIGINT UNSIGNED"),
+                ("$u8", "255", "TINYINT UNSIGNED"),
+                ("$u32", "4294967295", "INT UNSIGNED"),
+                ("$u64", "18446744073709551615", "BIGINT UNSIGNED"),
+            ] {
+                sql = sql.replace(short, &format!("__cast('{value}', '{ty}')"));
+            }
+            (sql, expected.replace("$max", MAX).replace("$beyond", BEYOND))
+        })
+        .collect();
+    let table: Vec<(&str, &str)> =
+        table.iter().map(|(sql, expected)| (sql.as_str(), expected.as_str())).collect();
+    check("UTC", &table).await;
+}
+
+#[tokio::test]
+async fn decimals_have_as_many_digits_as_their_type() {
+    let nines = format!("__cast('{}', 'DECIMAL(38, 0)')", "9".repeat(38));
+    let least = "cast an operand to DOUBLE";
+    let overflow = |operation: &str| {
+        format!("error: {operation} is out of the range of DECIMAL(38, 0); {least}")
+            .replace("$n", &"9".repeat(38))
+    };
+    let table: Vec<(String, String)> = [
+        ("$n + 1", overflow("$n + 1")),
+        ("$n + $n", overflow("$n + $n")),
+        ("-$n - 1", overflow("-$n - 1")),
+        ("$n * 10", overflow("$n * 10")),
+        ("$n - $n", "0".to_owned()),
+        ("$n - 1 = __cast('99999999999999999999999999999999999998', 'DECIMAL(38, 0)')", "true".to_owned()),
+        ("__cast(1.5, 'DECIMAL(3, 1)') * __cast(2.5, 'DECIMAL(3, 1)')", "3.75".to_owned()),
+        (
+            "__cast(1.5, 'DECIMAL(3, 1)') / 0",
+            "error: division by zero; nullif(divisor, 0) gives NULL instead".to_owned(),
+        ),
+        (
+            "sum(n) FROM (VALUES ($n), (1)) AS t(n)",
+            "error: the sum is out of the range of its type; cast what is summed to DOUBLE".to_owned(),
+        ),
+        (
+            "sum(n) FROM (VALUES ($n, 2), ($n, 2)) AS t(n, g) GROUP BY g",
+            "error: the sum is out of the range of its type; cast what is summed to DOUBLE".to_owned(),
+        ),
+    ]
+    .into_iter()
+    .map(|(sql, expected)| (sql.replace("$n", &nines), expected))
+    .collect();
+    let table: Vec<(&str, &str)> =
+        table.iter().map(|(sql, expected)| (sql.as_str(), expected.as_str())).collect();
+    check("UTC", &table).await;
+}
+
+#[tokio::test]
+async fn arguments_do_not_ask_for_more_than_a_batch_may_take() {
+    const ONE: &str = "would take more than 64 MiB; ask for less";
+    const ALL: &str = "would take more than 64 MiB for the rows of a batch; ask for less";
+    let many = "FROM (SELECT value AS n FROM range(0, 100)) AS t";
+    let table: Vec<(String, String)> = [
+        ("lpad('a', 1000000000, 'x')".to_owned(), format!("error: the result of lpad {ONE}")),
+        ("rpad('a', 20000000, 'é')".to_owned(), format!("error: the result of rpad {ONE}")),
+        ("length(rpad('a', 20000000, 'e'))".to_owned(), "20000000".to_owned()),
+        ("repeat('abc', 1000000000)".to_owned(), format!("error: the result of repeat {ONE}")),
+        ("repeat('abc', 9223372036854775807)".to_owned(), format!("error: the result of repeat {ONE}")),
+        ("repeat('abc', NULL)".to_owned(), NULL.to_owned()),
+        ("lpad('a', 3)".to_owned(), "  a".to_owned()),
+        ("array_size(array_repeat(1, 1000000000))".to_owned(), format!("error: the result of array_repeat {ONE}")),
+        ("array_size(array_repeat([1, 2], 3))".to_owned(), "3".to_owned()),
+        ("array_size(array_resize([1], 1000000000, 0))".to_owned(), format!("error: the result of array_resize {ONE}")),
+        ("array_size(range(1000000000))".to_owned(), format!("error: the result of range {ONE}")),
+        ("array_size(range(5, 0))".to_owned(), "0".to_owned()),
+        ("array_size(generate_series(0, 1000000))".to_owned(), "1000001".to_owned()),
+        (
+            "array_size(generate_series(0, 9223372036854775807, 2))".to_owned(),
+            format!("error: the result of generate_series {ONE}"),
+        ),
+        (
+            "array_size(generate_series($t, $t + interval '1 day', interval '1 microsecond'))".replace("$t", T),
+            format!("error: the result of generate_series {ONE}"),
+        ),
+        (
+            "array_size(range(__cast('2024-01-01', 'DATE'), __cast('2025-01-01', 'DATE'), interval '1 month'))".to_owned(),
+            "12".to_owned(),
+        ),
+        ("length(replace(repeat('a', 10000), 'a', repeat('b', 10000)))".to_owned(), format!("error: the result of replace {ONE}")),
+        ("length(replace(repeat('a', 10000), 'c', repeat('b', 10000)))".to_owned(), "10000".to_owned()),
+        ("replace('abc', 'b', 'xx')".to_owned(), "axxc".to_owned()),
+        ("array_to_string(array_repeat(1, 3), '-')".to_owned(), "1-1-1".to_owned()),
+        (
+            "length(array_to_string(array_repeat(1, 100000), repeat('-', 1000)))".to_owned(),
+            format!("error: the result of array_to_string {ONE}"),
+        ),
+        (format!("sum(length(lpad('a', 1000000 + n, 'x'))) {many}"), format!("error: the result of lpad {ALL}")),
+        (format!("sum(length(space(1000000 - n))) {many}"), format!("error: the result of space {ALL}")),
+        (format!("sum(length(lpad('a', 1000 + n, 'x'))) {many}"), "104950".to_owned()),
+    ]
+    .into();
+    let table: Vec<(&str, &str)> =
+        table.iter().map(|(sql, expected)| (sql.as_str(), expected.as_str())).collect();
+    check("UTC", &table).await;
+}
