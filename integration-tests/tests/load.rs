@@ -116,6 +116,20 @@ async fn each_format_is_told_by_its_extension() {
     assert!(loaded(&client, &options).await.unwrap_err().to_string().contains("NULL_DISPLY"));
     // All text: what the first line is has to be said.
     files::write(&folder.join("t/a.csv"), "name,city\nAda,London\n");
+    // All files of a folder have one extension, or not.
+    loaded(&client, &load(&format!("{}/p/", folder.display()), "folder")).await.unwrap();
+    files::write(&folder.join("p/b.csv"), "1,x\n");
+    let error = loaded(&client, &load(&format!("{}/p/", folder.display()), "mixed")).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be told by one extension"), "{error}");
+    assert_tidy(&client).await;
+    // Names that differ in case only are one column, unless a file has both.
+    files::write(&folder.join("c/a.ndjson"), "{\"id\":1}\n{\"ID\":2}\n");
+    loaded(&client, &load(&format!("{}/c/", folder.display()), "cases")).await.unwrap();
+    assert_eq!(rows(&client, "SELECT * FROM cases ORDER BY id").await, ["1", "2"]);
+    files::write(&folder.join("both/a.parquet"), files::parquet_of_json("{\"a\":1,\"A\":2}\n"));
+    let error = loaded(&client, &load(&format!("{}/both/", folder.display()), "both")).await.unwrap_err();
+    assert!(error.to_string().contains("differ in case only"), "{error}");
+
     let mut names = load(&format!("{}/t/", folder.display()), "names");
     names.format = Some(FormatKind::Csv);
     names.header = Header::Yes;

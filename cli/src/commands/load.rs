@@ -26,7 +26,7 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// The format of the files: csv, tsv, ndjson, json, parquet, orc, avro, arrow, arrow_stream; by default
-    /// that of their extension.
+    /// that of their extension, of a folder that of all of its files.
     #[arg(long, value_parser = format_kind)]
     format: Option<FormatKind>,
     /// Options of the format, as CREATE FILE FORMAT takes them: "FIELD_DELIMITER = ';' NULL_DISPLAY = ''".
@@ -41,7 +41,7 @@ pub(super) struct LoadArgs {
     /// Fail if the table does not exist.
     #[arg(long, overrides_with = "create")]
     no_create: bool,
-    /// What a bad row does: abort, abort_N, continue.
+    /// What a bad row does: abort, abort_N, continue, skip_file, skip_file_N, skip_file_N%.
     #[arg(long, value_name = "MODE")]
     on_error: Option<String>,
     /// The connection (CREATE CONNECTION) that the URL is reached by.

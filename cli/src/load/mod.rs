@@ -9,6 +9,7 @@
 mod format;
 mod source;
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ use crate::sql_text;
 use format::FormatOptions;
 use source::format_of;
 pub(crate) use source::{Source, absolute};
+
+/// Files of a folder whose extensions are looked at.
+const FILES_LISTED: usize = 10_000;
 
 /// Whether the first record of CSV and TSV files names the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,13 +107,20 @@ pub async fn run(
     let current = std::env::current_dir().context(|| "the current folder".to_owned())?;
     let source = Source::parse(&load.source, &current)?;
     let options_text = load.format_options.as_deref().unwrap_or_default();
+    let connection = match &load.connection {
+        Some(name) => format!(" CONNECTION = (CONNECTION_NAME = {})", sql_text::literal(name)),
+        None => String::new(),
+    };
     let by_name = load.format.or_else(|| format_of(&load.source));
-    let Some(format) = FormatOptions::parse(options_text, load.format, by_name)? else {
-        return Err(Error::invalid(format!(
-            "the format of '{}' cannot be told by its extension",
-            load.source
-        ))
-        .hint("name it with --format csv, tsv, ndjson, json, parquet, …"));
+    let format = match FormatOptions::parse(options_text, load.format, by_name)? {
+        Some(format) => format,
+        None => {
+            let by_files = format_of_files(client, &source, &connection).await?;
+            FormatOptions::parse(options_text, None, by_files)?.ok_or_else(|| {
+                Error::invalid(format!("the format of '{}' cannot be told by one extension", load.source))
+                    .hint("name it with --format csv, tsv, ndjson, json, parquet, …")
+            })?
+        }
     };
     let kind = format.kind;
     if load.header != Header::Auto && !has_header_option(kind) {
@@ -121,11 +132,7 @@ pub async fn run(
         return Err(Error::not_found(format!("table '{}' does not exist", load.table))
             .hint("create it first, or leave --no-create out"));
     }
-    let stage = format!("load_{}", Uuid::new_v4().simple());
-    let connection = match &load.connection {
-        Some(name) => format!(" CONNECTION = (CONNECTION_NAME = {})", sql_text::literal(name)),
-        None => String::new(),
-    };
+    let stage = stage_name();
     // The stage's own format is the one with a header; the built-in ones have none.
     let create = format!(
         "CREATE STAGE {stage} URL = {}{connection} FILE_FORMAT = ({})",
@@ -142,6 +149,34 @@ pub async fn run(
     let dropped = client.query(&format!("DROP STAGE IF EXISTS {stage}")).await.map_err(unplaced);
     // The first failure is the one to tell.
     result.and(dropped.map(drop).context(|| format!("dropping the stage {stage} that the load used")))
+}
+
+fn stage_name() -> String {
+    format!("load_{}", Uuid::new_v4().simple())
+}
+
+/// The format that the extensions of a folder's files agree on.
+async fn format_of_files(client: &Client, source: &Source, connection: &str) -> Result<Option<FormatKind>> {
+    let stage = stage_name();
+    let create = format!("CREATE STAGE {stage} URL = {}{connection}", sql_text::literal(&source.url));
+    client.query(&create).await.map_err(unplaced)?;
+    let location = sql_text::literal(&format!("@{stage}/{}", source.path));
+    let pattern = source.pattern.as_ref();
+    let pattern = pattern.map(|pattern| format!(", pattern => {}", sql_text::literal(pattern)));
+    let list = format!(
+        "SELECT name FROM list_stage(location => {location}{}) WHERE size > 0 LIMIT {FILES_LISTED}",
+        pattern.unwrap_or_default()
+    );
+    let listed = tokio::select! {
+        listed = client.query(&list) => listed.map_err(unplaced),
+        _ = tokio::signal::ctrl_c() => Err(Error::cancelled("interrupted")),
+    };
+    let dropped = client.query(&format!("DROP STAGE IF EXISTS {stage}")).await.map_err(unplaced);
+    let rows = rows_of(&listed?)?;
+    dropped?;
+    let mut formats = rows.iter().map(|row| row.first().and_then(|name| format_of(name)));
+    let first = formats.next().flatten();
+    Ok(first.filter(|first| formats.all(|format| format == Some(*first))))
 }
 
 fn has_header_option(kind: FormatKind) -> bool {
@@ -314,6 +349,17 @@ impl Work<'_> {
             return Err(Error::bad_data(format!("the files of '{}' have no columns", self.load.source))
                 .hint("create the table first"));
         }
+        if let Some((first, second)) = alike(columns) {
+            return Err(Error::bad_data(format!(
+                "the files of '{}' have the columns '{first}' and '{second}', and a table has no two columns whose \
+                 names differ in case only",
+                self.load.source
+            ))
+            .hint(
+                "create the table first, and load with COPY INTO t FROM (SELECT $1:a, $1:A, … FROM …), where $1 is \
+                 the whole row",
+            ));
+        }
         let list: Vec<String> =
             columns.iter().map(|column| format!("{} {}", sql_text::name(&column.name), column.ty)).collect();
         let list = list.join(", ");
@@ -321,6 +367,15 @@ impl Work<'_> {
         eprintln!("created table {} ({list})", self.load.table);
         Ok(())
     }
+}
+
+/// Two columns whose names differ in case only.
+fn alike(columns: &[Column]) -> Option<(&str, &str)> {
+    let mut names: HashMap<String, &str> = HashMap::new();
+    columns.iter().find_map(|column| {
+        let before = names.insert(column.name.to_lowercase(), &column.name)?;
+        Some((before, column.name.as_str()))
+    })
 }
 
 /// The table's columns that a header names, all of them different; `None` where a name is not the table's.
@@ -359,6 +414,12 @@ mod tests {
         assert_eq!(table_name("\"My Table\""), "\"My Table\"");
         assert_eq!(sql_text::literal("it's [^/]*\\.csv"), "'it''s [^/]*\\\\.csv'");
         assert_eq!(sql_text::name("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn two_columns_of_one_name_are_found() {
+        assert_eq!(alike(&columns(&[("a", "INT"), ("b", "INT"), ("A", "INT")])), Some(("a", "A")));
+        assert_eq!(alike(&columns(&[("a", "INT"), ("b", "INT")])), None);
     }
 
     #[test]

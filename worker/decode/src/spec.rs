@@ -36,6 +36,22 @@ pub struct OutputColumn {
     pub has_default: bool,
 }
 
+/// What the columns of a file are held against before it is read, where its format says them. Files with others
+/// are bad data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpectedColumns {
+    /// These and no others, in order: what a transform was compiled for.
+    Same(Vec<(String, SqlType)>),
+    /// The types wanted are those of another file. Each column wanted must be read as its type without a change
+    /// to any value.
+    Shared {
+        /// The name of that file.
+        of: String,
+        /// The names of its columns, where a file may have no others.
+        all: Option<Vec<String>>,
+    },
+}
+
 /// Settings of casts that come from the session or the statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CastOptions {
@@ -75,6 +91,8 @@ pub struct DecodeSpec {
     /// NDJSON and JSON: the types are what a sample showed, and nobody asked for them. A value that would have made
     /// the sample show a wider one rejects its row, where a cast would change it in silence.
     pub sampled: bool,
+    /// What each file's columns must be besides castable to the types wanted.
+    pub expected: Option<Arc<ExpectedColumns>>,
     /// Settings of casts.
     pub cast: CastOptions,
     /// Rows a batch, at most (default 8192).
@@ -102,6 +120,7 @@ impl DecodeSpec {
             case_sensitive: false,
             evolves: false,
             sampled: false,
+            expected: None,
             cast: CastOptions::default(),
             batch_rows: 8192,
             max_nesting: 128,

@@ -9,7 +9,7 @@
 //! value (`007` is text). Fails with the name of the file that cannot be read.
 
 mod columns;
-mod json;
+pub(crate) mod json;
 mod text;
 
 use std::sync::Arc;
@@ -54,7 +54,8 @@ pub struct ParquetFacts {
 }
 
 /// The columns of files in order of appearance, merged over all of them; of text files from the first
-/// `max_records` of each.
+/// `max_records` of each. Names that differ in case only are one column, unless they are `case_sensitive` or of
+/// one file.
 ///
 /// # Errors
 /// A file that cannot be read, by its name.
@@ -62,18 +63,19 @@ pub async fn infer_columns(
     files: &[FileTask],
     store: &Store,
     format: &FileFormat,
+    case_sensitive: bool,
     max_records: usize,
     resources: &WorkerResources,
 ) -> Result<Vec<InferredColumn>> {
     let by_place = matches!(format.kind, FormatKind::Csv | FormatKind::Tsv);
-    let mut merge = Merge::new(by_place);
+    let mut merge = Merge::new(by_place, case_sensitive);
     let jobs: Vec<_> = files
         .iter()
         .cloned()
         .map(|task| {
             let (store, format, resources) = (store.clone(), format.clone(), resources.clone());
             async move {
-                let found = columns_of(&task, &store, &format, max_records, &resources).await;
+                let found = columns_of(&task, &store, &format, case_sensitive, max_records, &resources).await;
                 Ok::<_, Error>((found.context(|| format!("file '{}'", task.name))?.columns, task.name))
             }
         })
@@ -103,10 +105,11 @@ pub async fn columns_in_order(
     files: &[FileTask],
     store: &Store,
     format: &FileFormat,
+    case_sensitive: bool,
     sample: Sample,
     resources: &WorkerResources,
 ) -> Result<Vec<(String, Option<SqlType>)>> {
-    let mut merge = Merge::new(false);
+    let mut merge = Merge::new(false, case_sensitive);
     let mut left = sample.records;
     let mut files = files;
     while !files.is_empty() && left > 0 {
@@ -122,7 +125,7 @@ pub async fn columns_in_order(
             .map(|task| {
                 let (store, format, resources) = (store.clone(), format.clone(), resources.clone());
                 async move {
-                    let found = columns_of(&task, &store, &format, most, &resources).await;
+                    let found = columns_of(&task, &store, &format, case_sensitive, most, &resources).await;
                     (found, task.name)
                 }
             })
@@ -154,11 +157,12 @@ async fn columns_of(
     task: &FileTask,
     store: &Store,
     format: &FileFormat,
+    case_sensitive: bool,
     max_records: usize,
     resources: &WorkerResources,
 ) -> Result<Looked> {
     if format.kind.is_text() {
-        return text_columns(task, store, format, max_records, resources).await;
+        return text_columns(task, store, format, case_sensitive, max_records, resources).await;
     }
     let columns = file_columns(task, store, format, resources).await?;
     let column = |(name, ty, nullable): (String, SqlType, bool)| FileColumn { name, ty: Some(ty), nullable };
@@ -196,6 +200,7 @@ async fn text_columns(
     task: &FileTask,
     store: &Store,
     format: &FileFormat,
+    case_sensitive: bool,
     max_records: usize,
     resources: &WorkerResources,
 ) -> Result<Looked> {
@@ -207,12 +212,12 @@ async fn text_columns(
         format.skip_header = 0;
     }
     let nan = format.nan_display.clone();
+    let mut objects = json::Objects::new(format.null_if.clone(), case_sensitive).bounded();
     let mut spec = DecodeSpec::new(format, Vec::new());
     spec.raw_records = true;
     spec.batch_rows = max_records.saturating_add(1).min(BATCH_RECORDS);
     let mut names: Vec<Option<String>> = Vec::new();
     let mut fields: Vec<FieldTypes> = Vec::new();
-    let mut objects = json::Objects::default();
     let mut left = max_records;
     let mut is_header = has_header;
     let mut unread = None;

@@ -40,7 +40,8 @@ impl Files {
     }
 
     async fn infer(&self, files: &[FileTask], format: &FileFormat, records: usize) -> Result<Vec<String>> {
-        let columns = infer_columns(files, self.warehouse.store(), format, records, &self.resources).await?;
+        let columns =
+            infer_columns(files, self.warehouse.store(), format, false, records, &self.resources).await?;
         let shown = |c: &InferredColumn| {
             let null = if c.nullable { "" } else { " NOT NULL" };
             format!("{} {}{null} [{}]", c.name, c.ty, c.filenames)
@@ -111,7 +112,7 @@ async fn a_sample_counts_records_over_all_files_and_passes_over_what_cannot_be_r
     let found = async |records_per_file, records| {
         let sample = Sample { records_per_file, records };
         let store = files.warehouse.store();
-        let found = columns_in_order(&tasks, store, &format, sample, &files.resources).await.unwrap();
+        let found = columns_in_order(&tasks, store, &format, false, sample, &files.resources).await.unwrap();
         let shown = |(name, ty): &(String, Option<SqlType>)| match ty {
             Some(ty) => format!("{name} {ty}"),
             None => name.clone(),
@@ -141,7 +142,7 @@ async fn columns_of_unlike_types_in_files_have_one_for_all() {
     let format = FileFormat::defaults(FormatKind::Parquet);
     let sample = Sample { records_per_file: 1, records: 1 };
     let store = files.warehouse.store();
-    let found = columns_in_order(&tasks, store, &format, sample, &files.resources).await.unwrap();
+    let found = columns_in_order(&tasks, store, &format, false, sample, &files.resources).await.unwrap();
     let expected = [("x", SqlType::Int64), ("y", SqlType::String), ("z", SqlType::Int64)];
     assert_eq!(found, expected.map(|(name, ty)| (name.to_owned(), Some(ty))));
 }

@@ -5,6 +5,8 @@
 //! the columns `$1` … `$n` (as many as are mentioned); the other formats those of their files, and `$1`
 //! for the whole row. `metadata$…` columns are there when they are mentioned. A LIMIT stops reading: the
 //! stream is dropped. A WHERE on Parquet files goes down to the decoder. The first bad row fails the query with its file and line.
+//! The columns of Parquet, ORC, Avro and Arrow files are those of the first file, and a file whose values would change as
+//! such fails the query, or, where MISSING_FIELD_AS is set, those of all files merged.
 //! So does a value that does not fit the type that a sample gave its column.
 
 use std::any::Any;
@@ -35,7 +37,9 @@ use stevedore_common::file_format::{FileFormat, FormatKind, MissingFieldAs};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::RowFilter;
-use stevedore_decode::spec::{CastOptions, ColumnSource, DecodeSpec, DecodedBatch, OutputColumn};
+use stevedore_decode::spec::{
+    CastOptions, ColumnSource, DecodeSpec, DecodedBatch, ExpectedColumns, OutputColumn,
+};
 use stevedore_proto::v1::StageScan;
 use tokio::runtime::Handle;
 
@@ -77,7 +81,8 @@ pub type Batches = BoxStream<'static, Result<StageBatch>>;
 /// Reads stage files; what `read` does, seen from a query.
 #[async_trait]
 pub trait StageReader: Send + Sync + 'static {
-    /// The columns of the files by name, from a sample of them (not asked for CSV and TSV).
+    /// The columns of the files by name (not asked for CSV and TSV): of JSON from a sample, else those of the first
+    /// file or, where MISSING_FIELD_AS is not ERROR, of all.
     ///
     /// # Errors
     /// Where no file can be read, or their schemas do not go together.
@@ -184,6 +189,8 @@ pub struct StageTable {
     scan: StageScan,
     format: FileFormat,
     cast: CastOptions,
+    /// What the columns of each file are held against.
+    expected: Option<Arc<ExpectedColumns>>,
     schema: SchemaRef,
     sources: Vec<Source>,
     reader: Arc<dyn StageReader>,
@@ -210,6 +217,7 @@ impl StageTable {
         let mut columns = RelationColumns::default();
         let mut fields = Vec::new();
         let mut sources = Vec::new();
+        let mut expected = None;
         let mut add = |name: String, ty: SqlType, source: Source, hidden: bool| {
             if hidden {
                 columns.hidden.insert(name.clone());
@@ -249,6 +257,16 @@ impl StageTable {
                     ))
                     .hint("name the columns, or take $1, the whole row"));
                 }
+                // Where columns are not merged, those of the first file hold for all.
+                let first = scan.files.iter().find(|file| file.size > 0);
+                if let Some(first) = first
+                    && format.kind.says_columns()
+                    && format.missing_field_as == MissingFieldAs::Error
+                {
+                    let names = || found.iter().map(|(name, _)| name.clone()).collect();
+                    let all = mentions.star.then(names);
+                    expected = Some(Arc::new(ExpectedColumns::Shared { of: first.name.clone(), all }));
+                }
                 let planned = planned_names(found.iter().map(|(name, _)| name.as_str()));
                 for ((name, ty), planned) in found.into_iter().zip(planned) {
                     let source = decoded(&name, Some(ty.clone()), ColumnSource::Name(name.clone()));
@@ -275,6 +293,7 @@ impl StageTable {
             scan,
             format,
             cast,
+            expected,
             schema: Arc::new(Schema::new(fields)),
             sources,
             reader,
@@ -334,6 +353,7 @@ impl TableProvider for StageTable {
         let mut spec = DecodeSpec::new(self.format.clone(), columns);
         spec.case_sensitive = self.scan.case_sensitive;
         spec.cast = self.cast.clone();
+        spec.expected.clone_from(&self.expected);
         spec.sampled = self.format.kind.is_json();
         if let Some(limit) = limit {
             spec.batch_rows = spec.batch_rows.min(limit.max(1));

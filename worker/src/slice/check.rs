@@ -159,7 +159,9 @@ impl SliceRunner {
         let scan = source.scan.as_ref().ok_or_else(|| missing("its files"))?;
         let (store, format) = self.source_of(scan)?;
         let records = usize::try_from(check.max_records_per_file).unwrap_or(usize::MAX).max(1);
-        let inferred = infer_columns(&scan.files, &store, &format, records, &self.resources).await?;
+        let inferred =
+            infer_columns(&scan.files, &store, &format, scan.case_sensitive, records, &self.resources)
+                .await?;
         let targets = target_columns(table, &target.field_ids)?;
         let names = Names { case_sensitive: scan.case_sensitive, evolves: source.evolves };
         let matched = match_columns(&targets, table, &inferred, &format, names);
@@ -174,7 +176,9 @@ impl SliceRunner {
             records_per_file: usize::try_from(check.max_records_per_file).unwrap_or(usize::MAX),
             records: usize::try_from(check.max_records).unwrap_or(usize::MAX),
         };
-        let columns = columns_in_order(&scan.files, &store, &format, sample, &self.resources).await?;
+        let columns =
+            columns_in_order(&scan.files, &store, &format, scan.case_sensitive, sample, &self.resources)
+                .await?;
         let names: StringArray = columns.iter().map(|(name, _)| Some(name)).collect();
         let types: StringArray = columns.iter().map(|(_, ty)| ty.as_ref().map(ToString::to_string)).collect();
         Ok(RecordBatch::try_new(Arc::clone(&FILE_COLUMNS), vec![Arc::new(names), Arc::new(types)])?)

@@ -1,7 +1,8 @@
 //! COPY: files in, rows of the table out.
 //!
 //! Files are read ahead and decoded on the CPU threads; the transform of several batches runs at a time,
-//! their order kept, so that the first error is the first in the file. Where a bad row costs its whole
+//! their order kept, so that the first error is the first in the file. A transform that goes by the types of the
+//! columns is compiled anew for files that have others. Where a bad row costs its whole
 //! file, [`whole_files`] has the rows until the file is known to be good.
 
 use std::collections::HashMap;
@@ -10,16 +11,18 @@ use std::sync::Arc;
 
 use futures::stream::{BoxStream, Fuse};
 use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::storage::Store;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, ErrorKind, Result};
-use stevedore_decode::spec::RowError;
+use stevedore_decode::spec::{ExpectedColumns, RowError};
 use stevedore_proto::v1::{CopySource, FileReport, FileTask, StageScan, TableTarget};
 
 use super::errors::{ErrorPolicy, FileState, SkipRule};
 use super::{SliceCounters, SliceFailure, SliceRunner, missing, whole_files};
+use crate::query::session::QueryEngine;
 use crate::query::stage_scan::StageFile;
 use crate::read::{
     Consumer, FileEvent, FileRead, WorkerResources, file_columns, is_fault_of_file, read_files_for,
@@ -38,13 +41,77 @@ pub(super) enum Ready {
     Other(FileEvent),
 }
 
-/// The files of a slice on their way to rows of its table.
+/// The files of a slice on their way to rows of its table. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Input {
-    files: Vec<FileTask>,
+    files: Arc<[FileTask]>,
     names: Arc<[Arc<StageFile>]>,
     store: Store,
     transform: Arc<Transform>,
+    /// Makes the transforms of files whose columns `transform` was not made for.
+    transforms: Option<Arc<Transforms>>,
     pub(super) resources: WorkerResources,
+}
+
+/// Columns of a file.
+type Columns = Vec<(String, SqlType)>;
+
+/// What a transform is compiled from but for the columns of the file, and those that were compiled.
+struct Transforms {
+    engine: Arc<QueryEngine>,
+    source: CopySource,
+    format: FileFormat,
+    case_sensitive: bool,
+    table: TableSchema,
+    field_ids: Vec<i32>,
+    settings: HashMap<String, String>,
+    batch_rows: Option<usize>,
+    compiled: Mutex<HashMap<Columns, Arc<Transform>>>,
+}
+
+impl Transforms {
+    /// The transform of files with these columns.
+    async fn of(&self, columns: &Columns) -> Result<Arc<Transform>> {
+        if let Some(transform) = self.compiled.lock().get(columns) {
+            return Ok(Arc::clone(transform));
+        }
+        let request = TransformRequest {
+            format: &self.format,
+            case_sensitive: self.case_sensitive,
+            sql: &self.source.transform,
+            relation: &self.source.relation,
+            source_columns: columns,
+            table: &self.table,
+            field_ids: &self.field_ids,
+            settings: &self.settings,
+            disable_variant_check: self.source.disable_variant_check,
+            evolves: self.source.evolves,
+        };
+        let mut transform = Transform::compile(&self.engine, request).await?;
+        if let Some(rows) = self.batch_rows {
+            transform = transform.with_batch_rows(rows);
+        }
+        let transform = Arc::new(transform);
+        self.compiled.lock().insert(columns.clone(), Arc::clone(&transform));
+        Ok(transform)
+    }
+
+    /// The transform of a file that failed, where its columns are others than those it was read for.
+    async fn of_failed(&self, task: &FileTask, input: &Input) -> Result<Option<Arc<Transform>>> {
+        let columns = file_columns(task, &input.store, &self.format, &input.resources).await?;
+        let columns: Columns = columns.into_iter().map(|(name, ty, _)| (name, ty)).collect();
+        if input.transform.spec().expected.as_deref() == Some(&ExpectedColumns::Same(columns.clone())) {
+            return Ok(None);
+        }
+        // The statement is good for other files.
+        self.of(&columns).await.map(Some).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => Error::bad_data(format!(
+                "its columns do not go with the SELECT: {}",
+                error.message_with_context()
+            )),
+            _ => error,
+        })
+    }
 }
 
 impl Input {
@@ -63,17 +130,58 @@ impl Input {
         self.read(0..self.files.len(), consumer)
     }
 
-    /// Reads some of the files, in order. Places are those among all files.
+    /// Reads some of the files, in order, each by the columns that it has. Places are those among all files.
     pub(super) fn read(
         &self,
         files: Range<usize>,
         consumer: Consumer,
     ) -> BoxStream<'static, (usize, Result<Ready>)> {
+        let ready = self.read_as(&self.transform, files, consumer);
+        if self.transforms.is_none() || self.transform.spec().expected.is_none() {
+            return ready;
+        }
+        let input = self.clone();
+        ready
+            .flat_map(move |(index, event)| match event {
+                // Nothing was read of a file with other columns.
+                Ok(Ready::Other(FileEvent::Failed(error))) if error.kind() == ErrorKind::BadData => {
+                    input.read_by_its_columns(index, error)
+                }
+                event => futures::stream::iter([(index, event)]).boxed(),
+            })
+            .boxed()
+    }
+
+    /// Reads a file that failed by the transform for its own columns, if that is another one.
+    fn read_by_its_columns(&self, index: usize, failed: Error) -> BoxStream<'static, (usize, Result<Ready>)> {
+        let input = self.clone();
+        let ready = async move {
+            let transform = match (&input.transforms, input.files.get(index)) {
+                (Some(transforms), Some(task)) => transforms.of_failed(task, &input).await,
+                _ => Ok(None),
+            };
+            let failed = match transform {
+                Ok(Some(transform)) => {
+                    return input.read_as(&transform, index..index + 1, Consumer::default());
+                }
+                Ok(None) => failed,
+                Err(error) => error,
+            };
+            futures::stream::iter([(index, Ok(Ready::Other(FileEvent::Failed(failed))))]).boxed()
+        };
+        futures::stream::once(ready).flatten().boxed()
+    }
+
+    fn read_as(
+        &self,
+        transform: &Arc<Transform>,
+        files: Range<usize>,
+        consumer: Consumer,
+    ) -> BoxStream<'static, (usize, Result<Ready>)> {
         let first = files.start;
         let tasks = self.files.get(files).unwrap_or_default().to_vec();
-        let spec = Arc::new(self.transform.spec().clone());
-        let (cpu, transform, names) =
-            (self.resources.cpu.clone(), self.transform.clone(), self.names.clone());
+        let spec = Arc::new(transform.spec().clone());
+        let (cpu, transform, names) = (self.resources.cpu.clone(), Arc::clone(transform), self.names.clone());
         let by_element = spec.format.kind == FormatKind::Json;
         let at_a_time = cpu.threads() + 1;
         let consumer = Consumer { filter: transform.row_filter().cloned(), ..consumer };
@@ -222,40 +330,38 @@ impl SliceRunner {
             SourceColumns::Known(columns) => columns,
             SourceColumns::Unreadable(errors) => return Ok(Prepared::Unreadable(errors)),
         };
-        let request = TransformRequest {
-            format: &format,
+        let transforms = Transforms {
+            engine: self.engine.clone(),
+            source: CopySource { scan: None, ..source.clone() },
+            format,
             case_sensitive: scan.case_sensitive,
-            sql: &source.transform,
-            relation: &source.relation,
-            source_columns: &source_columns,
-            table,
-            field_ids: &target.field_ids,
-            settings,
-            disable_variant_check: source.disable_variant_check,
-            evolves: source.evolves,
+            table: table.clone(),
+            field_ids: target.field_ids.clone(),
+            settings: settings.clone(),
+            batch_rows,
+            compiled: Mutex::default(),
         };
-        let mut transform = Transform::compile(&self.engine, request).await?;
-        if let Some(rows) = batch_rows {
-            transform = transform.with_batch_rows(rows);
-        }
-        Ok(Prepared::Input(Box::new(self.input(scan, store, transform))))
+        let transform = transforms.of(&source_columns).await?;
+        let input = self.input(scan, store, transform);
+        Ok(Prepared::Input(Box::new(Input { transforms: Some(Arc::new(transforms)), ..input })))
     }
 
-    pub(super) fn input(&self, scan: &StageScan, store: Store, transform: Transform) -> Input {
+    pub(super) fn input(&self, scan: &StageScan, store: Store, transform: Arc<Transform>) -> Input {
         let name = |task: &FileTask| {
             Arc::new(StageFile { name: task.name.clone(), last_modified_ms: task.last_modified_ms })
         };
         Input {
             names: scan.files.iter().map(name).collect(),
-            files: scan.files.clone(),
+            files: scan.files.clone().into(),
             store,
-            transform: Arc::new(transform),
+            transform,
+            transforms: None,
             resources: self.resources.clone(),
         }
     }
 
     /// Expressions need the types of the columns they read, and only some formats say them; a plain load
-    /// needs only names. The first file that can be read says them for all.
+    /// needs only names. The first file that can be read says them, for all that have the same.
     async fn source_columns(
         &self,
         source: &CopySource,

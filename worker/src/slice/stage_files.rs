@@ -1,26 +1,23 @@
 //! Stage files as queries see them: [`StageReader`] over the reading of slices.
 //!
-//! Columns of Parquet, ORC, Avro and Arrow come from the schema in the first file; those of JSON from the first
-//! records of the first files: BIGINT, DOUBLE where a number has a fraction, BOOLEAN, VARCHAR where scalars differ,
-//! VARIANT where a value is nested.
+//! Columns of Parquet, ORC, Avro and Arrow come from the schema in the first file or, where MISSING_FIELD_AS is set,
+//! in all of them; those of JSON from the first records of the first files, as `infer` has them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use serde_json::Value;
-use stevedore_common::file_format::{FileFormat, FormatKind};
-use stevedore_common::merged_type::merged;
+use stevedore_common::file_format::{FileFormat, FormatKind, MissingFieldAs};
 use stevedore_common::storage::{Store, Stores};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::parquet::RowFilter;
 use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
-use stevedore_proto::v1::StageScan;
+use stevedore_proto::v1::{FileTask, StageScan};
 
+use crate::infer::json::Objects;
 use crate::infer::{InferredColumn, ParquetFacts, infer_columns, inspect_parquet};
 use crate::query::stage_scan::{StageBatch, StageFile, StageReader, file_format};
 use crate::read::{Consumer, FileEvent, FileRead, WorkerResources, file_columns, read_file, read_files_for};
@@ -53,6 +50,15 @@ impl StageFiles {
         self.stores.get(&storage_spec(access)?)
     }
 
+    /// The columns of all files.
+    async fn merged_columns(&self, scan: &StageScan, format: &FileFormat) -> Result<Vec<(String, SqlType)>> {
+        let files: Vec<FileTask> = scan.files.iter().filter(|file| file.size > 0).cloned().collect();
+        let store = self.store(scan)?;
+        let columns =
+            infer_columns(&files, &store, format, scan.case_sensitive, SAMPLE_FILE, &self.resources).await?;
+        Ok(columns.into_iter().map(|column| (column.name, column.ty)).collect())
+    }
+
     async fn infer_json(&self, scan: &StageScan, format: &FileFormat) -> Result<Vec<(String, SqlType)>> {
         let store = self.store(scan)?;
         let whole = OutputColumn {
@@ -65,7 +71,8 @@ impl StageFiles {
         let mut spec = DecodeSpec::new(format.clone(), vec![whole]);
         spec.batch_rows = SAMPLE_FILE;
         let spec = Arc::new(spec);
-        let mut columns = Inferred::default();
+        let mut columns = Objects::new(format.null_if.clone(), scan.case_sensitive);
+        let mut records = 0;
         for task in scan.files.iter().take(SAMPLE_FILES) {
             let mut batches = read_file(task.clone(), store.clone(), spec.clone(), self.resources.clone());
             let mut of_file = 0;
@@ -75,7 +82,8 @@ impl StageFiles {
                 for record in
                     rows.into_iter().flat_map(|rows| rows.iter().flatten()).take(SAMPLE_FILE - of_file)
                 {
-                    columns.record(record);
+                    // The decoder has parsed it: it is an object or, of some other kind, has no columns.
+                    let _ = columns.add(record);
                     of_file += 1;
                 }
                 // Dropping the batches stops the reading of this file.
@@ -83,11 +91,13 @@ impl StageFiles {
                     break;
                 }
             }
-            if columns.records >= SAMPLE_RECORDS {
+            records += of_file;
+            if records >= SAMPLE_RECORDS {
                 break;
             }
         }
-        Ok(columns.finish())
+        let types = columns.types().into_iter();
+        Ok(types.map(|(name, ty)| (name, ty.unwrap_or(SqlType::String))).collect())
     }
 }
 
@@ -102,6 +112,9 @@ impl StageReader for StageFiles {
             | FormatKind::Avro
             | FormatKind::Arrow
             | FormatKind::ArrowStream => {
+                if format.missing_field_as != MissingFieldAs::Error {
+                    return self.merged_columns(scan, &format).await;
+                }
                 let Some(first) = scan.files.iter().find(|file| file.size > 0) else {
                     return Ok(Vec::new());
                 };
@@ -118,7 +131,8 @@ impl StageReader for StageFiles {
 
     async fn describe(&self, scan: &StageScan, max_records: usize) -> Result<Vec<InferredColumn>> {
         let format = file_format(scan)?;
-        infer_columns(&scan.files, &self.store(scan)?, &format, max_records, &self.resources).await
+        let store = self.store(scan)?;
+        infer_columns(&scan.files, &store, &format, scan.case_sensitive, max_records, &self.resources).await
     }
 
     async fn inspect_parquet(&self, scan: &StageScan) -> Result<Vec<ParquetFacts>> {
@@ -160,69 +174,5 @@ impl StageReader for StageFiles {
                 })
             })
             .boxed()
-    }
-}
-
-/// The columns of records seen so far.
-#[derive(Debug, Default)]
-struct Inferred {
-    records: usize,
-    /// By name; with the place of its first sighting. `None`: only nulls so far.
-    columns: BTreeMap<String, (usize, Option<SqlType>)>,
-}
-
-impl Inferred {
-    fn record(&mut self, record: &str) {
-        self.records += 1;
-        let Ok(Value::Object(members)) = serde_json::from_str(record) else { return };
-        for (key, value) in members {
-            let next = self.columns.len();
-            let (_, ty) = self.columns.entry(key).or_insert((next, None));
-            *ty = merged(ty.take(), type_of(&value));
-        }
-    }
-
-    fn finish(self) -> Vec<(String, SqlType)> {
-        let mut columns: Vec<_> = self.columns.into_iter().collect();
-        columns.sort_by_key(|(_, (place, _))| *place);
-        columns.into_iter().map(|(name, (_, ty))| (name, ty.unwrap_or(SqlType::String))).collect()
-    }
-}
-
-fn type_of(value: &Value) -> Option<SqlType> {
-    Some(match value {
-        Value::Null => return None,
-        Value::Bool(_) => SqlType::Boolean,
-        Value::Number(number) if number.is_i64() => SqlType::Int64,
-        Value::Number(_) => SqlType::Float64,
-        Value::String(_) => SqlType::String,
-        Value::Array(_) | Value::Object(_) => SqlType::Variant,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_of_records_merge_as_the_dialect_says() {
-        let mut inferred = Inferred::default();
-        for record in [
-            r#"{"a":1,"b":"x","n":null,"s":true,"v":{"k":1}}"#,
-            r#"{"a":1.5,"b":"y","c":2,"s":"t","v":null}"#,
-        ] {
-            inferred.record(record);
-        }
-        let columns: Vec<(String, String)> =
-            inferred.finish().into_iter().map(|(name, ty)| (name, ty.to_string())).collect();
-        let expected = [
-            ("a", "DOUBLE"),
-            ("b", "VARCHAR"),
-            ("n", "VARCHAR"),
-            ("s", "VARCHAR"),
-            ("v", "VARIANT"),
-            ("c", "BIGINT"),
-        ];
-        assert!(columns.iter().map(|(n, t)| (n.as_str(), t.as_str())).eq(expected), "{columns:?}");
     }
 }

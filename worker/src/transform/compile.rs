@@ -3,8 +3,11 @@
 //! A column that is only cast (or loaded as it is) is decoded straight to its type, so that text is
 //! parsed once. With a WHERE that is left alone: rows that it drops must not be rejected for a value that
 //! nobody asked for.
+//!
+//! Where the types or the number of a file's columns matter to the SELECT, the transform is good for files of those
+//! columns only, and the decoder is told so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -26,7 +29,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
-use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
+use stevedore_decode::spec::{ColumnSource, DecodeSpec, ExpectedColumns, OutputColumn};
 
 use super::defaults::DefaultValue;
 use super::{Output, OutputSource, Transform, TransformRequest};
@@ -185,6 +188,7 @@ async fn by_select(
     now: DateTime<Utc>,
 ) -> Result<Compiled> {
     let mut statement = parse(request.sql)?;
+    let has_star = names::has_star(&statement);
     let mut sources = source_columns(&statement, request);
     let (projection, filter) = analyzed(state, &mut statement, request, &sources).await?;
     if projection.len() != targets.len() {
@@ -244,10 +248,11 @@ async fn by_select(
         filter.map(|filter| Ok::<_, Error>(physical(state, filter, &df_schema, now)?.0)).transpose()?;
 
     // Only what is used is decoded, so the places of the columns change.
-    let used: std::collections::HashSet<usize> =
+    let used: HashSet<usize> =
         exprs.iter().chain(&filter).flat_map(collect_columns).map(|column| column.index()).collect();
     let mut columns = Vec::new();
     let mut column_numbers = Vec::new();
+    let mut own_types = false;
     let mut metadata = Vec::new();
     let mut kept = Vec::new();
     for pass_metadata in [false, true] {
@@ -255,6 +260,8 @@ async fn by_select(
             match source {
                 _ if !used.contains(&index) => {}
                 SourceColumn::Decoded(column) if !pass_metadata => {
+                    // The others have the type that is asked for, whatever that of the file.
+                    own_types |= column.source != ColumnSource::WholeRow && !numbers.contains_key(name);
                     columns.push(column.clone());
                     column_numbers.push(numbers.get(name).copied().unwrap_or(columns.len()));
                     kept.push((name.clone(), source.sql_type()));
@@ -281,29 +288,43 @@ async fn by_select(
         })
         .collect::<Result<Vec<_>>>()?;
     let filter = filter.map(place).transpose()?;
+    let by_own_types = own_types || has_star;
     let mut spec = DecodeSpec::new(request.format.clone(), columns);
     spec.numbers = column_numbers;
+    if by_own_types && request.format.kind.says_columns() {
+        spec.expected = Some(Arc::new(ExpectedColumns::Same(request.source_columns.to_vec())));
+    }
     Ok(Compiled { spec, metadata, input, filter, sources })
 }
 
 /// Source columns in order, by the name that the SELECT has for them.
 #[derive(Debug, Default)]
-struct Sources(Vec<(String, SourceColumn)>);
+struct Sources {
+    columns: Vec<(String, SourceColumn)>,
+    /// Names of those that the file lacks, which * does not stand for.
+    lacking: HashSet<String>,
+}
 
 impl Sources {
     fn iter(&self) -> impl Iterator<Item = &(String, SourceColumn)> {
-        self.0.iter()
+        self.columns.iter()
     }
 
     fn get_mut(&mut self, name: &str) -> Option<&mut SourceColumn> {
-        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, column)| column)
+        self.columns.iter_mut().find(|(known, _)| known == name).map(|(_, column)| column)
     }
 
     fn add(&mut self, planned: &str, name: &str, ty: SqlType, source: ColumnSource) {
         let column =
             OutputColumn { name: name.to_owned(), ty: Some(ty), source, nullable: true, has_default: false };
-        self.0.push((planned.to_owned(), SourceColumn::Decoded(column)));
+        self.columns.push((planned.to_owned(), SourceColumn::Decoded(column)));
     }
+}
+
+/// Whether the name may be that of a column in a file that has named ones.
+fn may_be_named(name: &str) -> bool {
+    let numbered = name.strip_prefix('$').is_some_and(|n| n.bytes().all(|byte| byte.is_ascii_digit()));
+    !numbered && Metadata::of_name(name).is_none()
 }
 
 fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sources {
@@ -318,7 +339,7 @@ fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sour
     } else {
         if request.format.kind.is_json() {
             for name in &mentioned {
-                if name != WHOLE_ROW && Metadata::of_name(name).is_none() {
+                if may_be_named(name) {
                     sources.add(name, name, SqlType::Variant, ColumnSource::Name(name.clone()));
                 }
             }
@@ -327,6 +348,14 @@ fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sour
             for ((name, ty), planned) in request.source_columns.iter().zip(planned) {
                 sources.add(&planned, name, ty.clone(), ColumnSource::Name(name.clone()));
             }
+            // What a file lacks is for MISSING_FIELD_AS to say, which the decoder goes by.
+            for name in mentioned.iter().filter(|name| may_be_named(name)) {
+                let planned = name.to_lowercase();
+                if sources.get_mut(&planned).is_none() {
+                    sources.add(&planned, name, SqlType::Variant, ColumnSource::Name(name.clone()));
+                    sources.lacking.insert(planned);
+                }
+            }
         }
         if mentioned.contains(WHOLE_ROW) {
             sources.add(WHOLE_ROW, WHOLE_ROW, SqlType::Variant, ColumnSource::WholeRow);
@@ -334,7 +363,7 @@ fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sour
     }
     for (name, metadata) in Metadata::ALL {
         if mentioned.iter().any(|mentioned| mentioned.eq_ignore_ascii_case(name)) {
-            sources.0.push((name.to_owned(), SourceColumn::Metadata(metadata)));
+            sources.columns.push((name.to_owned(), SourceColumn::Metadata(metadata)));
         }
     }
     sources
@@ -352,7 +381,10 @@ async fn analyzed(
         sources.iter().map(|(name, column)| column.sql_type().to_field(name, true)).collect();
     let hidden = sources
         .iter()
-        .filter(|(name, column)| name == WHOLE_ROW || matches!(column, SourceColumn::Metadata(_)))
+        .filter(|(name, column)| {
+            let is_extra = name == WHOLE_ROW || matches!(column, SourceColumn::Metadata(_));
+            is_extra || sources.lacking.contains(name)
+        })
         .map(|(name, _)| name.clone())
         .collect();
     let columns = RelationColumns {

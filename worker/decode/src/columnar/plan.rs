@@ -1,14 +1,16 @@
 //! What is wanted of a file: output columns matched to the file's.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use stevedore_common::error::{Error, ErrorKind, Result};
+use stevedore_common::merged_type::reads_exactly;
 use stevedore_common::types::SqlType;
 
 use super::columns::FileColumn;
 use crate::cast;
-use crate::spec::{ColumnSource, DecodeSpec, OutputColumn};
+use crate::spec::{ColumnSource, DecodeSpec, ExpectedColumns, OutputColumn};
 
 /// The columns of a file and those wanted, matched. Immutable.
 pub(crate) struct ColumnPlan {
@@ -56,6 +58,9 @@ impl ColumnPlan {
     /// A wanted column is missing (MISSING_FIELD_AS = ERROR), ambiguous, of a type that the dialect
     /// does not know, or never casts to the type wanted.
     pub(crate) fn new(columns: Vec<FileColumn>, spec: &DecodeSpec) -> Result<Self> {
+        if let Some(expected) = &spec.expected {
+            check_columns(&columns, expected, spec.case_sensitive)?;
+        }
         let mut outputs = Vec::with_capacity(spec.columns.len());
         for column in &spec.columns {
             let source = source_of(column, &columns, spec)?;
@@ -70,6 +75,11 @@ impl ColumnPlan {
                 Source::Column(index) => {
                     cast::check_field(&columns[*index].source, &ty)
                         .map_err(|error| of_this_file(error).context(describe()))?;
+                    if let (Some(ExpectedColumns::Shared { of, .. }), Some(wanted)) =
+                        (spec.expected.as_deref(), &column.ty)
+                    {
+                        check_type(&columns[*index], wanted, of)?;
+                    }
                 }
                 Source::WholeRow => {
                     for column in &columns {
@@ -93,6 +103,55 @@ impl ColumnPlan {
         Ok(Self { spec: spec.clone(), columns, outputs, read, schema })
     }
 }
+
+/// Holds a file's columns against those that are expected.
+///
+/// # Errors
+/// They differ.
+fn check_columns(columns: &[FileColumn], expected: &ExpectedColumns, case_sensitive: bool) -> Result<()> {
+    match expected {
+        ExpectedColumns::Same(expected) => {
+            let same = |(column, (name, ty)): (&FileColumn, &(String, SqlType))| {
+                column.name == *name && column.natural_type().is_ok_and(|natural| natural == *ty)
+            };
+            if columns.len() == expected.len() && columns.iter().zip(expected).all(same) {
+                return Ok(());
+            }
+            Err(Error::bad_data("the columns of the file are not those that the transform was made for"))
+        }
+        ExpectedColumns::Shared { all: None, .. } => Ok(()),
+        ExpectedColumns::Shared { of, all: Some(all) } => {
+            let key = |name: &str| if case_sensitive { name.to_owned() } else { name.to_lowercase() };
+            let known: HashSet<String> = all.iter().map(|name| key(name)).collect();
+            let Some(new) = columns.iter().find(|column| !known.contains(&key(&column.name))) else {
+                return Ok(());
+            };
+            let ty = new.natural_type().map_or_else(|_| String::new(), |ty| format!(" ({ty})"));
+            let message =
+                format!("column '{}'{ty} is not in file '{of}', whose columns * stands for", new.name);
+            Err(Error::bad_data(message).hint(MERGE_HINT))
+        }
+    }
+}
+
+/// Holds the type of a file's column against that of another file's.
+///
+/// # Errors
+/// Values would change; says both types.
+fn check_type(column: &FileColumn, wanted: &SqlType, of: &str) -> Result<()> {
+    let natural = column.natural_type()?;
+    if reads_exactly(&natural, wanted) {
+        return Ok(());
+    }
+    let message = format!(
+        "column '{}' is {natural} and in file '{of}' {wanted}, which does not hold all of its values",
+        column.name
+    );
+    Err(Error::bad_data(message).hint(MERGE_HINT))
+}
+
+const MERGE_HINT: &str = "MISSING_FIELD_AS = FIELD_DEFAULT in the file format merges the columns of all files; or \
+    name files that have the same columns";
 
 /// Types that never cast are an error of the statement where it is planned. Here the statement is good for
 /// other files: it is this one whose column does not fit.

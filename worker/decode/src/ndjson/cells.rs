@@ -20,7 +20,7 @@ impl Sampled {
     /// What a type says that a sample gave; `None`: any value goes with it.
     pub(crate) fn of_type(ty: &SqlType) -> Option<Self> {
         match ty {
-            SqlType::Int64 => Some(Self::WholeNumbers),
+            SqlType::Int64 | SqlType::Decimal(_, 0) => Some(Self::WholeNumbers),
             SqlType::Float64 => Some(Self::Numbers),
             SqlType::Boolean => Some(Self::Booleans),
             _ => None,

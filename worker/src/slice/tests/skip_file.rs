@@ -253,7 +253,7 @@ fn input(fixture: &Fixture, spec: &SliceSpec, transform: Transform) -> Input {
     let scan = copy.scan.as_ref().unwrap();
     let store: Store =
         fixture.runner.stores.get(&storage_spec(scan.storage.as_ref().unwrap()).unwrap()).unwrap();
-    fixture.runner.input(scan, store, transform)
+    fixture.runner.input(scan, store, Arc::new(transform))
 }
 
 #[tokio::test]
