@@ -78,9 +78,11 @@ pub fn unmoved(view: &dyn ReadView, moves: &[StreamMove]) -> Result<std::result:
                 continue;
             }
             Some(stream) => format!("stream '{}' was consumed by another statement meanwhile", stream.name),
-            None => "a stream that the statement consumes was dropped meanwhile".to_owned(),
+            None => "a stream that was to be consumed was dropped meanwhile".to_owned(),
         };
-        let error = Error::conflict(lost).hint("nothing was changed; run the statement again");
+        // Who asks may be a statement, or the COMMIT of a transaction.
+        let error = Error::conflict(lost)
+            .hint("nothing was changed; run the statement again, in a transaction all of its statements");
         return Ok(Err(error.retryable(true)));
     }
     Ok(Ok(streams))
