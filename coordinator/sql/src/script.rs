@@ -87,7 +87,9 @@ pub(crate) fn parse_one(text: &str) -> Result<Statement> {
     match pieces.as_slice() {
         [] => Err(Error::invalid("the statement is empty").at(1, 1)),
         [(only, _)] => with_stack(|| parse_statement(text, only)),
-        [_, (second, _), ..] => {
+        [(first, _), (second, _), ..] => {
+            // Where the first is wrong itself, what follows its ';' is seldom what was meant.
+            with_stack(|| parse_statement(text, first))?;
             let error = Error::invalid("expected one statement, found a second one after ';'");
             Err(match second.first() {
                 Some(token) => error.at(token.line, token.column),
@@ -159,9 +161,41 @@ fn split(tokens: &[Token]) -> Vec<(&[Token], bool)> {
     pieces
 }
 
-/// BEGIN, unless it is that of a transaction: `BEGIN;`, `BEGIN TRANSACTION`.
+/// Statements of procedural languages, which scripts of tasks do not have.
+const PROCEDURAL: &[&str] = &[
+    "IF",
+    "FOR",
+    "WHILE",
+    "LOOP",
+    "REPEAT",
+    "CASE",
+    "DECLARE",
+    "LET",
+    "RETURN",
+    "EXCEPTION",
+    "OPEN",
+    "FETCH",
+    "CLOSE",
+    "BREAK",
+    "CONTINUE",
+];
+/// What `END …` ends, beside blocks.
+const ENDED: &[&str] = &["IF", "FOR", "WHILE", "LOOP", "REPEAT"];
+
+/// BEGIN, unless it is that of a transaction: `BEGIN;`, `BEGIN TRANSACTION`, `BEGIN WORK`.
 fn begins_block(token: &Token, next: Option<&Token>) -> bool {
-    token.is_word("BEGIN") && !next.is_some_and(|next| next.is_sym(";") || next.is_word("TRANSACTION"))
+    let of_transaction =
+        |next: &Token| next.is_sym(";") || next.is_word("TRANSACTION") || next.is_word("WORK");
+    token.is_word("BEGIN") && !next.is_some_and(of_transaction)
+}
+
+/// What a statement of a task is that no script has: its word.
+pub(crate) fn procedural(piece: &[Token]) -> Option<&'static str> {
+    let first = piece.first()?;
+    if piece.len() > 1 && begins_block(first, piece.get(1)) {
+        return Some("BEGIN … END");
+    }
+    PROCEDURAL.iter().find(|word| first.is_word(word)).copied()
 }
 
 /// The statements of a task: what stands in its BEGIN … END, or the one that it is.
@@ -181,11 +215,17 @@ struct Blocks {
     /// The statement is CREATE TASK or ALTER TASK.
     task: bool,
     depth: usize,
+    /// Between `AS DECLARE` and its BEGIN.
+    declares: bool,
+    /// The token before was AS.
+    after_as: bool,
+    /// The token before was END.
+    after_end: bool,
 }
 
 impl Blocks {
     fn open(&self) -> bool {
-        self.depth > 0
+        self.depth > 0 || self.declares
     }
 
     fn see(&mut self, index: usize, token: &Token, next: Option<&Token>) {
@@ -196,11 +236,19 @@ impl Blocks {
         if !self.task {
             return;
         }
-        if begins_block(token, next) || (self.depth > 0 && token.is_word("CASE")) {
+        let case = token.is_word("CASE") && !self.after_end;
+        if begins_block(token, next) || (self.depth > 0 && case) {
             self.depth += 1;
-        } else if token.is_word("END") {
+            self.declares = false;
+        } else if self.depth == 0 && self.after_as && token.is_word("DECLARE") {
+            self.declares = true;
+        } else if token.is_word("END")
+            && !next.is_some_and(|next| ENDED.iter().any(|word| next.is_word(word)))
+        {
             self.depth = self.depth.saturating_sub(1);
         }
+        self.after_as = token.is_word("AS");
+        self.after_end = token.is_word("END");
     }
 }
 
@@ -244,6 +292,13 @@ mod tests {
             ("CREATE TASK t AS BEGIN SELECT 1;", Completeness::Incomplete),
             ("CREATE TASK t AS BEGIN SELECT 1; END;", Completeness::Complete),
             ("CREATE TASK t AS BEGIN BEGIN; SELECT 1; COMMIT; END;", Completeness::Complete),
+            ("CREATE TASK t AS BEGIN IF (1 = 1) THEN SELECT 1;", Completeness::Incomplete),
+            ("CREATE TASK t AS BEGIN IF (1 = 1) THEN SELECT 1; END IF;", Completeness::Incomplete),
+            ("CREATE TASK t AS BEGIN IF (1 = 1) THEN SELECT 1; END IF; END;", Completeness::Complete),
+            ("CREATE TASK t AS BEGIN CASE 1 WHEN 1 THEN SELECT 1; END CASE; END;", Completeness::Complete),
+            ("CREATE TASK t AS DECLARE x INT;", Completeness::Incomplete),
+            ("CREATE TASK t AS DECLARE x INT; BEGIN SELECT 1; END;", Completeness::Complete),
+            ("CREATE TASK t AS BEGIN BEGIN WORK; SELECT 1; COMMIT WORK; END;", Completeness::Complete),
             ("SELECT 1abc;", Completeness::Complete),
         ] {
             assert_eq!(completeness(text), expected, "{text}");

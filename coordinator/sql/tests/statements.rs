@@ -4,8 +4,9 @@
 use stevedore_common::file_format::{Compression, FormatKind};
 use stevedore_sql::ast::{
     AlterTaskAction, ColumnMatchMode, ConnectionRef, ConnectionSpec, CopyInto, CopyOptions, CopySource,
-    CreateMode, CreateStage, CreateTable, FileFormatRef, LocationRef, ObjectRef, OnError, PartitionTransform,
-    Statement, StreamStart, TaskOptions, TaskSchedule, TimeTravel, TransactionControl, ValidationMode,
+    CreateMode, CreateStage, CreateTable, FileFormatRef, GivenName, LocationRef, ObjectRef, OnError,
+    PartitionTransform, Statement, StreamStart, TaskOptions, TaskSchedule, TimeTravel, TransactionControl,
+    ValidationMode,
 };
 use stevedore_sql::connection::StorageType;
 use stevedore_sql::{parse, parse_script};
@@ -668,6 +669,9 @@ fn transactions_begin_and_end() {
         ("COMMIT", Commit),
         ("COMMIT TRANSACTION", Commit),
         ("ROLLBACK;", RollBack),
+        ("BEGIN WORK", Begin),
+        ("COMMIT WORK", Commit),
+        ("ROLLBACK WORK", RollBack),
     ] {
         assert_eq!(ok(sql), Statement::Transaction(control), "{sql}");
     }
@@ -789,7 +793,7 @@ fn tasks() {
             warehouse: Some("default".into()),
             schedule: Some(TaskSchedule::Cron { expression: "0 0 9 * * *".into(), timezone: "UTC".into() }),
             suspend_after: Some(3),
-            error_integration: Some("hook".into()),
+            error_integration: Some(GivenName::Text("Hook".into())),
             comment: Some("c".into()),
             settings: vec![("timezone".into(), "Europe/Paris".into())],
         }
@@ -799,7 +803,20 @@ fn tasks() {
     let Statement::CreateTask(task) = ok("CREATE TASK c AFTER 'A', b, COMMENT = 'x' AS SELECT 1") else {
         panic!()
     };
-    assert_eq!((task.after, task.body.as_str()), (vec!["a".to_owned(), "b".to_owned()], "SELECT 1"));
+    let after = vec![GivenName::Text("A".into()), GivenName::Exact("b".into())];
+    assert_eq!((task.after, task.body.as_str()), (after, "SELECT 1"));
+    for (written, name) in [
+        ("Hook", GivenName::Exact("hook".into())),
+        ("\"Hook\"", GivenName::Exact("Hook".into())),
+        ("'Hook'", GivenName::Text("Hook".into())),
+    ] {
+        let Statement::AlterTask(alter) = ok(&format!("ALTER TASK t SET ERROR_INTEGRATION = {written}"))
+        else {
+            panic!()
+        };
+        let AlterTaskAction::Set(options) = alter.action else { panic!() };
+        assert_eq!(options.error_integration, Some(name));
+    }
     for (condition, setting) in [
         ("(SELECT count(*) FROM readings) > 0", "timezone = 'Europe/Paris'"),
         ("true", ", timezone = 'Europe/Paris'"),
@@ -822,8 +839,11 @@ fn tasks() {
         ("MODIFY AS SELECT 2", AlterTaskAction::ModifyBody("SELECT 2".into())),
         ("AS SELECT 2", AlterTaskAction::ModifyBody("SELECT 2".into())),
         ("MODIFY WHEN 1 = 2", AlterTaskAction::ModifyCondition("1 = 2".into())),
-        ("ADD AFTER 'a', 'b'", AlterTaskAction::AddAfter(vec!["a".into(), "b".into()])),
-        ("REMOVE AFTER a", AlterTaskAction::RemoveAfter(vec!["a".into()])),
+        (
+            "ADD AFTER 'a', 'b'",
+            AlterTaskAction::AddAfter(vec![GivenName::Text("a".into()), GivenName::Text("b".into())]),
+        ),
+        ("REMOVE AFTER a", AlterTaskAction::RemoveAfter(vec![GivenName::Exact("a".into())])),
         ("UNSET COMMENT, timezone", AlterTaskAction::Unset(vec!["comment".into(), "timezone".into()])),
     ] {
         let Statement::AlterTask(alter) = ok(&format!("ALTER TASK IF EXISTS t {sql}")) else { panic!() };
@@ -848,6 +868,25 @@ fn tasks() {
         ("CREATE TASK t AS CREATE TASK u AS SELECT 1", "within a task"),
         ("CREATE TASK t AS PUT fs:///a @s", "PUT in a task"),
         ("ALTER TASK t FROB", "expected RESUME, SUSPEND"),
+        (
+            "CREATE TASK t AS BEGIN IF (1=1) THEN INSERT INTO a VALUES (1); END IF; END",
+            "not supported: IF in the script of a task",
+        ),
+        (
+            "CREATE TASK t AS BEGIN FOR i IN 1 TO 3 DO INSERT INTO a VALUES (1); END FOR; END",
+            "not supported: FOR in the script",
+        ),
+        ("CREATE TASK t AS BEGIN SELECT 1; LET x := 1; RETURN x; END", "not supported: LET in the script"),
+        (
+            "CREATE TASK t AS BEGIN SELECT 1; EXCEPTION WHEN OTHER THEN RETURN 1; END",
+            "not supported: EXCEPTION in the script",
+        ),
+        ("CREATE TASK t AS DECLARE x INT; BEGIN SELECT 1; END", "not supported: DECLARE in the script"),
+        (
+            "CREATE TASK t AS BEGIN BEGIN SELECT 1; END; SELECT 2; END",
+            "not supported: BEGIN … END in the script",
+        ),
+        ("CREATE TASK t AS BEGIN TRANSACTION; SELECT 1; COMMIT", "several statements stand in BEGIN … END"),
     ]);
 }
 

@@ -12,6 +12,24 @@ use stevedore_common::{Error, Result};
 
 use super::{Committer, Prepared, Totals, check_writable, failed};
 
+/// Statements that change rows carry columns of their own beside those of the table, under names that begin so.
+const OWN_PREFIX: &str = "__target_";
+
+/// Refuses a name that no column of a table may have.
+///
+/// # Errors
+/// Invalid input that names the column.
+pub fn check_column_name(name: &str) -> Result<()> {
+    if !name.to_lowercase().starts_with(OWN_PREFIX) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a column cannot be named '{name}': names that begin with {OWN_PREFIX} are reserved"
+    ))
+    .about(name)
+    .hint("give the column another name"))
+}
+
 /// The schema of a table with columns added at its end, and the properties that go with them. Pure:
 /// the same metadata, columns and ids reserved before give the same field ids.
 ///

@@ -31,6 +31,7 @@ use iceberg::spec::{FormatVersion, SnapshotRef, TableMetadata, TableMetadataRef}
 use parking_lot::Mutex;
 use stevedore_common::{Error, Result};
 
+pub use alter::check_column_name;
 pub use append::Append;
 pub use create::{Created, NewTable, PartitionField};
 pub use evolve::{Evolution, with_columns};

@@ -194,7 +194,7 @@ fn payload(run: &Run, cluster: &str) -> serde_json::Value {
             "queryId": run.query.map(|query| query.to_string()).unwrap_or_default(),
             "errorKind": error.map(|error| error.kind().as_str()),
             "errorCode": error.map(|error| error.kind().as_str()),
-            "errorMessage": error.map(stevedore_common::Error::message_with_context),
+            "errorMessage": error.map(ToString::to_string),
         }],
     })
 }

@@ -174,6 +174,10 @@ impl<'a> Attempt<'a> {
         };
         let done = usize::try_from(run.step).unwrap_or(usize::MAX);
         let mut query = run.query;
+        let which = |error: Error, step: usize| match statements.len() {
+            1 => error,
+            all => error.context(format!("statement {} of {all}", step + 1)),
+        };
         for (step, sql) in statements.iter().enumerate() {
             if step < done {
                 if let Some(change) = past_change(sql).map_err(without_query)? {
@@ -191,10 +195,12 @@ impl<'a> Attempt<'a> {
                 Ok(Some(change)) => change_session(&mut session, change),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::Cancelled => {
-                    return Ok((RunEnd::Cancelled(error), query));
+                    return Ok((RunEnd::Cancelled(which(error, step)), query));
                 }
-                Err(error) if may_pass(&error) && !self.job_has_ended(id) => return Err((error, query)),
-                Err(error) => return Ok((RunEnd::Failed(error), query)),
+                Err(error) if may_pass(&error) && !self.job_has_ended(id) => {
+                    return Err((which(error, step), query));
+                }
+                Err(error) => return Ok((RunEnd::Failed(which(error, step)), query)),
             }
             if step + 1 < statements.len() {
                 let step = u32::try_from(step + 1).unwrap_or(u32::MAX);

@@ -7,6 +7,7 @@ use stevedore_common::schema::{Column, TableSchema, new_iceberg_field};
 use stevedore_common::{Error, Result};
 use stevedore_sql::ast::{CopyInto, CopyOptions, CopySource};
 use stevedore_state::catalog::Table;
+use stevedore_state::streams;
 
 use super::Engine;
 use super::load::BoundCopy;
@@ -78,6 +79,12 @@ impl Engine {
         let found = columns_of_files(&self.workers, &group, &source, &bound.plan, evolution, files).await?;
         let metadata = self.committer.load(&bound.table.metadata_location).await?;
         let mut columns = found.new_to(&TableSchema::from_metadata(&metadata)?)?;
+        for column in &columns {
+            if let Some(error) = streams::hides_column(&*self.replica.local(), bound.table.id, &column.name)?
+            {
+                return Err(error);
+            }
+        }
         let mut last_id = metadata.last_column_id().max(bound.table.last_field_id);
         for column in &mut columns {
             last_id += 1;

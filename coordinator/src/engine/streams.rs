@@ -16,7 +16,7 @@ use stevedore_common::ids::{StreamId, TransactionId};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result, row_lineage};
 use stevedore_sql::ast::{CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction};
-use stevedore_state::catalog::{self, Table};
+use stevedore_state::catalog::{self, Table, quoted_name};
 use stevedore_state::command::Command;
 use stevedore_state::streams::{self, NewStream, Stream, StreamCommand, StreamMove};
 use stevedore_state::transactions::{self, TransactionCommand};
@@ -80,6 +80,29 @@ pub(super) fn with_change_columns(table: &TableSchema) -> Schema {
     let more = row_lineage::CHANGE_COLUMNS.into_iter().zip(types);
     fields.extend(more.map(|(name, ty)| Arc::new(Field::new(name, ty, true))));
     Schema::new(fields)
+}
+
+/// Refuses a stream on a table with a column that is named as one of the stream's own: it could not be read there.
+fn check_hides_nothing(schema: &TableSchema, database: &str, stream: &str, table: &ObjectRef) -> Result<()> {
+    let Some(hidden) = schema.columns.iter().find(|column| streams::is_change_column(&column.name)) else {
+        return Ok(());
+    };
+    let error = Error::invalid(format!(
+        "stream '{database}.{stream}' cannot be on table '{table}': the table's column '{}' is named as one that \
+         every stream has",
+        hidden.name
+    ));
+    Err(error.about(&hidden.name).hint(format!(
+        "rename it: ALTER TABLE {} RENAME COLUMN {} TO …",
+        shown_ref(table),
+        quoted_name(&hidden.name)
+    )))
+}
+
+/// A name as it is written in a statement.
+fn shown_ref(object: &ObjectRef) -> String {
+    let database = object.database.as_ref().map(|database| format!("{}.", quoted_name(database)));
+    format!("{}{}", database.unwrap_or_default(), quoted_name(&object.name))
 }
 
 /// What pins the range of a stream, beside the metadata of its table.
@@ -414,6 +437,7 @@ impl Engine {
         self.require_database(&*view, &database)?;
         let table = self.require_table(&*view, handle, &create.table)?;
         let metadata = self.committer.load(&table.metadata_location).await?;
+        check_hides_nothing(&TableSchema::from_metadata(&metadata)?, &database, &name, &create.table)?;
         let offset = match &create.at {
             None => table.snapshot_id,
             Some(StreamStart::Table(at)) => {

@@ -7,7 +7,7 @@ use iceberg::spec::{TableMetadata, Transform};
 use stevedore_common::schema::{Column, ColumnChange, TableSchema};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{self, CreateTable, ObjectRef, PartitionTransform};
-use stevedore_state::catalog::{self, Table};
+use stevedore_state::catalog::{self, Table, quoted_name};
 use stevedore_state::command::{Command, FieldIds, NewTable, TableChange, TableChangeKind, TableContents};
 use stevedore_state::result::{CommandResult, TableCommitOutcome};
 use stevedore_state::view::ReadView;
@@ -18,7 +18,7 @@ use super::ddl::mode_flags;
 use super::streams::{STREAM, with_change_columns};
 use super::system_tables::{SYSTEM_VIEW, VIRTUAL_TABLES};
 use super::{Engine, Execution, StatementHandle, VIRTUAL_DATABASES, is_virtual_database};
-use crate::committer::{self, Committer, Created, Prepared};
+use crate::committer::{self, Committer, Created, Prepared, check_column_name};
 use crate::results::schema_of;
 
 /// How often a change is rebased before the statement gives up.
@@ -59,6 +59,17 @@ pub(super) enum TableEdit {
 }
 
 impl TableEdit {
+    /// The names that columns have after it and had not before.
+    fn new_names(&self) -> Vec<&str> {
+        match self {
+            Self::AddColumns(columns) => columns.iter().map(|column| column.name.as_str()).collect(),
+            Self::RenameColumn { to, .. } => vec![to],
+            Self::Truncate { .. } | Self::DropColumn(_) | Self::ModifyColumns(_) | Self::SetProperties(_) => {
+                Vec::new()
+            }
+        }
+    }
+
     async fn prepare(
         &self,
         committer: &Committer,
@@ -202,6 +213,9 @@ impl Engine {
         }
         if columns.is_empty() {
             return Err(Error::invalid("a table needs at least one column"));
+        }
+        for column in &columns {
+            check_column_name(&column.name)?;
         }
         let options = check_options(&create.options)?;
         let location = self.stores.warehouse().table_location(database, &create.table.name, Uuid::now_v7());
@@ -374,6 +388,12 @@ impl Engine {
         let Some(table) = self.table_if_exists(handle, table, if_exists).await? else {
             return Ok(Execution::nothing());
         };
+        for name in edit.new_names() {
+            check_column_name(name)?;
+            if let Some(error) = streams::hides_column(&*self.replica.local(), table.id, name)? {
+                return Err(error.context(format!("table '{}'", table.name)));
+            }
+        }
         self.change_table(handle, table, TableChangeKind::Alter { comment: None }, edit).await
     }
 
@@ -529,12 +549,6 @@ pub(crate) fn contents_of(prepared: &Prepared) -> TableContents {
         num_rows: prepared.rows_total,
         data_size: prepared.bytes_total,
     }
-}
-
-fn quoted_name(name: &str) -> String {
-    let plain = !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 /// The columns named in a statement, resolved against the table: all of them where none are named.

@@ -14,8 +14,8 @@ use stevedore_common::secret::{MASK, Secret};
 use stevedore_common::worker_group::WorkerGroup;
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::{
-    AlterTask, AlterTaskAction, CreateMode, CreateTask, FunctionArg, NotificationOptions, Statement,
-    TableFunction, TaskOptions, TaskSchedule, WebhookOptions,
+    AlterTask, AlterTaskAction, CreateMode, CreateTask, FunctionArg, GivenName, NotificationOptions,
+    Statement, TableFunction, TaskOptions, TaskSchedule, WebhookOptions,
 };
 use stevedore_state::command::Command;
 use stevedore_state::tasks::{
@@ -148,8 +148,21 @@ pub(crate) fn check_keeps_warehouse(statement: &Statement) -> Result<()> {
     }
 }
 
+/// The names of tasks, as those that exist; each once.
+fn tasks_named(view: &dyn ReadView, given: &[GivenName]) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::with_capacity(given.len());
+    for name in given {
+        let name = name.resolve(|text| tasks::task(view, text).map(|task| task.is_some()))?;
+        if names.contains(&name) {
+            return Err(Error::invalid(format!("task '{name}' stands twice")).about(name));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
 /// Puts options into a definition.
-fn apply_options(definition: &mut TaskDefinition, options: &TaskOptions) -> Result<()> {
+fn apply_options(view: &dyn ReadView, definition: &mut TaskDefinition, options: &TaskOptions) -> Result<()> {
     if let Some(warehouse) = &options.warehouse {
         definition.warehouse = WorkerGroup::parse(warehouse).map_err(|error| error.about(warehouse))?;
     }
@@ -162,7 +175,8 @@ fn apply_options(definition: &mut TaskDefinition, options: &TaskOptions) -> Resu
         definition.suspend_after = Some(count).filter(|count| *count > 0);
     }
     if let Some(integration) = &options.error_integration {
-        definition.error_integration = Some(integration.clone()).filter(|name| !name.is_empty());
+        let known = |text: &str| tasks::integration(view, text).map(|integration| integration.is_some());
+        definition.error_integration = Some(integration.resolve(known)?).filter(|name| !name.is_empty());
     }
     if let Some(comment) = &options.comment {
         definition.comment.clone_from(comment);
@@ -192,13 +206,13 @@ fn unset(definition: &mut TaskDefinition, name: &str) -> Result<()> {
 }
 
 /// What a task is after a statement, and whether it is resumed.
-fn altered(task: &Task, action: &AlterTaskAction) -> Result<(TaskDefinition, bool)> {
+fn altered(view: &dyn ReadView, task: &Task, action: &AlterTaskAction) -> Result<(TaskDefinition, bool)> {
     let mut definition = task.definition.clone();
     let mut started = task.started;
     match action {
         AlterTaskAction::Resume => started = true,
         AlterTaskAction::Suspend => started = false,
-        AlterTaskAction::Set(options) => apply_options(&mut definition, options)?,
+        AlterTaskAction::Set(options) => apply_options(view, &mut definition, options)?,
         AlterTaskAction::Unset(names) => {
             for name in names {
                 unset(&mut definition, name)?;
@@ -213,15 +227,18 @@ fn altered(task: &Task, action: &AlterTaskAction) -> Result<(TaskDefinition, boo
             definition.condition = Some(condition.clone());
         }
         AlterTaskAction::AddAfter(names) => {
-            for name in names {
-                if !definition.after.contains(name) {
-                    definition.after.push(name.clone());
+            for name in tasks_named(view, names)? {
+                if !definition.after.contains(&name) {
+                    definition.after.push(name);
                 }
             }
         }
         AlterTaskAction::RemoveAfter(names) => {
             for name in names {
-                let Some(at) = definition.after.iter().position(|after| after == name) else {
+                let is_there =
+                    |text: &str| Ok::<_, Error>(definition.after.iter().any(|after| after == text));
+                let name = name.resolve(is_there)?;
+                let Some(at) = definition.after.iter().position(|after| *after == name) else {
                     let error = Error::not_found(format!("task '{}' does not run after '{name}'", task.name));
                     return Err(error.about(name));
                 };
@@ -279,7 +296,7 @@ pub(super) fn task_row(task: &Task) -> Vec<Value> {
 
 fn run_row(run: &Run) -> Vec<Value> {
     let Run { definition, .. } = run;
-    let text = run.error.as_ref().map(Error::message_with_context).or_else(|| run.remark.clone());
+    let text = run.error.as_ref().map(ToString::to_string).or_else(|| run.remark.clone());
     vec![
         run.name.as_str().into(),
         run.task.0.into(),
@@ -409,7 +426,7 @@ pub(super) fn task_history(
 
 /// A task's name as users write it in a string: exactly, or in any case.
 fn name_of(view: &dyn ReadView, text: &str) -> Result<String> {
-    Ok(if tasks::task(view, text)?.is_some() { text.to_owned() } else { text.to_lowercase() })
+    GivenName::Text(text.to_owned()).resolve(|text| tasks::task(view, text).map(|task| task.is_some()))
 }
 
 /// A time in an argument, read as text without a zone is in this session.
@@ -436,7 +453,10 @@ impl Engine {
     /// A statement on tasks or notification integrations that changes them.
     pub(super) async fn task_ddl(&self, handle: &StatementHandle, statement: Statement) -> Result<Execution> {
         let command = match statement {
-            Statement::CreateTask(create) => self.create_task_command(handle, &create)?,
+            Statement::CreateTask(create) => {
+                let view = self.replica.read().await?;
+                self.create_task_command(&*view, handle, &create)?
+            }
             Statement::AlterTask(alter) => return self.alter_task(handle, &alter).await,
             Statement::DropTask { name, if_exists } => TaskCommand::Drop { name, if_exists },
             Statement::ExecuteTask { name } => TaskCommand::Execute { name, run: handle.id },
@@ -455,14 +475,19 @@ impl Engine {
         Ok(Execution::nothing())
     }
 
-    fn create_task_command(&self, handle: &StatementHandle, create: &CreateTask) -> Result<TaskCommand> {
+    fn create_task_command(
+        &self,
+        view: &dyn ReadView,
+        handle: &StatementHandle,
+        create: &CreateTask,
+    ) -> Result<TaskCommand> {
         check_body(&create.body)?;
         create.condition.as_deref().map_or(Ok(()), check_no_secret)?;
         let mut definition = TaskDefinition {
             database: handle.database.clone(),
             warehouse: WorkerGroup::default(),
             schedule: None,
-            after: create.after.clone(),
+            after: tasks_named(view, &create.after)?,
             condition: create.condition.clone(),
             suspend_after: None,
             error_integration: None,
@@ -470,7 +495,7 @@ impl Engine {
             settings: BTreeMap::new(),
             body: create.body.clone(),
         };
-        apply_options(&mut definition, &create.options)?;
+        apply_options(view, &mut definition, &create.options)?;
         let (if_not_exists, or_replace) = mode_flags(create.mode);
         let (name, owner) = (create.name.clone(), handle.user.clone());
         Ok(TaskCommand::Create { name, owner, definition, if_not_exists, or_replace })
@@ -501,7 +526,7 @@ impl Engine {
                 Err(error) if alter.if_exists && error.kind() == ErrorKind::NotFound => return Ok(None),
                 task => task?,
             };
-            let (definition, started) = altered(&task, &alter.action)?;
+            let (definition, started) = altered(view, &task, &alter.action)?;
             let next_tick_ms = next_tick(&task, &definition, started, self.replica.now_ms())?;
             let (name, version) = (task.name, task.version);
             Ok(Some(TaskCommand::Alter { name, version, definition, started, next_tick_ms }))

@@ -20,6 +20,7 @@ use stevedore_proto::v1::QuerySpec;
 
 use super::plan::{CopyPlan, EvolutionPlan};
 use super::spec;
+use crate::committer::check_column_name;
 use crate::stores::ResolvedSource;
 use crate::worker_directory::WorkerDirectory;
 
@@ -59,7 +60,8 @@ impl FileColumns {
     /// The columns that a table lacks, nullable, to be added at its end.
     ///
     /// # Errors
-    /// Invalid input for names that differ in case only, where the load tells them apart.
+    /// Invalid input for names that differ in case only, where the load tells them apart, and for those that no
+    /// column of a table may have.
     pub fn new_to(&self, table: &TableSchema) -> Result<Vec<Column>> {
         // By folded name: the name as it is, and whose it is.
         let mut names: HashMap<String, (&str, &str)> = table
@@ -71,6 +73,7 @@ impl FileColumns {
         for (name, ty) in &self.columns {
             match names.get(&folded(name)) {
                 None => {
+                    check_column_name(name)?;
                     names.insert(folded(name), (name, "the files"));
                     new.push(Column {
                         id: 0,

@@ -26,7 +26,8 @@ pub use stage::{AlterStage, CreateStage, GetFiles, ListFiles, PresignFile, PutFi
 pub use stream::{CreateStream, StreamStart};
 pub use table::{CreateTable, Insert, InsertSource, PartitionField, PartitionTransform};
 pub use task::{
-    AlterTask, AlterTaskAction, CreateTask, NotificationOptions, TaskOptions, TaskSchedule, WebhookOptions,
+    AlterTask, AlterTaskAction, CreateTask, GivenName, NotificationOptions, TaskOptions, TaskSchedule,
+    WebhookOptions,
 };
 pub use unload::Unload;
 

@@ -21,6 +21,29 @@ pub enum TaskSchedule {
     },
 }
 
+/// The name of another object, as it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenName {
+    /// This name and no other.
+    Exact(String),
+    /// In single quotes: the object of exactly this name, or else of this name in lower case.
+    Text(String),
+}
+
+impl GivenName {
+    /// The name, as one that exists; where none does, in lower case.
+    ///
+    /// # Errors
+    /// Those of `exists`.
+    pub fn resolve<E>(&self, exists: impl FnOnce(&str) -> Result<bool, E>) -> Result<String, E> {
+        match self {
+            Self::Exact(name) => Ok(name.clone()),
+            Self::Text(text) if exists(text)? => Ok(text.clone()),
+            Self::Text(text) => Ok(text.to_lowercase()),
+        }
+    }
+}
+
 /// The options of a task, where given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskOptions {
@@ -31,7 +54,7 @@ pub struct TaskOptions {
     /// SUSPEND_TASK_AFTER_NUM_FAILURES; 0 is never.
     pub suspend_after: Option<u32>,
     /// ERROR_INTEGRATION.
-    pub error_integration: Option<String>,
+    pub error_integration: Option<GivenName>,
     /// COMMENT.
     pub comment: Option<String>,
     /// Settings of its session, names in lower case.
@@ -48,7 +71,7 @@ pub struct CreateTask {
     /// Its options.
     pub options: TaskOptions,
     /// AFTER.
-    pub after: Vec<String>,
+    pub after: Vec<GivenName>,
     /// WHEN, checked, as written.
     pub condition: Option<String>,
     /// What stands behind AS, checked, as written.
@@ -82,9 +105,9 @@ pub enum AlterTaskAction {
     /// MODIFY WHEN.
     ModifyCondition(String),
     /// ADD AFTER.
-    AddAfter(Vec<String>),
+    AddAfter(Vec<GivenName>),
     /// REMOVE AFTER.
-    RemoveAfter(Vec<String>),
+    RemoveAfter(Vec<GivenName>),
 }
 
 /// WEBHOOK, where given.

@@ -6,8 +6,8 @@ use stevedore_common::{Error, Result};
 
 use super::{Parser, parse_statement};
 use crate::ast::{
-    AlterTask, AlterTaskAction, CreateTask, NotificationOptions, Statement, TaskOptions, TaskSchedule,
-    WebhookOptions,
+    AlterTask, AlterTaskAction, CreateTask, GivenName, NotificationOptions, Statement, TaskOptions,
+    TaskSchedule, WebhookOptions,
 };
 use crate::lexer::{Tok, Token};
 use crate::script;
@@ -141,8 +141,12 @@ impl Parser<'_> {
             }
             "ERROR_INTEGRATION" => {
                 let (value, exact) = self.option_value()?;
-                let name = value.as_text(&option).map_err(|e| self.at_token(e, token))?;
-                let name = if exact { name.to_owned() } else { name.to_lowercase() };
+                let text = value.as_text(&option).map_err(|e| self.at_token(e, token))?.to_owned();
+                let name = match value {
+                    OptionValue::Text(_) if exact => GivenName::Exact(text),
+                    OptionValue::Text(_) => GivenName::Text(text),
+                    _ => GivenName::Exact(text.to_lowercase()),
+                };
                 self.once(&mut options.error_integration, name, "ERROR_INTEGRATION", token)
             }
             "COMMENT" => {
@@ -197,20 +201,17 @@ impl Parser<'_> {
     }
 
     /// `'a', b, …`
-    fn task_names(&mut self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = Vec::new();
+    fn task_names(&mut self) -> Result<Vec<GivenName>> {
+        let mut names: Vec<GivenName> = Vec::new();
         loop {
             let token = self.peek();
             let name = match token.map(|token| &token.tok) {
                 Some(Tok::Str(name)) => {
                     self.pos += 1;
-                    name.to_lowercase()
+                    GivenName::Text(name.clone())
                 }
-                _ => self.object_name("the name of a task")?,
+                _ => GivenName::Exact(self.object_name("the name of a task")?),
             };
-            if names.contains(&name) {
-                return Err(self.at_token(Error::invalid(format!("task '{name}' stands twice")), token));
-            }
             names.push(name);
             // `AFTER a, COMMENT = …`: the comma may also be that of the options.
             let more = self.is_sym(",")
@@ -284,8 +285,15 @@ impl Parser<'_> {
         if tokens.is_empty() {
             return Err(self.expected("a statement, or BEGIN …; … END"));
         }
-        for piece in script::body_statements(tokens) {
+        let pieces = script::body_statements(tokens);
+        let alone = pieces.len() == 1;
+        for piece in pieces {
             let token = piece.first();
+            if let Some(what) = script::procedural(piece) {
+                let error = Error::not_supported(format!("{what} in the script of a task"))
+                    .hint("a script is statements between BEGIN and END, one after the other; WHEN says when it runs");
+                return Err(self.at_token(error, token));
+            }
             let is = |at: usize, word: &str| piece.get(at).is_some_and(|token| token.is_word(word));
             let about_tasks =
                 (is(0, "CREATE") && (is(1, "TASK") || is(3, "TASK"))) || (is(0, "ALTER") && is(1, "TASK"));
@@ -294,6 +302,13 @@ impl Parser<'_> {
                 return Err(self.at_token(error, token));
             }
             let statement = parse_statement(self.text, piece)?;
+            if let (true, Statement::Transaction(_)) = (alone, &statement) {
+                let error = Error::invalid(format!("a task of {} alone does nothing", statement.name()))
+                    .hint(
+                        "several statements stand in BEGIN … END: AS BEGIN BEGIN TRANSACTION; …; COMMIT; END",
+                    );
+                return Err(self.at_token(error, token));
+            }
             if statement.unsupported().is_some() {
                 self.skip_rest();
                 return Ok(Checked::Unsupported(statement));

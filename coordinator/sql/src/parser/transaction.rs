@@ -6,7 +6,8 @@ use super::Parser;
 use crate::ast::{Statement, TransactionControl};
 
 impl Parser<'_> {
-    /// `BEGIN [TRANSACTION]`, `START TRANSACTION`, `COMMIT`, `ROLLBACK`; by its first word, in upper case.
+    /// `BEGIN`, `START TRANSACTION`, `COMMIT`, `ROLLBACK`, each with [TRANSACTION | WORK] but for START; by its first
+    /// word, in upper case.
     pub(super) fn transaction(&mut self, word: &str) -> Result<Statement> {
         self.pos += 1;
         let control = match word {
@@ -14,7 +15,8 @@ impl Parser<'_> {
             "ROLLBACK" => TransactionControl::RollBack,
             _ => TransactionControl::Begin,
         };
-        if !self.eat_kw("TRANSACTION") && word == "START" {
+        let named = self.eat_kw("TRANSACTION") || (word != "START" && self.eat_kw("WORK"));
+        if !named && word == "START" {
             return Err(self.expected("TRANSACTION"));
         }
         if control == TransactionControl::RollBack && self.is_kw("TO") {

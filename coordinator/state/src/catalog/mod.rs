@@ -18,6 +18,13 @@ use uuid::Uuid;
 
 pub use read::*;
 
+/// A name as it is written in a statement: in quotes where it needs them.
+pub fn quoted_name(name: &str) -> String {
+    let plain = !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
 /// The cluster, as Bootstrap made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {

@@ -106,12 +106,20 @@ pub(crate) fn abort_loads(
     cause: Option<JobId>,
     how: &str,
 ) -> Outcome<()> {
-    for job in jobs::live_jobs_of_table(txn.view(), table.id)? {
-        if Some(job) != cause {
-            let error = Error::conflict(format!("table '{}' {how} while it was being loaded", table.name))
-                .hint("nothing was loaded; run the statement again");
-            jobs::end::abort_by_id(txn, job, error)?;
+    let databases = catalog::databases(txn.view())?;
+    let database = databases.iter().find(|database| database.id == table.database);
+    let prefix = database.map(|database| format!("{}.", database.name)).unwrap_or_default();
+    for id in jobs::live_jobs_of_table(txn.view(), table.id)? {
+        if Some(id) == cause {
+            continue;
         }
+        let in_transaction = jobs::job(txn.view(), id)?.is_some_and(|job| job.transaction.is_some());
+        let (when, hint) = match in_transaction {
+            true => ("the transaction was open", "nothing was changed; run the transaction again"),
+            false => ("it was being loaded", "nothing was loaded; run the statement again"),
+        };
+        let error = Error::conflict(format!("table '{prefix}{}' {how} while {when}", table.name)).hint(hint);
+        jobs::end::abort_by_id(txn, id, error)?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::jobs::plan::put_slice;
 use crate::jobs::{self, Job, JobColumns, JobPhase, MAX_NEW_COLUMNS, SliceState};
 use crate::keys;
 use crate::result::{ColumnsOutcome, CommandResult};
-use crate::transactions;
+use crate::{streams, transactions};
 
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_RECORD_BYTES: usize = 60 * 1024;
@@ -53,6 +53,11 @@ pub(crate) fn reserve(
         return Ok(CommandResult::Columns(ColumnsOutcome::Moved));
     }
     check(wanted)?;
+    for column in wanted {
+        if let Some(error) = streams::hides_column(txn.view(), table.id, &column.name)? {
+            return refuse(error);
+        }
+    }
     let shared = columns_of_others(txn, id, table.id, last_column_id)?;
     let mut last = table.last_field_id.max(last_column_id);
     let mut columns = Vec::with_capacity(wanted.len());

@@ -1,6 +1,7 @@
 //! Reads of streams.
 
-use stevedore_common::ids::{DatabaseId, StreamId};
+use stevedore_common::ids::{DatabaseId, StreamId, TableId};
+use stevedore_common::row_lineage::CHANGE_COLUMNS;
 use stevedore_common::{Error, Result};
 
 use super::{Stream, StreamMove};
@@ -38,6 +39,32 @@ pub fn streams_of(view: &dyn ReadView, database: DatabaseId) -> Result<Vec<Strea
     Ok(streams)
 }
 
+/// Whether a column of this name could not be read in a stream: it is one of the stream's own.
+pub fn is_change_column(name: &str) -> bool {
+    CHANGE_COLUMNS.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Why a table may not take a column of this name, if a stream on it would hide the column.
+///
+/// # Errors
+/// Storage.
+pub fn hides_column(view: &dyn ReadView, table: TableId, name: &str) -> Result<Option<Error>> {
+    if !is_change_column(name) {
+        return Ok(None);
+    }
+    for database in catalog::databases(view)? {
+        let streams = streams_of(view, database.id)?;
+        if let Some(stream) = streams.into_iter().find(|stream| stream.table == table) {
+            let error = Error::invalid(format!(
+                "the table cannot have a column '{name}': stream '{}.{}' on it has a column of that name",
+                database.name, stream.name
+            ));
+            return Ok(Some(error.about(name).hint("give the column another name, or drop the stream")));
+        }
+    }
+    Ok(None)
+}
+
 /// The streams of consumptions as they stand; the inner error: one of them was consumed otherwise.
 ///
 /// # Errors
@@ -51,9 +78,11 @@ pub fn unmoved(view: &dyn ReadView, moves: &[StreamMove]) -> Result<std::result:
                 continue;
             }
             Some(stream) => format!("stream '{}' was consumed by another statement meanwhile", stream.name),
-            None => "a stream that the statement consumes was dropped meanwhile".to_owned(),
+            None => "a stream that was to be consumed was dropped meanwhile".to_owned(),
         };
-        let error = Error::conflict(lost).hint("nothing was changed; run the statement again");
+        // Who asks may be a statement, or the COMMIT of a transaction.
+        let error = Error::conflict(lost)
+            .hint("nothing was changed; run the statement again, in a transaction all of its statements");
         return Ok(Err(error.retryable(true)));
     }
     Ok(Ok(streams))

@@ -10,6 +10,7 @@ use stevedore_common::ids::TaskId;
 use super::{Task, TaskDefinition, integration, missing_task, task, tasks};
 use crate::apply::{Outcome, Transaction, next, refuse};
 use crate::catalog::objects::{check_name, missing};
+use crate::catalog::quoted_name;
 use crate::event::Event;
 use crate::keys;
 use crate::result::CommandResult;
@@ -108,7 +109,12 @@ pub(crate) fn drop(txn: &mut Transaction<'_>, name: &str, if_exists: bool) -> Ou
         return refuse(
             Error::conflict(format!("task '{name}' cannot be dropped: task '{}' runs after it", other.name))
                 .about(name)
-                .hint(format!("drop '{0}' first, or ALTER TASK {0} REMOVE AFTER '{name}'", other.name)),
+                .hint(format!(
+                    "drop '{}' first, or ALTER TASK {} REMOVE AFTER {}",
+                    other.name,
+                    quoted_name(&other.name),
+                    quoted_name(name)
+                )),
         );
     }
     txn.delete(keys::task(name));
