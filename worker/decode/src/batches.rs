@@ -15,6 +15,7 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use crate::blocks::TextBlock;
+use crate::charset::encoding_name;
 use crate::parse::columns::{Builder, ColumnInfo, Marks, Rejects, Room, TextSize, ValueRules, builder};
 use crate::spec::{DecodeSpec, DecodedBatch, RowError};
 use crate::text::EachBatch;
@@ -54,6 +55,7 @@ impl BatchPlan {
                     ty,
                     nullable: column.nullable,
                     has_default: column.has_default,
+                    encoding: encoding_name(&spec.format.encoding),
                     text: TextSize::default(),
                 })
             })

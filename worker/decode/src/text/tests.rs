@@ -737,6 +737,34 @@ fn compressed_and_transcoded_input() {
     assert_eq!(rows(&csv(&["a INT"]), "\u{feff}1\n"), ["1"]);
 }
 
+#[test]
+fn bytes_that_are_no_text_cost_their_row_in_every_encoding() {
+    let mut text = "1,\u{4f60}\n".repeat(1000).into_bytes();
+    let (mut gbk, bad) =
+        (encoding_rs::GBK.encode(&String::from_utf8(text.clone()).unwrap()).0.into_owned(), b"2,\xff\xff\n");
+    gbk.extend_from_slice(bad);
+    gbk.extend_from_slice(b"3,x\n");
+    text.extend_from_slice(bad);
+    text.extend_from_slice(b"3,x\n");
+    let (mut rows, mut errors) = (vec!["1|\u{4f60}"; 1000], Vec::new());
+    rows.push("3|x");
+    for (encoding, text) in [("UTF-8", text), ("GBK", gbk)] {
+        let mut spec = csv(&["a INT", "b VARCHAR"]);
+        spec.format.encoding = encoding.into();
+        let decoded = decode_with(&spec, &text, 4000, 777).unwrap();
+        assert_eq!(decoded.rows, rows, "{encoding}");
+        errors.extend(decoded.errors);
+    }
+    let error = "line 1001 row 1000: invalid value '\u{fffd}\u{fffd}' for column 2 (b VARCHAR): invalid";
+    assert_eq!(errors, [format!("{error} UTF-8"), format!("{error} GBK")]);
+    let mut nested = ndjson(&["a ARRAY(VARCHAR)", "b INT"]);
+    nested.format.encoding = "big5".into();
+    let decoded =
+        decode_with(&nested, b"{\"a\":[\"\x81\"],\"b\":1}\n{\"a\":[],\"b\":2}\n", 100, 100).unwrap();
+    assert_eq!(decoded.rows, ["[]|2"]);
+    assert!(decoded.errors[0].ends_with("invalid Big5"), "{:?}", decoded.errors);
+}
+
 /// Decodes a file in parts and puts the rows together.
 fn decode_parts(spec: &DecodeSpec, input: &[u8], cuts: &[u64], piece: usize) -> Vec<String> {
     let decoder = text_decoder(Arc::new(spec.clone())).unwrap();
