@@ -50,6 +50,11 @@ pub fn null_value(number: usize, name: &str, ty: &SqlType) -> String {
     format!("NULL is not allowed for column {number} ({name} {ty} NOT NULL)")
 }
 
+/// `missing field 'b' for column 2 (b INT)`.
+pub fn missing_field(field: &str, number: usize, name: &str, ty: &SqlType) -> String {
+    format!("missing field '{}' for {}", cut(field), column(number, name, ty))
+}
+
 /// What a message says, part by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'a> {
@@ -76,6 +81,13 @@ pub fn parts(message: &str) -> Parts<'_> {
         let column = column_of(target).and_then(|(from, to)| target.get(from..to));
         let column = column.map(|column| column.strip_suffix(" NOT NULL").unwrap_or(column));
         return Parts { value: None, column, reason: "NULL is not allowed" };
+    }
+    if message.starts_with("missing field '")
+        && let Some((reason, target)) = message.rsplit_once("' for ")
+        && let Some((from, to)) = column_of(target)
+    {
+        let reason = message.get(..reason.len() + 1).unwrap_or(message);
+        return Parts { value: None, column: target.get(from..to), reason };
     }
     let Some(rest) = message.strip_prefix("invalid value '") else {
         return Parts { value: None, column: None, reason: message };
@@ -124,6 +136,10 @@ mod tests {
         assert_eq!(parts(&null_value(2, "b", &SqlType::Int32)), expected);
         let expected = Parts { value: Some("b"), column: None, reason: "invalid digit" };
         assert_eq!(parts("invalid value 'b' for INT: invalid digit"), expected);
+        let message = missing_field("it's for b", 2, "b", &SqlType::Int32);
+        assert_eq!(message, "missing field 'it's for b' for column 2 (b INT)");
+        let expected = Parts { value: None, column: Some("b INT"), reason: "missing field 'it's for b'" };
+        assert_eq!(parts(&message), expected);
         let other = "expected 2 fields, found 3";
         assert_eq!(parts(other), Parts { value: None, column: None, reason: other });
     }

@@ -19,8 +19,8 @@ use crate::csv::cells::CsvCells;
 use crate::json::scan::{for_each_element, for_each_entry, validate};
 use crate::json::unescape::unescape;
 use crate::ndjson::cells::JsonCells;
-use crate::parse::Reason;
 use crate::parse::number::parse_float;
+use crate::parse::{Reason, WRONG_SIZE};
 
 /// A builder that takes one JSON value at a time.
 trait JsonBuilder: Builder {
@@ -134,7 +134,6 @@ impl VectorColumn {
     }
 
     fn read(&mut self, raw: &[u8]) -> Result<(), Reason> {
-        const WRONG_SIZE: Reason = "the number of elements is not the dimension of the vector";
         if raw.first() != Some(&b'[') {
             return Err("expected an array of numbers");
         }

@@ -36,7 +36,7 @@ fn a_bad_element_costs_its_row_and_a_broken_structure_the_rest() {
             "line 3 row 2: invalid JSON at byte 6 of the element: expected ':'",
             "line 4 row 3: expected an object",
             "line 5 row 4: expected an object",
-            "line 6 row 5: missing field 'a'",
+            "line 6 row 5: missing field 'a' for column 1 (a INT)",
         ]
     );
     let broken = decode_with(&json(&["a INT"]), b"[{\"a\":1} {\"a\":2}]", 1 << 20, 100).unwrap_err();
