@@ -15,6 +15,8 @@ use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
 use crate::blocks::TextBlock;
+use crate::charset::encoding_name;
+use crate::errors;
 use crate::parse::columns::{Builder, ColumnInfo, Marks, Rejects, Room, TextSize, ValueRules, builder};
 use crate::spec::{DecodeSpec, DecodedBatch, RowError};
 use crate::text::EachBatch;
@@ -54,6 +56,7 @@ impl BatchPlan {
                     ty,
                     nullable: column.nullable,
                     has_default: column.has_default,
+                    encoding: encoding_name(&spec.format.encoding),
                     text: TextSize::default(),
                 })
             })
@@ -61,6 +64,16 @@ impl BatchPlan {
         let width: usize = columns.iter().map(|column| width(&column.ty)).sum();
         let most_rows = spec.batch_rows.clamp(1, (DecodeSpec::BATCH_BYTES / width.max(1)).max(1));
         Ok(Self { spec, rules, schema, columns, most_rows })
+    }
+}
+
+impl BatchPlan {
+    /// The error of a row that lacks the field of a column.
+    pub(crate) fn missing_field(&self, field: &str, column: usize) -> String {
+        match self.columns.get(column) {
+            Some(column) => errors::missing_field(field, column.number, &column.name, &column.ty),
+            None => format!("missing field '{field}'"),
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Comes in: bytes in pieces of any size. Goes out: UTF-8 in pieces, without a byte order mark. UTF-8
 //! under STRICT passes through unchanged and unchecked: the decoders check it where a field is used, so
-//! that a bad byte costs a row rather than the file. Every other encoding under STRICT fails with the
-//! offset of the bad byte, once the text before it was handed out; REPLACE puts U+FFFD.
+//! that a bad byte costs a row rather than the file. For the same end any other encoding under STRICT becomes
+//! [`MALFORMED`], which is no UTF-8 either, where its bytes are no text; REPLACE puts U+FFFD. A byte order mark
+//! says more than the label does, so it wins over any label but that of UTF-8.
 
 use bytes::Bytes;
 use encoding_rs::{CoderResult, Decoder, DecoderResult, Encoding, UTF_8};
@@ -12,6 +13,10 @@ use stevedore_common::{Error, Result};
 
 /// The byte order mark of UTF-8.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What stands for bytes that are no text. It is in no UTF-8, so in no delimiter either.
+const MALFORMED: u8 = 0xff;
+/// Text that is handed out at once.
+const PIECE: usize = 256 << 10;
 
 fn encoding(label: &str) -> Result<&'static Encoding> {
     Encoding::for_label_no_replacement(label.as_bytes()).ok_or_else(|| {
@@ -29,6 +34,11 @@ pub fn check_encoding(label: &str) -> Result<()> {
     encoding(label).map(|_| ())
 }
 
+/// The name of the encoding that a label stands for, as in `Big5`. Labels were checked.
+pub(crate) fn encoding_name(label: &str) -> &'static str {
+    Encoding::for_label_no_replacement(label.as_bytes()).unwrap_or(UTF_8).name()
+}
+
 /// Turns a stream to UTF-8.
 pub struct Transcoder {
     label: String,
@@ -37,14 +47,12 @@ pub struct Transcoder {
     decoder: Option<Decoder>,
     /// The first bytes, while they may be a byte order mark (pass-through only).
     head: Option<Vec<u8>>,
-    /// Bytes read so far.
-    offset: u64,
     buffer: Vec<u8>,
 }
 
 impl std::fmt::Debug for Transcoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transcoder").field("label", &self.label).field("offset", &self.offset).finish()
+        f.debug_struct("Transcoder").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
@@ -56,13 +64,16 @@ impl Transcoder {
     pub fn new(label: &str, mode: EncodingErrorMode) -> Result<Self> {
         let encoding = encoding(label)?;
         let strict = mode == EncodingErrorMode::Strict;
-        let passes = encoding == UTF_8 && strict;
+        let decoder = match encoding == UTF_8 {
+            true if strict => None,
+            true => Some(encoding.new_decoder_with_bom_removal()),
+            false => Some(encoding.new_decoder()),
+        };
         Ok(Self {
             label: label.to_owned(),
             strict,
-            decoder: (!passes).then(|| encoding.new_decoder_with_bom_removal()),
-            head: passes.then(Vec::new),
-            offset: 0,
+            head: decoder.is_none().then(Vec::new),
+            decoder,
             buffer: Vec::new(),
         })
     }
@@ -84,7 +95,7 @@ impl Transcoder {
     /// Takes bytes and hands out the text that they complete.
     ///
     /// # Errors
-    /// Bad data that names the offset, and the errors of `each`.
+    /// Those of `each`.
     pub fn push(&mut self, input: &[u8], each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if self.decoder.is_some() {
             return self.decode(input, false, each);
@@ -103,10 +114,10 @@ impl Transcoder {
         if rest.is_empty() { Ok(()) } else { each(rest) }
     }
 
-    /// Ends the stream.
+    /// Ends the stream. A character that is cut off is no text.
     ///
     /// # Errors
-    /// As [`Transcoder::push`], and a character that is cut off.
+    /// As [`Transcoder::push`].
     pub fn finish(&mut self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if self.decoder.is_some() {
             return self.decode(&[], true, each);
@@ -124,30 +135,34 @@ impl Transcoder {
         each: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let Some(decoder) = &mut self.decoder else { return Ok(()) };
-        self.buffer.resize(256 << 10, 0);
+        self.buffer.resize(PIECE, 0);
+        let mut filled = 0;
         loop {
-            let (more, read, written) = if self.strict {
-                let (result, read, written) =
-                    decoder.decode_to_utf8_without_replacement(input, &mut self.buffer, last);
-                if let DecoderResult::Malformed(length, after) = result {
-                    let at = (self.offset + read as u64).saturating_sub(u64::from(length) + u64::from(after));
-                    if written > 0 {
-                        each(&self.buffer[..written])?;
-                    }
-                    return Err(Error::bad_data(format!("invalid {} at byte {at} of the text", self.label))
-                        .hint("set ENCODING to the encoding of the file, or ENCODING_ERROR_MODE = REPLACE"));
-                }
-                (result == DecoderResult::OutputFull, read, written)
+            // The last byte is left for MALFORMED.
+            let space = &mut self.buffer[filled..PIECE - 1];
+            let (result, read, written) = if self.strict {
+                decoder.decode_to_utf8_without_replacement(input, space, last)
             } else {
-                let (result, read, written, _) = decoder.decode_to_utf8(input, &mut self.buffer, last);
-                (result == CoderResult::OutputFull, read, written)
+                let (result, read, written, _) = decoder.decode_to_utf8(input, space, last);
+                let result = match result {
+                    CoderResult::InputEmpty => DecoderResult::InputEmpty,
+                    CoderResult::OutputFull => DecoderResult::OutputFull,
+                };
+                (result, read, written)
             };
-            self.offset += read as u64;
             input = &input[read..];
-            if written > 0 {
-                each(&self.buffer[..written])?;
+            filled += written;
+            if matches!(result, DecoderResult::Malformed(..)) {
+                self.buffer[filled] = MALFORMED;
+                filled += 1;
             }
-            if !more {
+            let ended = result == DecoderResult::InputEmpty;
+            // A decoder wants room for its longest character.
+            if filled > 0 && (ended || filled + 64 > PIECE || result == DecoderResult::OutputFull) {
+                each(&self.buffer[..filled])?;
+                filled = 0;
+            }
+            if ended {
                 return Ok(());
             }
         }
@@ -202,29 +217,55 @@ mod tests {
     }
 
     #[test]
-    fn text_before_the_bad_byte_is_handed_out() {
-        for piece in [1, 2, 100] {
-            let mut text = Vec::new();
-            let mut each = |more: &[u8]| {
-                text.extend_from_slice(more);
+    fn bytes_that_are_no_text_leave_the_rest_readable() {
+        let bytes = |label: &str, input: &[u8], piece: usize| {
+            let mut out = Vec::new();
+            let mut each = |text: &[u8]| {
+                out.extend_from_slice(text);
                 Ok(())
             };
-            let mut transcoder = Transcoder::new("gbk", EncodingErrorMode::Strict).unwrap();
-            let mut pieces = b"\xc4\xe3 ab\xff\xffdef".chunks(piece);
-            assert!(pieces.any(|piece| transcoder.push(piece, &mut each).is_err()), "pieces of {piece}");
-            assert_eq!(String::from_utf8(text).unwrap(), "你 ab", "pieces of {piece}");
+            let mut transcoder = Transcoder::new(label, EncodingErrorMode::Strict).unwrap();
+            input.chunks(piece).for_each(|piece| transcoder.push(piece, &mut each).unwrap());
+            transcoder.finish(&mut each).unwrap();
+            out
+        };
+        for piece in [1, 2, 3, 100] {
+            for (label, input, text) in [
+                ("gbk", &b"\xc4\xe3,\xff\xff\n\xba\xc3"[..], &b"\xe4\xbd\xa0,\xff\xff\n\xe5\xa5\xbd"[..]),
+                // The line ends though the character before it is cut off.
+                ("gbk", b"a\x81\nb", b"a\xff\nb"),
+                ("utf-16le", b"a\0\0\xd8b\0", b"a\xffb"),
+                ("utf-16le", b"a\0b", b"a\xff"),
+                ("Shift_JIS", b"\x93", b"\xff"),
+            ] {
+                assert_eq!(bytes(label, input, piece), text, "{label} by {piece}");
+            }
+        }
+        let bad = vec![0xff; 3 * PIECE];
+        assert_eq!(bytes("gbk", &bad, bad.len()), bad);
+    }
+
+    #[test]
+    fn a_byte_order_mark_wins_over_the_label() {
+        let big: Vec<u8> = "\u{feff}aé".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for piece in [1, 2, 100] {
+            for (label, input) in [("utf-16", &big[..]), ("utf-16le", &big), ("gbk", "\u{feff}aé".as_bytes())]
+            {
+                assert_eq!(
+                    transcode(label, EncodingErrorMode::Strict, input, piece).unwrap(),
+                    "aé",
+                    "{label}"
+                );
+            }
         }
     }
 
     #[test]
-    fn strict_names_the_byte_and_labels_are_checked() {
-        for piece in [1, 2, 100] {
-            let error = transcode("gbk", EncodingErrorMode::Strict, b"abc\xff\xffdef", piece).unwrap_err();
-            assert!(error.to_string().starts_with("invalid gbk at byte 3 of the text"), "{error}");
-            let error = transcode("utf-16le", EncodingErrorMode::Strict, b"a\0b", piece).unwrap_err();
-            assert!(error.to_string().contains("byte 2"), "{error}");
+    fn labels_are_checked() {
+        for label in ["klingon", "replacement"] {
+            assert!(check_encoding(label).unwrap_err().to_string().contains("ENCODING"), "{label}");
         }
-        assert!(check_encoding("klingon").unwrap_err().to_string().contains("ENCODING"));
         check_encoding("windows-1252").unwrap();
+        assert_eq!(["utf8", "gb2312", "latin1"].map(encoding_name), ["UTF-8", "GBK", "windows-1252"]);
     }
 }

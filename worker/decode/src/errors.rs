@@ -66,6 +66,11 @@ pub fn for_column(message: &str, number: usize, name: &str, ty: &SqlType) -> Str
     }
 }
 
+/// `missing field 'b' for column 2 (b INT)`.
+pub fn missing_field(field: &str, number: usize, name: &str, ty: &SqlType) -> String {
+    format!("missing field '{}' for {}", cut(field), column(number, name, ty))
+}
+
 /// What a message says, part by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'a> {
@@ -98,6 +103,13 @@ pub fn parts(message: &str) -> Parts<'_> {
         if let Some((from, to)) = column_of(target) {
             return Parts { value: None, column: target.get(from..to), reason };
         }
+    }
+    if message.starts_with("missing field '")
+        && let Some((reason, target)) = message.rsplit_once("' for ")
+        && let Some((from, to)) = column_of(target)
+    {
+        let reason = message.get(..reason.len() + 1).unwrap_or(message);
+        return Parts { value: None, column: target.get(from..to), reason };
     }
     let Some(rest) = message.strip_prefix("invalid value '") else {
         return Parts { value: None, column: None, reason: message };
@@ -153,6 +165,10 @@ mod tests {
         assert_eq!(computed, "column 2 (c DECIMAL(10, 2)): division by zero");
         let expected = Parts { value: None, column: Some("c DECIMAL(10, 2)"), reason: "division by zero" };
         assert_eq!(parts(&computed), expected);
+        let message = missing_field("it's for b", 2, "b", &SqlType::Int32);
+        assert_eq!(message, "missing field 'it's for b' for column 2 (b INT)");
+        let expected = Parts { value: None, column: Some("b INT"), reason: "missing field 'it's for b'" };
+        assert_eq!(parts(&message), expected);
         let other = "expected 2 fields, found 3";
         assert_eq!(parts(other), Parts { value: None, column: None, reason: other });
     }

@@ -14,6 +14,7 @@ use stevedore_common::types::SqlType;
 
 use super::matrix::tuple_plan;
 use super::{Env, Reject, arrow_error, convert, natural_type, nulls_with, settle, show, wrong_layout};
+use crate::parse::WRONG_SIZE;
 
 pub(super) fn convert_nested(
     array: &ArrayRef,
@@ -140,7 +141,7 @@ fn list_to_vector(
             let end = (list.offsets()[row + 1] - base) as usize;
             let missing = (start..end).find(|i| children.is_null(*i));
             let reason = if end - start != width {
-                Some(format!("{width} elements are expected, not {}", end - start))
+                Some(WRONG_SIZE.to_owned())
             } else {
                 missing.map(|i| format!("element {} is NULL", i - start + 1))
             };

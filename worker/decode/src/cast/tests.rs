@@ -314,7 +314,7 @@ fn variant_and_text_to_nested() {
         [
             "[1.0, 2.0]",
             "!invalid JSON: an array is not closed at byte 3",
-            "!2 elements are expected, not 1",
+            "!the number of elements is not the dimension of the vector",
             "!element 2 is NULL"
         ]
     );
@@ -379,10 +379,10 @@ fn arrays_cast_by_element() {
     assert_eq!(
         rows(list.clone(), "VECTOR(1)"),
         [
-            "!1 elements are expected, not 2",
+            "!the number of elements is not the dimension of the vector",
             "NULL",
             "!element 2: invalid number",
-            "!1 elements are expected, not 0",
+            "!the number of elements is not the dimension of the vector",
             "!element 1: invalid number",
             "[3.0]"
         ]
@@ -412,7 +412,10 @@ fn vectors_and_arrays() {
     }
     let vectors = builder.finish();
     assert_eq!(rows(vectors.clone(), "VECTOR(2)"), ["[1.0, 2.0]", "NULL"]);
-    assert_eq!(rows(vectors.clone(), "VECTOR(3)"), ["!3 elements are expected, not 2", "NULL"]);
+    assert_eq!(
+        rows(vectors.clone(), "VECTOR(3)"),
+        ["!the number of elements is not the dimension of the vector", "NULL"]
+    );
     assert_eq!(rows(vectors.clone(), "ARRAY(INT)"), ["[1, 2]", "NULL"]);
     assert_eq!(rows(vectors.clone(), "VARCHAR"), ["[1.0,2.0]", "NULL"]);
     assert_eq!(rows(vectors.slice(1, 1), "VARIANT"), ["NULL"]);

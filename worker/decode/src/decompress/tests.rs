@@ -58,6 +58,19 @@ fn zip_of(files: &[(&str, &[u8])], method: ::zip::CompressionMethod) -> Vec<u8> 
     writer.finish().unwrap().into_inner()
 }
 
+/// The entry of the folder `d/`.
+fn zip_folder(packed: &[u8], descriptor: bool) -> Vec<u8> {
+    let size = (packed.len() as u32).to_le_bytes();
+    let sizes = [&[0; 4][..], &size, &[0; 4]].concat();
+    let (flags, told) = if descriptor { (8, vec![0; 12]) } else { (0, sizes.clone()) };
+    let mut entry =
+        [b"PK\x03\x04\x14\0", &[flags, 0, 8, 0, 0, 0, 0, 0][..], &told, b"\x02\0\0\0d/", packed].concat();
+    if descriptor {
+        entry.extend([b"PK\x07\x08", &sizes[..]].concat());
+    }
+    entry
+}
+
 fn decompress(codec: Compression, input: &[u8], piece: usize, limits: DecompressLimits) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut each = |bytes: &[u8]| {
@@ -164,6 +177,22 @@ fn a_zip_holds_one_file_stored_or_deflated() {
     let two = zip_of(&[("a", b"1"), ("b", b"2")], ::zip::CompressionMethod::Deflated);
     let error = decompress(Compression::Zip, &two, 100, DecompressLimits::default()).unwrap_err();
     assert!(error.to_string().contains("more than one file"), "{error}");
+    // As archivers write folders: plain, packed, with a descriptor behind them; before the file and after it.
+    for packed in [&b""[..], b"\x03\0"] {
+        for descriptor in [false, true] {
+            let folder = zip_folder(packed, descriptor);
+            for piece in [1, 7, 1000] {
+                let before = [&folder[..], &stored].concat();
+                let read = |zip: &[u8]| {
+                    decompress(Compression::Zip, zip, piece, DecompressLimits::default()).unwrap()
+                };
+                assert_eq!(read(&before), b"1,2\n", "{packed:?} {descriptor} by {piece}");
+                let directory = memchr::memmem::find(&stored, b"PK\x01\x02").unwrap();
+                let after = [&stored[..directory], &folder, &stored[directory..]].concat();
+                assert_eq!(read(&after), b"1,2\n", "{packed:?} {descriptor} by {piece}");
+            }
+        }
+    }
     let none = zip_of(&[], ::zip::CompressionMethod::Deflated);
     assert!(decompress(Compression::Zip, &none, 100, DecompressLimits::default()).is_err());
 }

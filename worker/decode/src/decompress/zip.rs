@@ -1,13 +1,15 @@
 //! What is around the one file of a zip archive, read as a stream.
 //!
-//! Before the file: its local header, after those of folders. After it: perhaps a data descriptor, then
-//! the central directory, which is kept (it is small) and checked at the end: one file, its size, its CRC.
+//! Before the file: its local header, after those of folders. After it: perhaps a data descriptor and more
+//! folders, then the central directory, which is kept (it is small) and checked at the end: one file, its size, its CRC.
 
 use stevedore_common::{Error, Result};
 
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
 const DIRECTORY_ENTRY: [u8; 4] = *b"PK\x01\x02";
 const DIRECTORY_END: [u8; 4] = *b"PK\x05\x06";
+/// The flag of an entry whose sizes stand behind its content.
+const HAS_DESCRIPTOR: u16 = 8;
 /// More than a directory of one file with a few folders needs.
 const MOST_TAIL: usize = 1 << 20;
 
@@ -24,6 +26,8 @@ enum Place {
 pub(super) struct ZipEnvelope {
     place: Place,
     header: Vec<u8>,
+    /// Something, empty once unpacked, stands behind the header of a folder: the next header is looked for.
+    seeking: bool,
     /// The file's size, where it is stored rather than deflated.
     stored: Option<u64>,
     crc: flate2::Crc,
@@ -36,6 +40,12 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+}
+
+/// Whether a local header is that of a folder.
+fn is_folder(header: &[u8]) -> bool {
+    let name = u16_at(header, 26).and_then(|length| header.get(30..30 + usize::from(length)));
+    name.is_some_and(|name| name.ends_with(b"/"))
 }
 
 fn bad(what: &str) -> Error {
@@ -54,6 +64,16 @@ impl ZipEnvelope {
         }
         for (i, byte) in input.iter().enumerate() {
             self.header.push(*byte);
+            if self.seeking && self.header.len() == 4 {
+                if self.header != LOCAL_HEADER && self.header != DIRECTORY_ENTRY {
+                    self.header.remove(0);
+                    continue;
+                }
+                self.seeking = false;
+            }
+            if self.seeking {
+                continue;
+            }
             if self.header_is_whole()? && self.header_is_of_a_file()? {
                 self.place = Place::File;
                 return Ok(i + 1);
@@ -87,7 +107,8 @@ impl ZipEnvelope {
         let size = u32_at(header, 18).unwrap_or(0);
         let name_length = usize::from(u16_at(header, 26).unwrap_or(0));
         let name = &header[30..30 + name_length];
-        if name.ends_with(b"/") && size == 0 {
+        if name.ends_with(b"/") {
+            self.seeking = size > 0 || flags & HAS_DESCRIPTOR != 0;
             self.header.clear();
             return Ok(false);
         }
@@ -96,7 +117,7 @@ impl ZipEnvelope {
         }
         match method {
             8 => Ok(true),
-            0 if flags & 8 == 0 && size != u32::MAX => {
+            0 if flags & HAS_DESCRIPTOR == 0 && size != u32::MAX => {
                 self.stored = Some(u64::from(size));
                 Ok(true)
             }
@@ -137,9 +158,8 @@ impl ZipEnvelope {
         }
         let tail = &self.tail[..];
         let find = |what: &[u8]| memchr::memmem::find(tail, what);
-        if let Some(other) = find(&LOCAL_HEADER)
-            && find(&DIRECTORY_ENTRY).is_none_or(|directory| other < directory)
-        {
+        let entries = &tail[..find(&DIRECTORY_ENTRY).unwrap_or(tail.len())];
+        if memchr::memmem::find_iter(entries, &LOCAL_HEADER).any(|at| !is_folder(&entries[at..])) {
             return Err(
                 bad("it holds more than one file").hint("pack each file by itself, or use gzip or zstd")
             );

@@ -3,7 +3,7 @@
 use stevedore_common::types::SqlType;
 
 use super::records::{Records, Span};
-use super::whole_row::write_sorted;
+use super::whole_row::{write_record, write_sorted};
 use crate::json::unescape::unescape;
 use crate::parse::Reason;
 use crate::parse::columns::{Cell, Cells};
@@ -98,7 +98,11 @@ impl JsonCells<'_> {
         let Some(span) = self.records.record(row) else { return Cell::Null };
         let record = self.bytes[span.start..span.end].trim_ascii();
         scratch.clear();
-        match write_sorted(record, scratch) {
+        let written = match self.null_if {
+            [] => write_sorted(record, scratch),
+            _ => write_record(record, |text| self.is_null(text), scratch),
+        };
+        match written {
             Ok(()) => Cell::Text(scratch),
             Err(reason) => Cell::Bad(record, reason),
         }

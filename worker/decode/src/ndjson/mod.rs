@@ -77,6 +77,19 @@ impl NdjsonDecoder {
     }
 }
 
+impl NdjsonDecoder {
+    /// A field that a record must have is not there.
+    fn missing_field(&self, slot: usize) -> String {
+        let spec = &self.plan.spec;
+        let wants = |column: &usize| self.slots.get(*column) == Some(&Some(slot));
+        let required =
+            |column: &usize| spec.columns.get(*column).is_some_and(|column| spec.is_required(column));
+        let columns = || (0..self.slots.len()).filter(wants);
+        let column = columns().find(required).or_else(|| columns().next()).unwrap_or_default();
+        self.plan.missing_field(self.names.name(slot), column)
+    }
+}
+
 impl BlockDecoder for NdjsonDecoder {
     fn decode_each(&self, block: TextBlock, each: &mut EachBatch<'_>) -> Result<Option<TextBlock>> {
         let bytes = &block.bytes[..];
@@ -107,7 +120,7 @@ impl BlockDecoder for NdjsonDecoder {
                     }
                     Problem::NotAnObject if unit == "line" => "expected an object, one a line".to_owned(),
                     Problem::NotAnObject => "expected an object".to_owned(),
-                    Problem::Missing(slot) => format!("missing field '{}'", self.names.name(*slot)),
+                    Problem::Missing(slot) => self.missing_field(*slot),
                 });
             }
             batches.append(records.lines(), |i, builder, marks: &mut Marks<'_>| {

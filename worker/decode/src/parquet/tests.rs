@@ -366,7 +366,7 @@ fn nested_and_encoded_columns_have_natural_types() {
     assert!(rows.is_empty());
     assert_eq!(
         errors[0],
-        "1: invalid value '[0.0,0.5]' for column 1 (vector VECTOR(3)): 3 elements are expected, not 2"
+        "1: invalid value '[0.0,0.5]' for column 1 (vector VECTOR(3)): the number of elements is not the dimension of the vector"
     );
 }
 

@@ -14,6 +14,9 @@ pub mod number;
 /// Why a text is not a value of a type.
 pub type Reason = &'static str;
 
+/// Of a VECTOR, whose type says how many elements it wants.
+pub(crate) const WRONG_SIZE: Reason = "the number of elements is not the dimension of the vector";
+
 /// The reason for a number that its type cannot hold.
 pub const OUT_OF_RANGE: Reason = "out of range";
 /// The reason for text that is no number.

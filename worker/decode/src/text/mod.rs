@@ -187,7 +187,7 @@ impl TextInput {
     /// holds stays bounded however well the bytes were compressed. Blocks may be parts of `input`.
     ///
     /// # Errors
-    /// A damaged stream, a limit, invalid text under STRICT, and the errors of `each`.
+    /// A damaged stream, a limit, and the errors of `each`.
     pub fn push(&mut self, input: &Bytes, each: &mut dyn FnMut(TextBlock) -> Result<()>) -> Result<()> {
         self.cutter.count_input(input.len() as u64);
         let (transcoder, cutter) = (&mut self.transcoder, &mut self.cutter);

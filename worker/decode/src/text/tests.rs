@@ -507,7 +507,7 @@ fn ndjson_names_match_exactly_then_in_any_case_and_the_last_counts() {
     }
     let mut strict = ndjson(&["id INT"]);
     strict.case_sensitive = true;
-    assert_eq!(errors(&strict, "{\"ID\":1}\n"), ["line 1 row 0: missing field 'id'"]);
+    assert_eq!(errors(&strict, "{\"ID\":1}\n"), ["line 1 row 0: missing field 'id' for column 1 (id INT)"]);
     let both = ndjson(&["id INT", "ID INT"]);
     assert_eq!(rows(&both, "{\"ID\":1,\"id\":2}\n"), ["2|1"]);
 }
@@ -528,7 +528,7 @@ fn where_the_table_takes_new_columns_nullable_fields_may_be_missing_and_unknown_
     for (block, piece) in [(1, 1), (1 << 20, 1 << 20)] {
         let decoded = decode_with(&spec, text.as_bytes(), block, piece).unwrap();
         assert_eq!(decoded.rows, ["1|2|?", "2|~|~"]);
-        assert_eq!(decoded.errors, ["line 4 row 2: missing field 'id'"]);
+        assert_eq!(decoded.errors, ["line 4 row 2: missing field 'id' for column 1 (id INT)"]);
     }
     for (text, told) in [
         ("{\"id\":1}\n\n{\"id\":2,\"l\\u0061te\":1}\n{\"other\":1}\n", "line 3: field 'late'"),
@@ -600,7 +600,10 @@ fn a_value_that_does_not_fit_what_a_sample_showed_is_no_value_of_the_column() {
 #[test]
 fn ndjson_null_and_missing_fields_follow_the_options() {
     let mut spec = ndjson(&["a INT DEFAULT", "b VARCHAR"]);
-    assert_eq!(errors(&spec, "{\"a\":1}\n{\"b\":null,\"a\":null}\n"), ["line 1 row 0: missing field 'b'"]);
+    assert_eq!(
+        errors(&spec, "{\"a\":1}\n{\"b\":null,\"a\":null}\n"),
+        ["line 1 row 0: missing field 'b' for column 2 (b VARCHAR)"]
+    );
     spec.format.missing_field_as = MissingFieldAs::FieldDefault;
     assert_eq!(rows(&spec, "{}\n{\"a\":null}\n"), ["?|~", "~|~"]);
     spec.format.null_field_as = NullFieldAs::FieldDefault;
@@ -610,6 +613,9 @@ fn ndjson_null_and_missing_fields_follow_the_options() {
         rows(&spec, "{\"a\":\"N/A\",\"b\":\"\"}\n{\"a\":\"1\",\"b\":\"N\\u002fA\"}\n"),
         ["~|~", "1|~"]
     );
+    let mut whole = ndjson(&["$1 VARIANT"]);
+    whole.format.null_if = vec!["N/A".into()];
+    assert_eq!(rows(&whole, "{\"b\":\"N/A\",\"a\":[\"N/A\"]}\n"), ["{\"a\":[\"N/A\"],\"b\":null}"]);
 }
 
 #[test]
@@ -735,6 +741,34 @@ fn compressed_and_transcoded_input() {
         assert_eq!(decoded.input_bytes, packed.len() as u64);
     }
     assert_eq!(rows(&csv(&["a INT"]), "\u{feff}1\n"), ["1"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_cost_their_row_in_every_encoding() {
+    let mut text = "1,\u{4f60}\n".repeat(1000).into_bytes();
+    let (mut gbk, bad) =
+        (encoding_rs::GBK.encode(&String::from_utf8(text.clone()).unwrap()).0.into_owned(), b"2,\xff\xff\n");
+    gbk.extend_from_slice(bad);
+    gbk.extend_from_slice(b"3,x\n");
+    text.extend_from_slice(bad);
+    text.extend_from_slice(b"3,x\n");
+    let (mut rows, mut errors) = (vec!["1|\u{4f60}"; 1000], Vec::new());
+    rows.push("3|x");
+    for (encoding, text) in [("UTF-8", text), ("GBK", gbk)] {
+        let mut spec = csv(&["a INT", "b VARCHAR"]);
+        spec.format.encoding = encoding.into();
+        let decoded = decode_with(&spec, &text, 4000, 777).unwrap();
+        assert_eq!(decoded.rows, rows, "{encoding}");
+        errors.extend(decoded.errors);
+    }
+    let error = "line 1001 row 1000: invalid value '\u{fffd}\u{fffd}' for column 2 (b VARCHAR): invalid";
+    assert_eq!(errors, [format!("{error} UTF-8"), format!("{error} GBK")]);
+    let mut nested = ndjson(&["a ARRAY(VARCHAR)", "b INT"]);
+    nested.format.encoding = "big5".into();
+    let decoded =
+        decode_with(&nested, b"{\"a\":[\"\x81\"],\"b\":1}\n{\"a\":[],\"b\":2}\n", 100, 100).unwrap();
+    assert_eq!(decoded.rows, ["[]|2"]);
+    assert!(decoded.errors[0].ends_with("invalid Big5"), "{:?}", decoded.errors);
 }
 
 /// Decodes a file in parts and puts the rows together.

@@ -18,8 +18,6 @@ use crate::ndjson::cells::JsonCells;
 use crate::parse::Reason;
 use crate::parse::binary::parse_binary;
 
-const INVALID_UTF8: Reason = "invalid UTF-8";
-
 /// Values end to end, offsets, validity. A batch comes from one block, which is smaller than 2 GiB, and no
 /// text grows when it is unescaped, so offsets fit.
 struct Slices {
@@ -74,7 +72,7 @@ fn without_bad_text(array: &BinaryArray, mut marks: Option<&mut Marks<'_>>) -> S
         .map(|(row, value)| match value.map(std::str::from_utf8) {
             Some(Err(_)) => {
                 if let Some(marks) = &mut marks {
-                    marks.bad(row, array.value(row), INVALID_UTF8);
+                    marks.bad_text(row, array.value(row));
                 }
                 None
             }

@@ -64,6 +64,8 @@ pub(crate) struct ColumnInfo {
     pub(crate) ty: SqlType,
     pub(crate) nullable: bool,
     pub(crate) has_default: bool,
+    /// The encoding of the files.
+    pub(crate) encoding: &'static str,
     pub(crate) text: TextSize,
 }
 
@@ -153,6 +155,13 @@ impl Marks<'_> {
         self.rejects.reject(self.base + row, || {
             errors::invalid_value(&lossy_head(value), column.number, &column.name, &column.ty, reason)
         });
+    }
+
+    /// The bytes of a row's value are no text in the encoding of the file.
+    #[cold]
+    pub(crate) fn bad_text(&mut self, row: usize, value: &[u8]) {
+        let reason = format!("invalid {}", self.column.encoding);
+        self.bad(row, value, &reason);
     }
 
     /// The value of a row is NULL.

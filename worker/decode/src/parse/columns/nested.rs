@@ -19,8 +19,8 @@ use crate::csv::cells::CsvCells;
 use crate::json::scan::{for_each_element, for_each_entry, validate};
 use crate::json::unescape::unescape;
 use crate::ndjson::cells::JsonCells;
-use crate::parse::Reason;
 use crate::parse::number::parse_float;
+use crate::parse::{Reason, WRONG_SIZE};
 
 /// A builder that takes one JSON value at a time.
 trait JsonBuilder: Builder {
@@ -35,7 +35,10 @@ fn append<C: Cells>(column: &mut impl JsonBuilder, cells: &C, marks: &mut Marks<
             Cell::Text(text) => match push_checked::<C>(column, text, &mut inner) {
                 Ok(()) => continue,
                 Err(failure) => {
-                    marks.bad(row, text, failure.reason);
+                    match failure.reason {
+                        Some(reason) => marks.bad(row, text, reason),
+                        None => marks.bad_text(row, text),
+                    }
                     if failure.appended {
                         continue;
                     }
@@ -50,7 +53,8 @@ fn append<C: Cells>(column: &mut impl JsonBuilder, cells: &C, marks: &mut Marks<
 }
 
 struct Failure {
-    reason: Reason,
+    /// `None`: the bytes are no text.
+    reason: Option<Reason>,
     appended: bool,
 }
 
@@ -59,7 +63,7 @@ fn push_checked<C: Cells>(
     text: &[u8],
     inner: &mut Vec<u8>,
 ) -> Result<(), Failure> {
-    let fail = |reason| Failure { reason, appended: false };
+    let fail = |reason| Failure { reason: Some(reason), appended: false };
     let mut text = text.trim_ascii();
     let mut valid = C::JSON_IS_VALID;
     // A JSON string may hold the value as text: "[1,2]".
@@ -73,9 +77,9 @@ fn push_checked<C: Cells>(
         validate(text, column.max_nesting()).map_err(|e| fail(e.reason))?;
     }
     if std::str::from_utf8(text).is_err() {
-        return Err(fail("invalid UTF-8"));
+        return Err(Failure { reason: None, appended: false });
     }
-    column.push_json(text).map_err(|reason| Failure { reason, appended: true })
+    column.push_json(text).map_err(|reason| Failure { reason: Some(reason), appended: true })
 }
 
 macro_rules! appends {
@@ -130,7 +134,6 @@ impl VectorColumn {
     }
 
     fn read(&mut self, raw: &[u8]) -> Result<(), Reason> {
-        const WRONG_SIZE: Reason = "the number of elements is not the dimension of the vector";
         if raw.first() != Some(&b'[') {
             return Err("expected an array of numbers");
         }
