@@ -10,7 +10,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
-use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{
+    DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, UInt64Type,
+};
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -27,11 +29,11 @@ use crate::query::error::to_datafusion;
 
 /// What the results of a function may take for a batch of rows.
 const RESULT_BYTES: usize = 8 * DecodeSpec::BATCH_BYTES;
-/// What an element of a series takes.
+/// What an element of a list takes beside text and the like.
 const ELEMENT_BYTES: usize = 8;
 const DAY_NANOSECONDS: i128 = 86_400_000_000_000;
 
-/// How large the results are; of `each row` the arguments are those of one.
+/// How large the results for the rows at hand would be.
 type Weigh = fn(&Arguments<'_>) -> DfResult<usize>;
 
 /// The function, bounded if it is one of those that must be.
@@ -78,16 +80,16 @@ fn replaced(arguments: &Arguments<'_>) -> DfResult<usize> {
 }
 
 fn repeated_value(arguments: &Arguments<'_>) -> DfResult<usize> {
-    Ok(total(&arguments.sizes(0)?, &arguments.numbers(1)?))
+    Ok(total(&arguments.element_sizes(0)?, &arguments.numbers(1)?))
 }
 
 fn resized(arguments: &Arguments<'_>) -> DfResult<usize> {
-    let fill = if arguments.count() > 2 { arguments.sizes(2)? } else { vec![ELEMENT_BYTES] };
+    let fill = if arguments.count() > 2 { arguments.element_sizes(2)? } else { vec![ELEMENT_BYTES] };
     Ok(total(&arguments.numbers(1)?, &fill))
 }
 
 fn replaced_elements(arguments: &Arguments<'_>) -> DfResult<usize> {
-    Ok(total(&arguments.lengths(0)?, &arguments.sizes(2)?))
+    Ok(total(&arguments.lengths(0)?, &arguments.element_sizes(2)?))
 }
 
 fn joined(arguments: &Arguments<'_>) -> DfResult<usize> {
@@ -147,7 +149,12 @@ impl Arguments<'_> {
 
     /// Counts; nothing where a row has none.
     fn numbers(&self, index: usize) -> DfResult<Vec<usize>> {
-        let numbers = cast(&self.array(index)?, &DataType::Int64)?;
+        let array = self.array(index)?;
+        if let Some(numbers) = array.as_primitive_opt::<UInt64Type>() {
+            let numbers = numbers.iter().map(|number| usize::try_from(number.unwrap_or(0)));
+            return Ok(numbers.map(|number| number.unwrap_or(usize::MAX)).collect());
+        }
+        let numbers = cast(&array, &DataType::Int64)?;
         let numbers = numbers.as_primitive::<Int64Type>();
         Ok(numbers.iter().map(|number| usize::try_from(number.unwrap_or(0)).unwrap_or(0)).collect())
     }
@@ -178,6 +185,12 @@ impl Arguments<'_> {
                     .collect::<DfResult<_>>()?,
             },
         })
+    }
+
+    /// Bytes of the values as elements of a list.
+    fn element_sizes(&self, index: usize) -> DfResult<Vec<usize>> {
+        let sizes = self.sizes(index)?;
+        Ok(sizes.into_iter().map(|size| size.saturating_add(ELEMENT_BYTES)).collect())
     }
 
     fn texts(&self, index: usize) -> DfResult<ArrayRef> {

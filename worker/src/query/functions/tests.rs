@@ -592,6 +592,7 @@ async fn arguments_do_not_ask_for_more_than_a_batch_may_take() {
         ("repeat('abc', NULL)".to_owned(), NULL.to_owned()),
         ("lpad('a', 3)".to_owned(), "  a".to_owned()),
         ("array_size(array_repeat(1, 1000000000))".to_owned(), format!("error: the result of array_repeat {ONE}")),
+        ("array_size(array_repeat('', 1000000000))".to_owned(), format!("error: the result of array_repeat {ONE}")),
         ("array_size(array_repeat([1, 2], 3))".to_owned(), "3".to_owned()),
         ("array_size(array_resize([1], 1000000000, 0))".to_owned(), format!("error: the result of array_resize {ONE}")),
         ("array_size(range(1000000000))".to_owned(), format!("error: the result of range {ONE}")),
