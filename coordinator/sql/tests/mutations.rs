@@ -84,6 +84,25 @@ fn a_merge_keeps_its_clauses_in_order() {
 }
 
 #[test]
+fn what_is_not_matched_sees_the_source_alone() {
+    let merge = mutation(
+        "MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN UPDATE SET v = v + 1 \
+         WHEN NOT MATCHED AND k > 1 AND id IN (SELECT id FROM x) THEN INSERT (id, v) VALUES (id, v:n + U.k)",
+    );
+    let Change::Merge { clauses, .. } = merge.change else { panic!() };
+    // Names in subqueries may be the subquery's own.
+    assert_eq!(
+        clauses[1].condition.as_deref(),
+        Some(r#"("u"."k" > 1 AND "u"."id" IN (SELECT "id" FROM "__rel_0" AS "x"))"#)
+    );
+    let MergeAction::Insert { values, .. } = &clauses[1].action else { panic!() };
+    let expected = [r#"("u"."id")"#, r#"(__variant_get("u"."v", '["n"]') + "u"."k")"#];
+    assert_eq!(values.iter().flatten().collect::<Vec<_>>(), expected);
+    let MergeAction::Update(set) = &clauses[0].action else { panic!() };
+    assert_eq!(set[0].value.as_deref(), Some(r#"("v" + 1)"#));
+}
+
+#[test]
 fn what_is_wrong_is_told_where_it_stands() {
     for (sql, expected, place) in [
         ("DELETE t", "expected FROM", (1, 8)),
@@ -104,6 +123,34 @@ fn what_is_wrong_is_told_where_it_stands() {
             "MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE WHEN MATCHED THEN DELETE",
             "never reached",
             (1, 56),
+        ),
+        (
+            "MERGE INTO t USING s ON t.a = s.a WHEN NOT MATCHED THEN INSERT (a) VALUES (1 + t.a)",
+            "WHEN NOT MATCHED has no row of the target: its column \"t\".\"a\" cannot be read there",
+            (1, 76),
+        ),
+        (
+            "MERGE INTO t USING t ON t.a = 1 WHEN MATCHED THEN DELETE",
+            "the source of MERGE INTO has the target's name",
+            (1, 1),
+        ),
+        ("UPDATE t SET a = max(a)", "aggregate functions are not allowed in SET", (1, 18)),
+        ("DELETE FROM t WHERE max(a) = a", "aggregate functions are not allowed in WHERE", (1, 21)),
+        ("DELETE FROM t WHERE rank() OVER () = 1", "window functions are not allowed in WHERE", (1, 21)),
+        (
+            "MERGE INTO t USING s ON max(t.a) = s.a WHEN MATCHED THEN DELETE",
+            "aggregate functions are not allowed in ON",
+            (1, 25),
+        ),
+        (
+            "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED AND max(s.a) = 1 THEN DELETE",
+            "aggregate functions are not allowed in WHEN",
+            (1, 52),
+        ),
+        (
+            "MERGE INTO t USING s ON t.a = s.a WHEN NOT MATCHED THEN INSERT VALUES (max(s.a))",
+            "aggregate functions are not allowed in VALUES",
+            (1, 72),
         ),
         ("DELETE FROM t WHERE __target_row = 1", "is reserved", (1, 21)),
     ] {

@@ -120,6 +120,13 @@ fn rendering_follows_the_contract() {
              \"s\" FROM \"__rel_0\" AS \"t\"",
         ),
         ("VALUES (1, 'a'), (2, NULL)", "VALUES (1, 'a'), (2, NULL)"),
+        // Workers plan no subquery inside VALUES.
+        ("VALUES (1), (2), ((SELECT 3) + 1), (4)", {
+            r#"VALUES (1), (2) UNION ALL SELECT (SELECT 3) + 1 AS "column1" UNION ALL VALUES (4)"#
+        }),
+        ("SELECT * FROM (VALUES (1, (SELECT max(a) FROM t))) q (x, y)", {
+            r#"SELECT * FROM (SELECT 1 AS "column1", (SELECT max("a") FROM "__rel_0" AS "t") AS "column2") AS "q" ("x", "y")"#
+        }),
         ("SELECT a FROM t LIMIT 5, 10", r#"SELECT "a" FROM "__rel_0" AS "t" LIMIT 10 OFFSET 5"#),
         ("SELECT a FROM t WHERE a IS DISTINCT FROM 's3://x'", {
             r#"SELECT "a" FROM "__rel_0" AS "t" WHERE "a" IS DISTINCT FROM 's3://x'"#

@@ -229,9 +229,11 @@ impl<'a> Attempt<'a> {
         while let Some(batch) = execution.batches.next().await {
             let batch = batch?;
             let values = batch.columns().first().and_then(|c| c.as_any().downcast_ref::<BooleanArray>());
-            if let Some(values) = values.filter(|values| !values.is_empty()) {
-                holds = Some(values.is_valid(0) && values.value(0));
+            let Some(values) = values.filter(|values| !values.is_empty()) else { continue };
+            if holds.is_some() || values.len() > 1 {
+                return Err(Error::invalid("the condition gave more than one row"));
             }
+            holds = Some(values.is_valid(0) && values.value(0));
         }
         holds.ok_or_else(|| Error::internal("a worker gave no value for the condition"))
     }

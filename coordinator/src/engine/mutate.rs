@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use iceberg::spec::TableMetadataRef;
 use stevedore_common::ids::{JobId, derived_id};
 use stevedore_common::schema::{Column, TableSchema};
-use stevedore_common::{Error, Result};
+use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_proto::v1::QuerySpec;
 use stevedore_sql::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, ObjectRef};
 use stevedore_state::catalog::Table;
@@ -78,9 +78,38 @@ fn quoted(name: &str) -> String {
 }
 
 /// A value of a column; `None` is its default.
+fn given<'a>(column: &'a Column, value: Option<&'a str>) -> &'a str {
+    value.or(column.default.as_deref()).unwrap_or("NULL")
+}
+
+/// The same in the column's type, as values of several clauses need it to be one column.
 fn value_of(column: &Column, value: Option<&str>) -> String {
-    let value = value.or(column.default.as_deref()).unwrap_or("NULL");
-    format!("__cast({value}, '{}')", column.ty.to_string().replace('\'', "''"))
+    format!("__cast({}, '{}')", given(column, value), column.ty.to_string().replace('\'', "''"))
+}
+
+/// A column that a MERGE expects in its source, where the source lacks it. That of the target does not do.
+fn not_in_source(error: Error, change: &Change, schema: &TableSchema) -> Error {
+    let Change::Merge { clauses, .. } = change else { return error };
+    let missing = match (error.kind(), error.subject()) {
+        (ErrorKind::NotFound, Some(name)) => name.to_lowercase(),
+        _ => return error,
+    };
+    // The target has it: it can only be the source that was asked.
+    if !schema.columns.iter().any(|column| column.name.to_lowercase() == missing) {
+        return error;
+    }
+    let has = |kind: fn(&MergeAction) -> bool| clauses.iter().any(|clause| kind(&clause.action));
+    let hint = if has(|action| matches!(action, MergeAction::UpdateAll | MergeAction::InsertAll)) {
+        "UPDATE * and INSERT * take every column of the target from the source's column of the same name; \
+         name the columns that it has: INSERT (a, b) VALUES (s.a, s.b)"
+    } else if has(MergeAction::inserts) {
+        "WHEN NOT MATCHED sees the source alone: there is no row of the target"
+    } else {
+        return error;
+    };
+    Error::new(ErrorKind::NotFound, format!("the source has no column '{missing}'"))
+        .about(&missing)
+        .hint(hint)
 }
 
 /// The values that assignments give, by column.
@@ -122,7 +151,8 @@ fn changes_sql(mutation: &Mutation, schema: &TableSchema, rows: SourceRows) -> R
         Change::Update { from, filter, set } => {
             let set = assigned(schema, set, &mutation.table)?;
             let new = |column: &Column| match set.iter().find(|(known, _)| known.id == column.id) {
-                Some((_, value)) => value_of(column, *value),
+                // Who writes it casts it, and knows which column does not fit.
+                Some((_, value)) => given(column, *value).to_owned(),
                 None => format!("{alias}.{}", quoted(&column.name)),
             };
             let new = values(schema, &mut |column| Ok(new(column)))?;
@@ -353,7 +383,8 @@ impl Engine {
         let Changes { table, database, relations, metadata, schema, sql, spec } =
             self.changes(handle, mutation).await?;
         // What is wrong with the statement is told before there is a job.
-        self.workers.describe(&handle.group()?, &spec).await?;
+        let described = self.workers.describe(&handle.group()?, &spec).await;
+        described.map_err(|error| not_in_source(error, &mutation.change, &schema))?;
         // Files are listed anew for each slice, and chance is another for each: only one may look then.
         let listed = relations.iter().any(|relation| {
             matches!(relation.target, RelationTarget::Stage { .. } | RelationTarget::Schema { .. })

@@ -39,11 +39,16 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
         DataFusionError::ObjectStore(inner) => from_object_store(inner),
         DataFusionError::IoError(inner) => Error::storage(inner.to_string()),
         DataFusionError::SQL(inner, _) => Error::invalid(inner.to_string()),
-        DataFusionError::NotImplemented(text) => Error::not_supported(text),
+        DataFusionError::NotImplemented(text) => {
+            misplaced(text).unwrap_or_else(|| Error::not_supported(text))
+        }
         DataFusionError::Internal(text) => signature(text)
             .or_else(|| regular_expression(text))
             .unwrap_or_else(|| Error::internal(text.clone())),
-        DataFusionError::Plan(text) => signature(text).unwrap_or_else(|| Error::invalid(tidy(text))),
+        DataFusionError::Plan(text) => signature(text)
+            .or_else(|| subquery(text))
+            .or_else(|| condition(text))
+            .unwrap_or_else(|| Error::invalid(tidy(text))),
         DataFusionError::Configuration(text) => Error::invalid(text.clone()),
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
         DataFusionError::Execution(text) => of_values(text),
@@ -204,6 +209,66 @@ fn regular_expression(text: &str) -> Option<Error> {
     }
     let (_, pattern) = text.split_once(PLAIN)?;
     wrong(format!(" '{}'", pattern.lines().next().unwrap_or_default()))
+}
+
+/// An expression that no plan can compute where it stands comes as a dump of its tree.
+fn misplaced(text: &str) -> Option<Error> {
+    let expression = text.strip_prefix("Physical plan does not support logical expression ")?;
+    let kind = match expression.split(['(', ' ', '{']).next()? {
+        "WindowFunction" => "window functions",
+        "AggregateFunction" => "aggregate functions",
+        "Unnest" => "functions that give several rows",
+        "ScalarSubquery" | "InSubquery" | "Exists" | "SetComparison" => return Some(unsupported_subquery()),
+        _ => return Some(Error::not_supported("this expression, where it stands")),
+    };
+    Some(
+        Error::invalid(format!("{kind} are not allowed here")).hint("compute them in a subquery: (SELECT …)"),
+    )
+}
+
+fn unsupported_subquery() -> Error {
+    Error::not_supported("this subquery, here or with what it takes from the query around it")
+        .hint("compare by = in its WHERE, aggregate it (max(x)), or write a join or UPDATE … FROM")
+}
+
+/// What DataFusion's checks say of subqueries.
+fn subquery(text: &str) -> Option<Error> {
+    const COLUMNS: &[&str] = &[
+        "Too many columns! The subquery",
+        "Scalar subquery should only return one column",
+        "InSubquery should only return one column",
+        "Set comparison subquery should only return one column",
+    ];
+    const PLACES: &[&str] = &[
+        "Correlated scalar subquery",
+        "In/Exist/SetComparison subquery can only be used",
+        "Accessing outer reference columns is not allowed",
+        "A GROUP BY clause in a scalar correlated subquery",
+        "Unsupported Subquery plan",
+    ];
+    let is = |begins: &[&str]| begins.iter().any(|begin| text.starts_with(begin));
+    if is(COLUMNS) {
+        let what = "a subquery that stands for a value, or for a list of them, must have one column";
+        return Some(Error::invalid(what));
+    }
+    is(PLACES).then(unsupported_subquery)
+}
+
+/// A condition of another type than BOOLEAN.
+fn condition(text: &str) -> Option<Error> {
+    if let Some(ty) = text.strip_prefix("Join condition must be boolean type, but got ") {
+        let what = format!("the condition of the join must be BOOLEAN, and is {}", sql_type(ty));
+        return Some(Error::invalid(what));
+    }
+    let rest = text.strip_prefix("Cannot create filter with non-boolean predicate '")?;
+    let (condition, ty) = rest.rsplit_once("' returning ")?;
+    Some(Error::invalid(format!("the condition must be BOOLEAN, '{condition}' is {}", sql_type(ty))))
+}
+
+/// The name in SQL of a type of Arrow's.
+fn sql_type(name: &str) -> String {
+    let known = name.parse().ok().and_then(|data_type| SqlType::from_arrow(&data_type).ok());
+    known.map_or_else(|| name.to_owned(), |ty| ty.to_string())
 }
 
 /// DataFusion's texts begin with a capital and sometimes carry its own prefix.

@@ -31,6 +31,8 @@ mod manifests;
 pub(crate) mod normalize;
 pub(crate) mod row_filter;
 mod runtime;
+mod scalar_subqueries;
+mod single_value;
 #[cfg(test)]
 pub(crate) mod test_history;
 #[cfg(test)]

@@ -51,6 +51,7 @@ use super::normalize::{natural_batch, natural_schema};
 use super::origins::Origins;
 use super::relations::{Mentions, Sources, read_ipc};
 use super::runtime::CpuRuntime;
+use super::scalar_subqueries::ScalarSubqueries;
 use super::spelling::Spelling;
 use super::stage_scan::StageReader;
 use super::table_scan::{DataFileFacts, STORE_URL};
@@ -308,6 +309,7 @@ fn session_state(base: &SessionState, settings: &HashMap<String, String>) -> Res
     let coercion = Arc::new(coercion);
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::clone(&coercion) as _];
     rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(ScalarSubqueries::default()));
     let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![coercion];
     planners.extend(base.expr_planners().iter().cloned());
     let mut scalars: Vec<Arc<ScalarUDF>> = base.scalar_functions().values().cloned().collect();

@@ -9,7 +9,7 @@ use stevedore_common::{Error, Result};
 use super::Parser;
 use crate::ast::{Assignment, Change, MergeAction, MergeClause, Mutation, ObjectRef, Statement};
 use crate::lexer::{Tok, Token};
-use crate::query::{Pieces, TARGET, analyze_mutation};
+use crate::query::{Item, Pieces, TARGET, analyze_mutation};
 
 /// The table that a statement changes.
 struct Target {
@@ -21,6 +21,7 @@ struct Target {
 /// The SELECT in the making.
 struct Made {
     tokens: Vec<Token>,
+    items: Vec<Item>,
     /// Where tokens stand that nobody wrote.
     at: Token,
 }
@@ -41,11 +42,18 @@ impl Made {
         self.push(Tok::Quoted(target.alias.clone()));
     }
 
-    /// One item of the list after SELECT.
-    fn item(&mut self, tokens: &[Token]) {
-        if self.tokens.len() > 1 {
-            self.push(Tok::Sym(","));
-        }
+    /// The first item, of no clause.
+    fn first_item(&mut self) {
+        self.push(Tok::Number("1".to_owned()));
+        let place = (self.at.line, self.at.column);
+        self.items.push(Item { clause: "SELECT", of_source: false, place });
+    }
+
+    /// One more item of the list after SELECT.
+    fn item(&mut self, tokens: &[Token], clause: &'static str, of_source: bool) {
+        let first = tokens.first().unwrap_or(&self.at);
+        self.items.push(Item { clause, of_source, place: (first.line, first.column) });
+        self.push(Tok::Sym(","));
         // Each is one expression, whatever commas or words are in it.
         self.push(Tok::Sym("("));
         self.tokens.extend_from_slice(tokens);
@@ -69,7 +77,7 @@ impl<'a> Parser<'a> {
         // An empty range tells that nobody wrote the token.
         let at = self.tokens.first().map(|first| Token { end: first.start, ..first.clone() });
         let at = at.unwrap_or(Token { tok: Tok::Param, start: 0, end: 0, line: 1, column: 1 });
-        let mut made = Made { tokens: Vec::new(), at };
+        let mut made = Made { tokens: Vec::new(), items: Vec::new(), at };
         made.word("SELECT");
         made
     }
@@ -173,12 +181,14 @@ impl<'a> Parser<'a> {
         target: &Target,
         change: impl FnOnce(&mut Pieces) -> Result<Change>,
     ) -> Result<Statement> {
-        let mut pieces = analyze_mutation(self.text, &made.tokens, statement, &target.table)?;
+        let alias = format!("\"{}\"", target.alias.to_lowercase().replace('"', "\"\""));
+        let named = (&target.table, alias.as_str());
+        let mut pieces = analyze_mutation(self.text, &made.tokens, &made.items, statement, named)?;
         let change = change(&mut pieces)?;
         Ok(Statement::Mutation(Box::new(Mutation {
             table: target.table.clone(),
             target: pieces.target,
-            alias: format!("\"{}\"", target.alias.to_lowercase().replace('"', "\"\"")),
+            alias,
             relations: pieces.relations,
             parameters: pieces.parameters,
             repeatable: pieces.repeatable,
@@ -197,7 +207,7 @@ impl<'a> Parser<'a> {
             return Err(self.at_token(error, self.peek()));
         }
         let mut made = self.made();
-        made.push(Tok::Number("1".to_owned()));
+        made.first_item();
         made.word("FROM");
         made.target(&target);
         self.given_filter(&mut made)?;
@@ -222,9 +232,9 @@ impl<'a> Parser<'a> {
         self.expect_kw("SET")?;
         let set = self.assignments(&target, &["FROM", "WHERE"])?;
         let mut made = self.made();
-        made.item(&[Token { tok: Tok::Number("1".to_owned()), ..made.at.clone() }]);
+        made.first_item();
         for value in set.iter().filter_map(|(_, value)| *value) {
-            made.item(value);
+            made.item(value, "SET", false);
         }
         made.word("FROM");
         made.target(&target);
@@ -286,15 +296,16 @@ impl<'a> Parser<'a> {
             return Err(self.expected("WHEN MATCHED or WHEN NOT MATCHED"));
         }
         let mut made = self.made();
-        made.item(&[Token { tok: Tok::Number("1".to_owned()), ..made.at.clone() }]);
+        made.first_item();
         for (condition, action) in &clauses {
-            condition.iter().for_each(|condition| made.item(condition));
-            let values: Vec<Written<'a>> = match action {
-                Action::Update(set) => set.iter().map(|(_, value)| *value).collect(),
-                Action::Insert(_, values) => values.clone(),
-                Action::Delete | Action::UpdateAll | Action::InsertAll => Vec::new(),
+            let of_source = matches!(action, Action::Insert(..) | Action::InsertAll);
+            condition.iter().for_each(|condition| made.item(condition, "WHEN", of_source));
+            let (values, clause): (Vec<Written<'a>>, _) = match action {
+                Action::Update(set) => (set.iter().map(|(_, value)| *value).collect(), "SET"),
+                Action::Insert(_, values) => (values.clone(), "VALUES"),
+                Action::Delete | Action::UpdateAll | Action::InsertAll => continue,
             };
-            values.into_iter().flatten().for_each(|value| made.item(value));
+            values.into_iter().flatten().for_each(|value| made.item(value, clause, of_source));
         }
         made.word("FROM");
         made.target(&target);

@@ -14,8 +14,9 @@ mod row_by_row;
 mod suffix;
 mod table_functions;
 mod transform;
+mod values;
 
-pub(crate) use mutation::{Pieces, TARGET, analyze_mutation};
+pub(crate) use mutation::{Item, Pieces, TARGET, analyze_mutation};
 pub(crate) use suffix::{inside, time_travel};
 pub(crate) use transform::analyze_transform;
 

@@ -143,6 +143,12 @@ pub(super) fn refused_function(function: &Function) -> Option<String> {
     }
 }
 
+/// Whether this is an aggregate of the rows around it.
+pub(super) fn is_aggregate(function: &Function) -> bool {
+    matches!(function.name.0.last(), Some(ObjectNamePart::Identifier(name))
+        if function.over.is_none() && AGGREGATES.contains(&name.value.to_lowercase().as_str()))
+}
+
 struct Refusals {
     found: Option<Error>,
 }

@@ -20,6 +20,7 @@ use stevedore_common::{Error, Result};
 use super::names::{fold, fold_alias, fold_joins, fold_wildcard};
 use super::prepare::Prepared;
 use super::suffix::{Found, Suffix};
+use super::values;
 use crate::ast::{ObjectRef, RelationRef, StageSource};
 use expressions::{Qualifiers, literal};
 
@@ -181,7 +182,13 @@ impl Rewriter {
                     self.set_expression(right)?;
                     body = left.as_mut();
                 }
-                SetExpr::Query(_) | SetExpr::Values(_) => return Ok(()),
+                SetExpr::Values(rows) => {
+                    if let Some(union) = values::union_of(rows)? {
+                        *body = union;
+                    }
+                    return Ok(());
+                }
+                SetExpr::Query(_) => return Ok(()),
                 SetExpr::Table(_) => {
                     return Err(Error::not_supported("TABLE t as a query").hint("write SELECT * FROM t"));
                 }
