@@ -34,6 +34,8 @@ use crate::write::BatchSink;
 /// Rows that are made ready in one go, about.
 const ROWS_TOGETHER: usize = 4096;
 const BYTES_TOGETHER: usize = 4 << 20;
+/// Files whose columns do not go with a SELECT, after which the SELECT is to blame.
+const MOST_TRIED: usize = 16;
 
 /// An event with its rows made ready for the table.
 pub(super) enum Ready {
@@ -98,8 +100,7 @@ impl Transforms {
 
     /// The transform of a file that failed, where its columns are others than those it was read for.
     async fn of_failed(&self, task: &FileTask, input: &Input) -> Result<Option<Arc<Transform>>> {
-        let columns = file_columns(task, &input.store, &self.format, &input.resources).await?;
-        let columns: Columns = columns.into_iter().map(|(name, ty, _)| (name, ty)).collect();
+        let columns = columns_in_sql(task, &input.store, &self.format, &input.resources).await?;
         if input.transform.spec().expected.as_deref() == Some(&ExpectedColumns::Same(columns.clone())) {
             return Ok(None);
         }
@@ -264,13 +265,6 @@ pub(super) enum Prepared {
     Unreadable(Vec<(usize, Error)>),
 }
 
-/// What the columns of a slice's files are.
-enum SourceColumns {
-    Known(Vec<(String, SqlType)>),
-    /// No file says; why, for each that has bytes.
-    Unreadable(Vec<(usize, Error)>),
-}
-
 impl SliceRunner {
     /// Loads the files of a slice into the sink; what became of each comes back, in their order.
     pub(super) async fn copy(
@@ -326,10 +320,6 @@ impl SliceRunner {
     ) -> Result<Prepared, SliceFailure> {
         let scan = source.scan.as_ref().ok_or_else(|| missing("its files"))?;
         let (store, format) = self.source_of(scan)?;
-        let source_columns = match self.source_columns(source, scan, &store, &format).await? {
-            SourceColumns::Known(columns) => columns,
-            SourceColumns::Unreadable(errors) => return Ok(Prepared::Unreadable(errors)),
-        };
         let transforms = Transforms {
             engine: self.engine.clone(),
             source: CopySource { scan: None, ..source.clone() },
@@ -341,7 +331,10 @@ impl SliceRunner {
             batch_rows,
             compiled: Mutex::default(),
         };
-        let transform = transforms.of(&source_columns).await?;
+        let transform = match self.first_transform(&transforms, scan, &store).await? {
+            Ok(transform) => transform,
+            Err(unreadable) => return Ok(Prepared::Unreadable(unreadable)),
+        };
         let input = self.input(scan, store, transform);
         Ok(Prepared::Input(Box::new(Input { transforms: Some(Arc::new(transforms)), ..input })))
     }
@@ -360,31 +353,58 @@ impl SliceRunner {
         }
     }
 
-    /// Expressions need the types of the columns they read, and only some formats say them; a plain load
-    /// needs only names. The first file that can be read says them, for all that have the same.
-    async fn source_columns(
+    /// Expressions need the types of the columns they read, and only some formats say them; a plain load needs only
+    /// names. The first files that can be read say them, for all that have the same. Where no file can be read, why,
+    /// for each that has bytes.
+    async fn first_transform(
         &self,
-        source: &CopySource,
+        transforms: &Transforms,
         scan: &StageScan,
         store: &Store,
-        format: &FileFormat,
-    ) -> Result<SourceColumns, SliceFailure> {
-        if source.transform.is_empty() || !format.kind.says_columns() {
-            return Ok(SourceColumns::Known(Vec::new()));
+    ) -> Result<Result<Arc<Transform>, Vec<(usize, Error)>>, SliceFailure> {
+        if transforms.source.transform.is_empty() || !transforms.format.kind.says_columns() {
+            return Ok(Ok(transforms.of(&Vec::new()).await?));
         }
-        let mut errors = Vec::new();
+        let mut unreadable = Vec::new();
+        let mut refused = None;
+        let mut tried = 0;
         for (index, task) in scan.files.iter().enumerate().filter(|(_, task)| task.size > 0) {
-            match file_columns(task, store, format, &self.resources).await {
-                Ok(columns) => {
-                    let columns = columns.into_iter().map(|(name, ty, _)| (name, ty)).collect();
-                    return Ok(SourceColumns::Known(columns));
+            let columns = match columns_in_sql(task, store, &transforms.format, &self.resources).await {
+                Ok(columns) => columns,
+                Err(error) if is_fault_of_file(&error) => {
+                    unreadable.push((index, error));
+                    continue;
                 }
-                Err(error) if is_fault_of_file(&error) => errors.push((index, error)),
                 Err(error) => return Err(error.context(format!("file '{}'", task.name)).into()),
+            };
+            match transforms.of(&columns).await {
+                Ok(transform) => return Ok(Ok(transform)),
+                // It may be the file whose columns do not go with the SELECT.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tried += 1;
+            if tried == MOST_TRIED {
+                break;
             }
         }
-        Ok(SourceColumns::Unreadable(errors))
+        match refused {
+            Some(error) => Err(error.into()),
+            None => Ok(Err(unreadable)),
+        }
     }
+}
+
+async fn columns_in_sql(
+    task: &FileTask,
+    store: &Store,
+    format: &FileFormat,
+    resources: &WorkerResources,
+) -> Result<Columns> {
+    let columns = file_columns(task, store, format, resources).await?;
+    Ok(columns.into_iter().map(|(name, ty, _)| (name, ty)).collect())
 }
 
 /// Loads files row by row: what is good goes to the writer at once.

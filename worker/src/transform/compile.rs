@@ -26,6 +26,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
+use stevedore_common::file_format::MissingFieldAs;
 use stevedore_common::schema::{Column, TableSchema};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
@@ -348,8 +349,9 @@ fn source_columns(statement: &Statement, request: &TransformRequest<'_>) -> Sour
             for ((name, ty), planned) in request.source_columns.iter().zip(planned) {
                 sources.add(&planned, name, ty.clone(), ColumnSource::Name(name.clone()));
             }
-            // What a file lacks is for MISSING_FIELD_AS to say, which the decoder goes by.
-            for name in mentioned.iter().filter(|name| may_be_named(name)) {
+            // Whether a file may lack a column is for MISSING_FIELD_AS to say.
+            let may_lack = request.format.missing_field_as != MissingFieldAs::Error;
+            for name in mentioned.iter().filter(|name| may_lack && may_be_named(name)) {
                 let planned = name.to_lowercase();
                 if sources.get_mut(&planned).is_none() {
                     sources.add(&planned, name, SqlType::Variant, ColumnSource::Name(name.clone()));
