@@ -44,7 +44,7 @@ pub(crate) struct FsBackend {
 
 impl FsBackend {
     pub(crate) fn new(allowed: &[PathBuf]) -> Result<Self> {
-        let hint = "an operator allows folders with --allow-fs-root";
+        let hint = "an operator allows folders with --allow-fs";
         if allowed.is_empty() {
             return Err(Error::denied("local files are not allowed on this cluster").hint(hint));
         }
@@ -67,7 +67,7 @@ impl FsBackend {
 
     fn refused(&self, path: &str) -> Error {
         Error::denied(format!("the local path '/{path}' is outside the folders that are allowed"))
-            .hint("an operator allows folders with --allow-fs-root")
+            .hint("an operator allows folders with --allow-fs")
     }
 
     /// The real path of something that exists.
