@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use stevedore_common::{Error, Result};
 use stevedore_proto::v1;
+use stevedore_sql::ast::{Statement as Parsed, TransactionControl};
 use stevedore_sql::script::split_script_with_places;
 
 use super::{Format, Options, mistakes, progress, tables};
@@ -143,13 +144,28 @@ pub async fn run_script(
         Err(error) => return Err(shown(text, error)),
     };
     let count = statements.len();
+    let mut open = false;
     for (place, sql) in statements {
         if let Err(error) = run_statement(client, &sql, options, out).await {
             out.flush()?;
             return Err(shown(text, mistakes::in_script(error, place, count)));
         }
+        open = transaction_open_after(&sql, open);
+    }
+    if open {
+        eprintln!(
+            "warning: the statements end within a transaction, which is rolled back; COMMIT would keep it"
+        );
     }
     Ok(())
+}
+
+/// Whether a transaction is open after a statement that succeeded.
+fn transaction_open_after(sql: &str, open: bool) -> bool {
+    match stevedore_sql::parse(sql) {
+        Ok(Parsed::Transaction(control)) => control == TransactionControl::Begin,
+        _ => open,
+    }
 }
 
 fn shown(text: &str, error: Error) -> Error {
@@ -162,6 +178,17 @@ fn shown(text: &str, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_that_leaves_a_transaction_open_is_noticed() {
+        let open = |statements: &[&str]| {
+            statements.iter().fold(false, |open, sql| transaction_open_after(sql, open))
+        };
+        assert!(open(&["BEGIN", "INSERT INTO t VALUES (1)"]));
+        assert!(open(&["COMMIT", "START TRANSACTION", "SELECT 1"]));
+        assert!(!open(&["BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"]));
+        assert!(!open(&["BEGIN", "ROLLBACK", "SELECT 1"]));
+    }
 
     #[test]
     fn the_footer_counts_and_times() {

@@ -152,6 +152,12 @@ fn what_is_wrong_is_told_where_it_stands() {
             "aggregate functions are not allowed in VALUES",
             (1, 72),
         ),
+        (
+            "WITH a AS (SELECT 1 AS id) DELETE FROM t WHERE id IN (SELECT id FROM a)",
+            "WITH before DELETE",
+            (1, 28),
+        ),
+        ("WITH a AS (SELECT 1 AS id) UPDATE t SET id = 2", "UPDATE t SET … FROM (WITH", (1, 28)),
         ("DELETE FROM t WHERE __target_row = 1", "is reserved", (1, 21)),
     ] {
         let error = parse(sql).unwrap_err();
@@ -159,4 +165,19 @@ fn what_is_wrong_is_told_where_it_stands() {
         let found = error.position().map(|place| (place.line, place.column));
         assert_eq!(found, Some(place), "{sql}: {error}");
     }
+}
+
+#[test]
+fn where_the_queries_of_with_go() {
+    for sql in [
+        "DELETE FROM t WHERE id IN (WITH a AS (SELECT 1 AS id) SELECT id FROM a)",
+        "UPDATE t SET id = 2 FROM (WITH a AS (SELECT 1 AS id) SELECT id FROM a) AS s WHERE t.id = s.id",
+        "MERGE INTO t USING (WITH a AS (SELECT 1 AS id) SELECT id FROM a) AS s ON t.id = s.id WHEN MATCHED THEN DELETE",
+        "INSERT INTO t WITH a AS (SELECT 1 AS id) SELECT id FROM a",
+        "WITH a (id) AS (SELECT 1), b AS (SELECT 2) SELECT (1) \"delete\" FROM a",
+    ] {
+        assert!(parse(sql).is_ok(), "{sql}: {:?}", parse(sql).unwrap_err());
+    }
+    let insert = parse("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a").unwrap_err();
+    assert!(insert.to_string().contains("INSERT INTO t WITH"), "{insert}");
 }

@@ -12,8 +12,8 @@ use stevedore_common::ids::{JobId, TaskRun, derived_id};
 use stevedore_common::{Error, ErrorKind, Result};
 use stevedore_sql::ast::Statement;
 use stevedore_state::command::Command;
-use stevedore_state::jobs;
 use stevedore_state::tasks::{self, Run, RunEnd, RunState, TaskCommand};
+use stevedore_state::{catalog, jobs};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -174,9 +174,12 @@ impl<'a> Attempt<'a> {
         };
         let done = usize::try_from(run.step).unwrap_or(usize::MAX);
         let mut query = run.query;
-        let which = |error: Error, step: usize| match statements.len() {
-            1 => error,
-            all => error.context(format!("statement {} of {all}", step + 1)),
+        let which = |error: Error, step: usize| {
+            let error = self.about_database(run, error);
+            match statements.len() {
+                1 => error,
+                all => error.context(format!("statement {} of {all}", step + 1)),
+            }
         };
         for (step, sql) in statements.iter().enumerate() {
             if step < done {
@@ -236,6 +239,20 @@ impl<'a> Attempt<'a> {
             holds = Some(values.is_valid(0) && values.value(0));
         }
         holds.ok_or_else(|| Error::internal("a worker gave no value for the condition"))
+    }
+
+    /// Where the task's own database is gone, nothing it names is found: that is what to do something about.
+    fn about_database(&self, run: &Run, error: Error) -> Error {
+        let name = &run.definition.database;
+        let gone = matches!(catalog::database(&*self.engine.replica().local(), name), Ok(None));
+        if error.kind() != ErrorKind::NotFound || !gone {
+            return error;
+        }
+        error.hint(format!(
+            "task '{}' runs in database '{name}', which does not exist any more: create it again, or the task in \
+             another one",
+            run.name
+        ))
     }
 
     /// A job that has ended stays as it is: to wait for it again is of no use.

@@ -15,6 +15,18 @@ use stevedore_state::tasks::Schedule;
 /// Ticks that are counted one by one; of more it is only said that there were so many.
 const MOST_COUNTED: u32 = 1_000;
 const FIELDS: &str = "second, minute, hour, day of the month, month, day of the week";
+/// What each field may hold, beside `*`, lists, ranges and steps.
+const ALLOWED: [(&str, &str); 6] = [
+    ("second", "0 to 59"),
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31, L for the last, 15W for the weekday next to the 15th"),
+    ("month", "1 to 12, JAN to DEC"),
+    (
+        "day of the week",
+        "0 to 7 (0 and 7 are Sunday), SUN to SAT, FRI#2 for the second one, FRI#L for the last",
+    ),
+];
 
 /// A schedule that can be computed with.
 #[derive(Debug)]
@@ -48,7 +60,8 @@ impl Ticks {
             }
             Schedule::Cron { expression, timezone } => (expression, timezone),
         };
-        let zone: Tz = timezone.parse().map_err(|_| {
+        let known = |zone: &&Tz| zone.name().eq_ignore_ascii_case(timezone);
+        let zone = *chrono_tz::TZ_VARIANTS.iter().find(known).ok_or_else(|| {
             Error::invalid(format!("'{timezone}' is not a time zone"))
                 .about(timezone)
                 .hint("use an IANA name such as UTC or America/Los_Angeles")
@@ -63,12 +76,7 @@ impl Ticks {
                 "'0 0 9 * * *' is each day at 9; a five-field expression gets a 0 for the second in front",
             ));
         }
-        let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).build();
-        let cron = parser.parse(expression).map_err(|e| {
-            Error::invalid(format!("the cron expression '{expression}' is not valid: {e}"))
-                .about(expression)
-                .hint(format!("its fields are {FIELDS}"))
-        })?;
+        let cron = parser().parse(expression).map_err(|_| wrong_field(expression).about(expression))?;
         Ok(Self::Cron(Box::new(cron), zone))
     }
 
@@ -115,6 +123,29 @@ impl Ticks {
             }
         }
     }
+}
+
+fn parser() -> CronParser {
+    CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).build()
+}
+
+/// What is wrong with an expression of six fields: each is looked at by itself.
+fn wrong_field(expression: &str) -> Error {
+    let fields = expression.split_whitespace().zip(ALLOWED).enumerate();
+    for (at, (field, (name, allowed))) in fields {
+        let mut alone = ["*"; 6];
+        if let Some(place) = alone.get_mut(at) {
+            *place = field;
+        }
+        if parser().parse(&alone.join(" ")).is_err() {
+            return Error::invalid(format!(
+                "the {name} of the cron expression '{expression}' cannot be '{field}'"
+            ))
+            .hint(format!("allowed: {allowed}; '*', lists (1,2), ranges (1-5) and steps (*/5)"));
+        }
+    }
+    Error::invalid(format!("the cron expression '{expression}' is not valid"))
+        .hint(format!("its fields are {FIELDS}"))
 }
 
 /// A time of whole seconds, in a zone: ticks have no fractions.
@@ -168,9 +199,23 @@ mod tests {
         };
         assert!(of("0 9 * * *", "UTC").contains("has 5 fields, it needs 6"), "{}", of("0 9 * * *", "UTC"));
         assert!(of("0 0 9 * * *", "Mars/Olympus").contains("'Mars/Olympus' is not a time zone"));
-        assert!(of("0 0 25 * * *", "UTC").contains("'0 0 25 * * *' is not valid"));
+        let hour = of("0 0 25 * * *", "UTC");
+        assert!(hour.contains("the hour of the cron expression '0 0 25 * * *' cannot be '25'"), "{hour}");
+        assert!(hour.contains("allowed: 0 to 23;"), "{hour}");
+        assert!(
+            of("0 H * * * *", "UTC")
+                .contains("the minute of the cron expression '0 H * * * *' cannot be 'H'")
+        );
+        assert!(of("0 0 9 0 * *", "UTC").contains("the day of the month"), "{}", of("0 0 9 0 * *", "UTC"));
         assert!(of("0 0 0 30 2 *", "UTC").contains("never comes"));
         assert!(of("0 0 9 * * * 2030", "UTC").contains("has 7 fields"));
+    }
+
+    #[test]
+    fn a_time_zone_is_known_in_any_case() {
+        let first = |zone| following(&cron("0 30 8 * * *", zone), "2026-03-06T09:00:00Z", 1);
+        assert_eq!(first("utc"), first("UTC"));
+        assert_eq!(first("america/los_angeles"), first("America/Los_Angeles"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use stevedore_sql::connection::StorageType;
 use stevedore_state::catalog::{Stage, StageFormat};
 use stevedore_state::view::ReadView;
 
-use super::{Engine, StatementHandle, history, is_virtual_database, snapshots, tasks};
+use super::{Engine, StatementHandle, history, is_virtual_database, snapshots};
 use crate::planner::plan::{RelationPlan, RelationTarget, SchemaQuestion};
 use crate::planner::spec;
 
@@ -121,7 +121,7 @@ impl Engine {
         let count = |name: &str| function.named(name).and_then(FunctionArg::count);
         let first = || function.arguments.first().and_then(|(_, value)| value.text()).map(str::to_owned);
         if function.name == "task_history" {
-            let rows = tasks::task_history(view, handle, function)?;
+            let rows = self.task_history(view, handle, function).await?;
             return Ok(RelationTarget::Rows(BASE64.encode(ipc_stream(&rows)?)));
         }
         if function.name == "stream_status" {

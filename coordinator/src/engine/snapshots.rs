@@ -40,13 +40,16 @@ const SNAPSHOTS: Columns = &[
     ("snapshot_location", Text),
 ];
 
+/// What errors call the time that a table is read at.
+pub(super) const AT_TIME: &str = "AT (TIMESTAMP => …)";
+
 /// What pins the snapshot of a relation, beside the metadata of its table.
 pub(super) fn pin_of(table: TableId, relation: &str) -> String {
     format!("{table}@{relation}")
 }
 
 /// A time as messages show it.
-fn shown(micros: i64) -> String {
+pub(super) fn shown(micros: i64) -> String {
     match DateTime::from_timestamp_micros(micros) {
         Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
         None => format!("{micros} µs after 1970"),
@@ -174,13 +177,13 @@ impl Engine {
     ) -> Result<i64> {
         match at {
             TimeTravel::Snapshot(id) => named(metadata, table, id),
-            TimeTravel::Timestamp(time) => as_of(metadata, table, self.instant(handle, time).await?),
+            TimeTravel::Timestamp(time) => as_of(metadata, table, self.instant(handle, time, AT_TIME).await?),
         }
     }
 
-    /// The value of a constant expression as a TIMESTAMP, in microseconds.
-    async fn instant(&self, handle: &StatementHandle, time: &str) -> Result<i64> {
-        let context = |e: Error| e.context("AT (TIMESTAMP => …)");
+    /// The value of a constant expression as a TIMESTAMP, in microseconds; errors say what it is.
+    pub(super) async fn instant(&self, handle: &StatementHandle, time: &str, what: &str) -> Result<i64> {
+        let context = |e: Error| e.context(what);
         let spec = v1::QuerySpec {
             sql: format!("SELECT __cast({time}, 'TIMESTAMP') AS at"),
             settings: handle.settings.clone().into_iter().collect(),
@@ -195,10 +198,10 @@ impl Engine {
             if let Some(times) = times.filter(|times| !times.is_empty()) {
                 return match times.is_valid(0) {
                     true => Ok(times.value(0)),
-                    false => Err(Error::invalid("AT (TIMESTAMP => …) is NULL; a time is expected")),
+                    false => Err(Error::invalid(format!("{what} is NULL; a time is expected"))),
                 };
             }
         }
-        Err(Error::internal("a worker gave no value for AT (TIMESTAMP => …)"))
+        Err(Error::internal(format!("a worker gave no value for {what}")))
     }
 }

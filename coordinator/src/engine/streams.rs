@@ -15,7 +15,9 @@ use iceberg::spec::{SnapshotRef, TableMetadata};
 use stevedore_common::ids::{StreamId, TransactionId};
 use stevedore_common::schema::TableSchema;
 use stevedore_common::{Error, Result, row_lineage};
-use stevedore_sql::ast::{CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction};
+use stevedore_sql::ast::{
+    CreateStream, FunctionArg, ObjectRef, StreamOptions, StreamStart, TableFunction, TimeTravel,
+};
 use stevedore_state::catalog::{self, Table, quoted_name};
 use stevedore_state::command::Command;
 use stevedore_state::streams::{self, NewStream, Stream, StreamCommand, StreamMove};
@@ -24,6 +26,7 @@ use stevedore_state::view::ReadView;
 
 use super::ddl::mode_flags;
 use super::history::Rows;
+use super::snapshots::{AT_TIME, shown};
 use super::system_tables::CATALOG;
 use super::{Engine, Execution, StatementHandle};
 use crate::committer::INSERTED_ROWS;
@@ -69,6 +72,9 @@ pub(super) const STREAMS: Columns = &[
 
 /// What streams are to clients that ask for their type.
 pub const STREAM: &str = "STREAM";
+
+/// How far the clock of a worker, which evaluates times, may be ahead.
+const CLOCKS_DIFFER_MS: i64 = 60_000;
 
 /// The columns of `stream_status('s')`.
 const STATUS: Columns = &[("has_data", Boolean)];
@@ -427,6 +433,16 @@ impl Engine {
         rows.finish()
     }
 
+    /// Refuses a time that has not come: what the table will be then is not known.
+    async fn check_has_come(&self, handle: &StatementHandle, time: &str) -> Result<()> {
+        let at_us = self.instant(handle, time, AT_TIME).await?;
+        if at_us.div_euclid(1_000) <= self.replica.now_ms().saturating_add(CLOCKS_DIFFER_MS) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{AT_TIME} of CREATE STREAM is {}, which is in the future", shown(at_us)))
+            .hint("without AT a stream begins now"))
+    }
+
     pub(super) async fn create_stream(
         &self,
         handle: &StatementHandle,
@@ -442,6 +458,9 @@ impl Engine {
             None => table.snapshot_id,
             Some(StreamStart::Table(at)) => {
                 let full_name = format!("{}.{}", self.qualify(handle, &create.table).0, table.name);
+                if let TimeTravel::Timestamp(time) = at {
+                    self.check_has_come(handle, time).await?;
+                }
                 Some(self.snapshot_at(handle, &metadata, &full_name, at).await?)
             }
             Some(StreamStart::Stream(other)) => {

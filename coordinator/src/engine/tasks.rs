@@ -396,41 +396,13 @@ pub(super) fn all_runs(view: &dyn ReadView) -> Result<Vec<RecordBatch>> {
     history_rows(view, &HistoryFilter::default(), u64::MAX)
 }
 
-/// The rows of `task_history(…)`.
-pub(super) fn task_history(
-    view: &dyn ReadView,
-    handle: &StatementHandle,
-    function: &TableFunction,
-) -> Result<Vec<RecordBatch>> {
-    let mut filter = HistoryFilter::default();
-    let mut limit = DEFAULT_LIMIT;
-    for (place, (name, value)) in function.arguments.iter().enumerate() {
-        let name = name.as_deref().unwrap_or(if place == 0 { "task_name" } else { "result_limit" });
-        let text = || value.text().unwrap_or_default();
-        match name {
-            "task_name" => filter.name = Some(name_of(view, text())?),
-            "result_limit" => limit = value.count().unwrap_or(limit),
-            "scheduled_time_range_start" => filter.from_ms = Some(time_of(handle, name, text())?),
-            "scheduled_time_range_end" => filter.to_ms = Some(time_of(handle, name, text())?),
-            "error_only" => filter.errors = *value == FunctionArg::Bool(true),
-            "root_task_id" => {
-                filter.root = Some(text().parse().map_err(|_| {
-                    Error::invalid(format!("root_task_id of task_history is '{}'; it is a number", text()))
-                })?);
-            }
-            _ => {}
-        }
-    }
-    history_rows(view, &filter, limit)
-}
-
 /// A task's name as users write it in a string: exactly, or in any case.
 fn name_of(view: &dyn ReadView, text: &str) -> Result<String> {
     GivenName::Text(text.to_owned()).resolve(|text| tasks::task(view, text).map(|task| task.is_some()))
 }
 
 /// A time in an argument, read as text without a zone is in this session.
-fn time_of(handle: &StatementHandle, name: &str, text: &str) -> Result<UnixMillis> {
+fn time_of_text(handle: &StatementHandle, name: &str, text: &str) -> Result<UnixMillis> {
     let text = text.trim();
     if let Ok(time) = DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)) {
         return Ok(time.timestamp_millis());
@@ -450,6 +422,51 @@ fn time_of(handle: &StatementHandle, name: &str, text: &str) -> Result<UnixMilli
 }
 
 impl Engine {
+    /// The rows of `task_history(…)`.
+    pub(super) async fn task_history(
+        &self,
+        view: &dyn ReadView,
+        handle: &StatementHandle,
+        function: &TableFunction,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut filter = HistoryFilter::default();
+        let mut limit = DEFAULT_LIMIT;
+        for (place, (name, value)) in function.arguments.iter().enumerate() {
+            let name = name.as_deref().unwrap_or(if place == 0 { "task_name" } else { "result_limit" });
+            let text = match value {
+                FunctionArg::Text(text) | FunctionArg::Number(text) => text.as_str(),
+                _ => "",
+            };
+            match name {
+                "task_name" => filter.name = Some(name_of(view, text)?),
+                "result_limit" => limit = value.count().unwrap_or(limit),
+                "scheduled_time_range_start" => {
+                    filter.from_ms = Some(self.time_of(handle, name, value).await?)
+                }
+                "scheduled_time_range_end" => filter.to_ms = Some(self.time_of(handle, name, value).await?),
+                "error_only" => filter.errors = *value == FunctionArg::Bool(true),
+                "root_task_id" => {
+                    filter.root = Some(text.parse().map_err(|_| {
+                        Error::invalid(format!("root_task_id of task_history is '{text}'; it is a number"))
+                    })?);
+                }
+                _ => {}
+            }
+        }
+        history_rows(view, &filter, limit)
+    }
+
+    /// A time in an argument: a text, or what a worker evaluates.
+    async fn time_of(&self, handle: &StatementHandle, name: &str, value: &FunctionArg) -> Result<UnixMillis> {
+        match value {
+            FunctionArg::Time(time) => {
+                let micros = self.instant(handle, time, &format!("{name} of task_history")).await?;
+                Ok(micros.div_euclid(1_000))
+            }
+            value => time_of_text(handle, name, value.text().unwrap_or_default()),
+        }
+    }
+
     /// A statement on tasks or notification integrations that changes them.
     pub(super) async fn task_ddl(&self, handle: &StatementHandle, statement: Statement) -> Result<Execution> {
         let command = match statement {

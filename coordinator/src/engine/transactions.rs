@@ -104,7 +104,10 @@ fn looks_at_tables(statement: &Statement) -> bool {
 
 pub(super) fn refused(what: &str) -> Error {
     Error::invalid(format!("{what} cannot run inside a transaction: COMMIT or ROLLBACK first"))
-        .hint("the transaction goes on; it may hold SELECT, INSERT, DELETE, UPDATE, MERGE INTO and COPY INTO a table")
+        .hint(
+            "the transaction goes on; it may hold SELECT, INSERT, DELETE, UPDATE, MERGE INTO, COPY INTO a table and \
+             CONSUME STREAM",
+        )
 }
 
 impl Engine {

@@ -118,6 +118,8 @@ pub enum FunctionArg {
     Bool(bool),
     /// NULL.
     Null,
+    /// A time that is to be evaluated, rendered.
+    Time(String),
 }
 
 impl FunctionArg {

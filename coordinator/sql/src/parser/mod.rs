@@ -28,6 +28,14 @@ use crate::query;
 /// How much of an unexpected token an error quotes, in characters.
 const QUOTED_CHARACTERS: usize = 40;
 
+/// Statements that WITH does not stand before, and where its queries go.
+const AFTER_WITH: [(&str, &str); 4] = [
+    ("DELETE", "put the query into the subquery: DELETE FROM t WHERE id IN (WITH … SELECT …)"),
+    ("UPDATE", "put the query into the subquery: UPDATE t SET … FROM (WITH … SELECT …) AS s WHERE …"),
+    ("MERGE", "put the query into the source: MERGE INTO t USING (WITH … SELECT …) AS s ON …"),
+    ("INSERT", "put it before the query: INSERT INTO t WITH … SELECT …"),
+];
+
 /// A cursor over the tokens of one statement.
 pub(crate) struct Parser<'a> {
     /// The whole text that the tokens' byte ranges point into.
@@ -381,9 +389,32 @@ impl<'a> Parser<'a> {
     }
 
     fn query_statement(&mut self) -> Result<Statement> {
+        self.check_with()?;
         let query = query::analyze_statement(self.text, self.rest())?;
         self.skip_rest();
         Ok(Statement::Query(Box::new(query)))
+    }
+
+    /// Refuses WITH before a statement that changes rows, and says where it goes instead.
+    fn check_with(&self) -> Result<()> {
+        if !self.is_kw("WITH") {
+            return Ok(());
+        }
+        // The statement begins behind the last of the queries in parentheses.
+        let (mut depth, mut closed) = (0_usize, false);
+        let begins = |token: &&Token| {
+            let found = closed && depth == 0 && !token.is_sym(",") && !token.is_word("AS");
+            closed = token.is_sym(")");
+            depth += usize::from(token.is_sym("("));
+            depth = depth.saturating_sub(usize::from(closed));
+            found
+        };
+        let Some(token) = self.rest().iter().find(begins) else { return Ok(()) };
+        let Some((word, hint)) = AFTER_WITH.iter().find(|(word, _)| token.is_word(word)) else {
+            return Ok(());
+        };
+        let error = Error::not_supported(format!("WITH before {word}")).hint(*hint);
+        Err(self.at_token(error, Some(token)))
     }
 
     /// EXPLAIN of DELETE, UPDATE and MERGE INTO, which stand next.

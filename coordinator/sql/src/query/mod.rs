@@ -105,15 +105,20 @@ fn render_constant(text: &str, tokens: &[Token], subject: &str) -> Result<String
         return wrong("a parameter");
     }
     let expr = parse_with(text, tokens, &prepared, |parser| parser.parse_expr())?;
-    let mut finder = ConstantCheck { found: None };
-    let _ = expr.visit(&mut finder);
-    if let Some(what) = finder.found {
+    if let Some(what) = read_by(&expr) {
         return wrong(&what);
     }
     let mut rewriter = Rewriter::new(prepared);
     let mut expr = expr;
     rewriter.run(&mut expr)?;
     Ok(expr.to_string())
+}
+
+/// What an expression reads, if it reads anything.
+fn read_by(expr: &sqlparser::ast::Expr) -> Option<String> {
+    let mut finder = ConstantCheck { found: None };
+    let _ = expr.visit(&mut finder);
+    finder.found
 }
 
 struct ConstantCheck {
@@ -139,6 +144,9 @@ impl Visitor for ConstantCheck {
                 Some(what) => format!("the {what}"),
                 None => return std::ops::ControlFlow::Continue(()),
             },
+            Expr::Value(value) if matches!(value.value, sqlparser::ast::Value::Placeholder(_)) => {
+                "a parameter".to_owned()
+            }
             _ => return std::ops::ControlFlow::Continue(()),
         };
         self.found = Some(found);

@@ -145,9 +145,19 @@ fn check_task_history(arguments: &Arguments) -> Result<()> {
         };
         let wrong = |what: &str| Err(Error::invalid(format!("{name} of task_history must be {what}")));
         match name {
-            "scheduled_time_range_start" | "scheduled_time_range_end" | "task_name" | "root_task_id" => {
+            "scheduled_time_range_start" | "scheduled_time_range_end" => {
+                if !matches!(value, FunctionArg::Text(_) | FunctionArg::Time(_)) {
+                    return wrong("a time, as a string or an expression");
+                }
+            }
+            "task_name" => {
                 if value.text().is_none() {
                     return wrong("a string");
+                }
+            }
+            "root_task_id" => {
+                if !matches!(value, FunctionArg::Text(_) | FunctionArg::Number(_)) {
+                    return wrong("the id of a task");
                 }
             }
             "result_limit" => {
@@ -169,6 +179,14 @@ fn check_task_history(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// A part of a name in double quotes, which it may have already.
+fn in_quotes(part: &str) -> String {
+    match part.starts_with('"') && part.ends_with('"') {
+        true => part.to_owned(),
+        false => format!("\"{}\"", part.replace('"', "\"\"")),
+    }
+}
+
 fn check_value(
     function: &str,
     name: &str,
@@ -187,9 +205,11 @@ fn check_value(
     match holds {
         Holds::Table | Holds::Stream => {
             let what = if holds == Holds::Table { "table" } else { "stream" };
-            crate::parse_table_name(text)
-                .map(|_| ())
-                .map_err(|e| Error::invalid(format!("{name} of {function} names no {what}: {}", e.message())))
+            crate::parse_table_name(text).map(|_| ()).map_err(|e| {
+                let parts: Vec<String> = text.splitn(2, '.').map(in_quotes).collect();
+                Error::invalid(format!("{name} of {function} names no {what}: {}", e.message()))
+                    .hint(format!("other names stand in double quotes, as in '{}'", parts.join(".")))
+            })
         }
         Holds::Pattern => crate::pattern::compile(text).map(|_| ()),
         Holds::Stage | Holds::Location if crate::lexer::at_of_string(text).is_some() => Ok(()),

@@ -13,7 +13,7 @@ use sqlparser::tokenizer::Span;
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 
-use super::relations::{STREAM_STATUS, constants};
+use super::relations::STREAM_STATUS;
 use super::{Rewriter, functions};
 use crate::ast::{RelationRef, RelationTarget, TableFunction};
 use crate::query::names::{fold, is_rendered, place_of, quoted};
@@ -190,7 +190,7 @@ impl Rewriter {
         let FunctionArguments::List(list) = &function.args else {
             return Err(Error::invalid("stream_status takes the name of a stream in quotes"));
         };
-        let arguments = constants(STREAM_STATUS, list.args.clone())?;
+        let arguments = self.constants(STREAM_STATUS, list.args.clone())?;
         table_functions::check(STREAM_STATUS, &arguments)?;
         let name = STREAM_STATUS.to_owned();
         let index = self.add_relation(RelationTarget::Function(TableFunction { name, arguments }));

@@ -3,7 +3,7 @@
 
 use sqlparser::ast::{
     Expr, FunctionArg as LibArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart,
-    TableAlias, TableFactor, TableFunctionArgs, Value,
+    TableAlias, TableFactor, TableFunctionArgs, UnaryOperator, Value,
 };
 use stevedore_common::{Error, Result};
 
@@ -12,6 +12,7 @@ use crate::ast::{FunctionArg, ObjectRef, RelationRef, RelationTarget, TableFunct
 use crate::query::mutation::TARGET;
 use crate::query::names::{fold, fold_alias, place_of, quoted};
 use crate::query::prepare::STAGE;
+use crate::query::read_by;
 use crate::query::suffix::{Found, Suffix};
 use crate::query::table_functions;
 
@@ -218,11 +219,58 @@ impl Rewriter {
                 .at(line, column));
         }
         let args = args.take().map(|args| args.args).unwrap_or_default();
-        let arguments = constants(&function, args).map_err(|e| e.at(line, column))?;
+        let arguments = self.constants(&function, args).map_err(|e| e.at(line, column))?;
         table_functions::check(&function, &arguments).map_err(|e| e.at(line, column))?;
         let index = self.add_relation(RelationTarget::Function(TableFunction { name: function, arguments }));
         *name = relation_name(index);
         Ok(())
+    }
+
+    /// The arguments of a function of ours.
+    pub(super) fn constants(
+        &mut self,
+        function: &str,
+        args: Vec<LibArg>,
+    ) -> Result<Vec<(Option<String>, FunctionArg)>> {
+        let not_constant = || Error::invalid(format!("the arguments of {function} must be constants"));
+        let mut arguments: Vec<(Option<String>, FunctionArg)> = Vec::new();
+        for arg in args {
+            let (key, value) = match arg {
+                LibArg::Named { name, arg, .. } => (Some(name.value.to_lowercase()), arg),
+                LibArg::ExprNamed { name, arg, .. } => (Some(name.to_string().to_lowercase()), arg),
+                LibArg::Unnamed(arg) => (None, arg),
+            };
+            let FunctionArgExpr::Expr(mut expr) = value else { return Err(not_constant()) };
+            let of_tasks = function == "task_history";
+            if of_tasks {
+                expr = without_timestamp(expr);
+            }
+            let is_time =
+                of_tasks && key.as_deref().is_some_and(|key| key.starts_with("scheduled_time_range_"));
+            let value = match literal_value(&expr) {
+                Some(value) => value,
+                None if is_time => self.time(function, key.as_deref().unwrap_or_default(), expr)?,
+                None => return Err(not_constant()),
+            };
+            if key.is_some() && arguments.iter().any(|(known, _)| *known == key) {
+                let key = key.unwrap_or_default();
+                return Err(Error::invalid(format!("argument {key} of {function} is given twice")));
+            }
+            arguments.push((key, value));
+        }
+        Ok(arguments)
+    }
+
+    /// A time that depends on nothing but when it is evaluated.
+    fn time(&mut self, function: &str, key: &str, mut expr: Expr) -> Result<FunctionArg> {
+        self.run(&mut expr)?;
+        // Looked at when units of time are no names any more: `dateadd(hour, …)`.
+        match read_by(&expr) {
+            None => Ok(FunctionArg::Time(expr.to_string())),
+            // Names are in quotes by now, whether they were written so or not.
+            Some(what) => Err(Error::invalid(format!("{key} of {function} holds {}", what.replace('"', "")))
+                .hint("allowed are constants, and functions and arithmetic over them, as in now() - INTERVAL '1 hour'")),
+        }
     }
 
     pub(super) fn add_relation(&mut self, target: RelationTarget) -> usize {
@@ -250,49 +298,39 @@ fn without_timestamp(expr: Expr) -> Expr {
         Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("to_timestamp") => {
             let argument = match &function.args {
                 FunctionArguments::List(list) => match list.args.as_slice() {
-                    [LibArg::Unnamed(FunctionArgExpr::Expr(only))] => Some(only.clone()),
+                    [LibArg::Unnamed(FunctionArgExpr::Expr(only))] if is_text(only) => Some(only.clone()),
                     _ => None,
                 },
                 _ => None,
             };
             argument.unwrap_or(Expr::Function(function))
         }
-        Expr::Cast { expr, .. } => without_timestamp(*expr),
+        Expr::Cast { expr, .. } if is_text(&expr) => *expr,
         Expr::TypedString(typed) => Expr::Value(typed.value),
         other => other,
     }
 }
 
-/// The arguments of a function of ours.
-pub(super) fn constants(function: &str, args: Vec<LibArg>) -> Result<Vec<(Option<String>, FunctionArg)>> {
-    let not_constant = || Error::invalid(format!("the arguments of {function} must be constants"));
-    let mut arguments: Vec<(Option<String>, FunctionArg)> = Vec::new();
-    for arg in args {
-        let (key, value) = match arg {
-            LibArg::Named { name, arg, .. } => (Some(name.value.to_lowercase()), arg),
-            LibArg::ExprNamed { name, arg, .. } => (Some(name.to_string().to_lowercase()), arg),
-            LibArg::Unnamed(arg) => (None, arg),
-        };
-        let value = match value {
-            FunctionArgExpr::Expr(expr) if function == "task_history" => without_timestamp(expr),
-            FunctionArgExpr::Expr(expr) => expr,
-            _ => return Err(not_constant()),
-        };
-        let Expr::Value(value) = value else { return Err(not_constant()) };
-        let value = match value.value {
-            Value::SingleQuotedString(text) => FunctionArg::Text(text),
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
+}
+
+/// The value of a literal.
+fn literal_value(expr: &Expr) -> Option<FunctionArg> {
+    Some(match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => FunctionArg::Text(text.clone()),
             Value::Number(number, _) => FunctionArg::Number(number.to_string()),
-            Value::Boolean(value) => FunctionArg::Bool(value),
+            Value::Boolean(value) => FunctionArg::Bool(*value),
             Value::Null => FunctionArg::Null,
-            _ => return Err(not_constant()),
-        };
-        if key.is_some() && arguments.iter().any(|(known, _)| *known == key) {
-            let key = key.unwrap_or_default();
-            return Err(Error::invalid(format!("argument {key} of {function} is given twice")));
-        }
-        arguments.push((key, value));
-    }
-    Ok(arguments)
+            _ => return None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match literal_value(expr)? {
+            FunctionArg::Number(number) => FunctionArg::Number(format!("-{number}")),
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 fn relation_name(index: usize) -> ObjectName {
