@@ -251,7 +251,7 @@ impl FileFormat {
             "BINARY_FORMAT" => self.binary_format = BinaryFormat::parse(option, value.as_text(option)?)?,
             "ENCODING" => {
                 let label = value.as_text(option)?;
-                if encoding_rs::Encoding::for_label(label.as_bytes()).is_none() {
+                if encoding_rs::Encoding::for_label_no_replacement(label.as_bytes()).is_none() {
                     return Err(Error::invalid(format!(
                         "option ENCODING is '{label}'; a WHATWG label such as UTF-8, GBK or windows-1252 is expected"
                     )));
@@ -300,21 +300,7 @@ impl FileFormat {
                 self.field_delimiter.len()
             )));
         }
-        let has_quotes = self.kind == FormatKind::Csv;
-        for (name, c) in [("QUOTE", has_quotes.then_some(self.quote)), ("ESCAPE", self.escape)] {
-            if let Some(c) = c
-                && (self.field_delimiter.contains(c) || self.record_delimiter.contains(c))
-            {
-                return Err(Error::invalid(format!(
-                    "option {name} is {c:?}, which is part of a delimiter; they must differ"
-                )));
-            }
-        }
-        if self.field_delimiter.as_bytes().iter().any(|b| record.contains(b)) {
-            return Err(Error::invalid(
-                "options FIELD_DELIMITER and RECORD_DELIMITER share a byte; they must differ",
-            ));
-        }
+        self.check_delimiters()?;
         if !self.kind.is_text() && !matches!(self.compression, Compression::Auto | Compression::None) {
             return Err(Error::invalid(format!(
                 "option COMPRESSION is {}; {} files carry their own compression, allowed: AUTO, NONE",
@@ -325,6 +311,63 @@ impl FileFormat {
             return Err(Error::invalid("option MISSING_FIELD_AS is NULL; allowed: ERROR, FIELD_DEFAULT"));
         }
         Ok(())
+    }
+
+    /// Whether the characters with a meaning can be told apart.
+    fn check_delimiters(&self) -> Result<()> {
+        let holds = |c: char| self.field_delimiter.contains(c) || self.record_delimiter.contains(c);
+        if self.kind == FormatKind::Tsv && holds('\\') {
+            return Err(Error::invalid(
+                "a delimiter holds a backslash, which escapes delimiters in TSV; they must differ",
+            )
+            .hint("set FIELD_DELIMITER and RECORD_DELIMITER to others, or use TYPE = CSV"));
+        }
+        let csv = self.kind == FormatKind::Csv;
+        for (name, c) in [("QUOTE", Some(self.quote)), ("ESCAPE", self.escape)] {
+            if let Some(c) = c.filter(|c| csv && holds(*c)) {
+                return Err(Error::invalid(format!(
+                    "option {name} is {c:?}, which is part of a delimiter; they must differ"
+                )));
+            }
+        }
+        let record = self.record_delimiter.as_bytes();
+        if self.field_delimiter.as_bytes().iter().any(|b| record.contains(b)) {
+            return Err(Error::invalid(
+                "options FIELD_DELIMITER and RECORD_DELIMITER share a byte; they must differ",
+            ));
+        }
+        if matches!(self.kind, FormatKind::Csv | FormatKind::Tsv) {
+            self.check_null_display()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a field can have the text of NULL_DISPLAY, bare or (where that is NULL too) in quotes.
+    fn check_null_display(&self) -> Result<()> {
+        let null = &self.null_display;
+        let csv = self.kind == FormatKind::Csv;
+        let lines: &[char] = if self.record_delimiter.ends_with('\n') { &['\r', '\n'] } else { &[] };
+        let what = if null.contains(&self.field_delimiter) {
+            "the FIELD_DELIMITER"
+        } else if null.contains(&self.record_delimiter) {
+            "the RECORD_DELIMITER"
+        } else if null.contains(lines) {
+            "a line break"
+        } else if csv && null.starts_with(self.quote) {
+            "the QUOTE at its beginning"
+        } else if !csv && null.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 {
+            "a backslash at its end"
+        } else {
+            return Ok(());
+        };
+        if csv && self.allow_quoted_nulls {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "option NULL_DISPLAY is {}, which holds {what}: no field has that text",
+            quoted(null)
+        ))
+        .hint("set NULL_DISPLAY to another text, such as ''"))
     }
 
     /// The value of an option as SHOW FILE FORMATS prints it.
@@ -415,6 +458,28 @@ mod tests {
             (vec![("TYPE", "CSV"), ("QUOTE", "x")], "allowed: \", ', `"),
             (vec![("TYPE", "CSV"), ("RECORD_DELIMITER", "ab")], "one byte or"),
             (vec![("TYPE", "CSV"), ("SKIP_HEADER", "-1")], "whole number"),
+            (vec![("TYPE", "CSV"), ("ENCODING", "replacement")], "option ENCODING is 'replacement'"),
+            (
+                vec![("TYPE", "TSV"), ("FIELD_DELIMITER", "\\")],
+                "a backslash, which escapes delimiters in TSV",
+            ),
+            (
+                vec![("TYPE", "CSV"), ("FIELD_DELIMITER", "\\")],
+                r"NULL_DISPLAY is '\\N', which holds the FIELD_DELIMITER",
+            ),
+            (vec![("TYPE", "CSV"), ("FIELD_DELIMITER", "N")], "which holds the FIELD_DELIMITER"),
+            (
+                vec![("TYPE", "CSV"), ("NULL_DISPLAY", "a,b")],
+                "NULL_DISPLAY is 'a,b', which holds the FIELD_DELIMITER",
+            ),
+            (vec![("TYPE", "CSV"), ("NULL_DISPLAY", "\"")], "which holds the QUOTE"),
+            (vec![("TYPE", "CSV"), ("NULL_DISPLAY", "a\r")], "which holds a line break"),
+            (
+                vec![("TYPE", "CSV"), ("NULL_DISPLAY", "a;"), ("RECORD_DELIMITER", ";")],
+                "the RECORD_DELIMITER",
+            ),
+            (vec![("TYPE", "TSV"), ("NULL_DISPLAY", "a\tb")], "which holds the FIELD_DELIMITER"),
+            (vec![("TYPE", "TSV"), ("NULL_DISPLAY", "a\\")], "which holds a backslash at its end"),
             (vec![("TYPE", "CSV"), ("ENCODING", "klingon")], "option ENCODING is 'klingon'; a WHATWG label"),
             (vec![("TYPE", "XML")], "allowed: CSV, TSV"),
             (vec![("SKIP_HEADER", "1")], "needs TYPE"),
@@ -423,6 +488,19 @@ mod tests {
         ] {
             let error = FileFormat::from_options(&options(&pairs)).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn null_displays_that_some_field_can_have_are_taken() {
+        for pairs in [
+            vec![("TYPE", "CSV"), ("NULL_DISPLAY", "a,b"), ("ALLOW_QUOTED_NULLS", "true")],
+            vec![("TYPE", "CSV"), ("NULL_DISPLAY", "a\"b")],
+            vec![("TYPE", "CSV"), ("FIELD_DELIMITER", "\\"), ("NULL_DISPLAY", "")],
+            vec![("TYPE", "TSV"), ("NULL_DISPLAY", "\"a\"")],
+            vec![("TYPE", "CSV"), ("NULL_DISPLAY", "a\n"), ("RECORD_DELIMITER", ";")],
+        ] {
+            FileFormat::from_options(&options(&pairs)).unwrap();
         }
     }
 

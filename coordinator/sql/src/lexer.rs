@@ -257,14 +257,14 @@ impl<'a> Lexer<'a> {
                     value.push('\'');
                 }
                 Some('\'') => return Ok(value),
-                Some('\\') => self.escape(&mut value),
+                Some('\\') => self.escape(&mut value)?,
                 Some(c) => value.push(c),
             }
         }
     }
 
     /// After a backslash: resolves the escapes of the dialect, keeps any other backslash.
-    fn escape(&mut self, value: &mut String) {
+    fn escape(&mut self, value: &mut String) -> Result<(), Failed> {
         let resolved = match self.peek() {
             Some('n') => '\n',
             Some('t') => '\t',
@@ -274,25 +274,46 @@ impl<'a> Lexer<'a> {
             Some('f') => '\u{c}',
             Some('\\') => '\\',
             Some('\'') => '\'',
-            Some('x') => {
-                let digits: Option<&str> = self.rest().get(1..3);
-                match digits.filter(|d| d.chars().all(|c| c.is_ascii_hexdigit())) {
-                    Some(digits) => {
-                        self.bump_by(3);
-                        // Two hex digits always fit.
-                        value.push(char::from(u8::from_str_radix(digits, 16).unwrap_or(0)));
-                    }
-                    None => value.push('\\'),
-                }
-                return;
-            }
+            Some('x') => return self.bytes(value),
             _ => {
                 value.push('\\');
-                return;
+                return Ok(());
             }
         };
         self.bump();
         value.push(resolved);
+        Ok(())
+    }
+
+    /// At the `x` of `\xHH`: it and those right behind it are the bytes of UTF-8.
+    fn bytes(&mut self, value: &mut String) -> Result<(), Failed> {
+        let Some(first) = self.hex_byte() else {
+            value.push('\\');
+            return Ok(());
+        };
+        let mut bytes = vec![first];
+        while self.peek() == Some('\\') && self.peek_second() == Some('x') {
+            self.bump();
+            match self.hex_byte() {
+                Some(byte) => bytes.push(byte),
+                None => {
+                    // As after any other backslash.
+                    value.push_str(&utf8(bytes)?);
+                    value.push('\\');
+                    return Ok(());
+                }
+            }
+        }
+        value.push_str(&utf8(bytes)?);
+        Ok(())
+    }
+
+    /// Takes `xHH`, if that is what comes.
+    fn hex_byte(&mut self) -> Option<u8> {
+        let digits = self.rest().get(1..3).filter(|d| d.chars().all(|c| c.is_ascii_hexdigit()))?;
+        let byte = u8::from_str_radix(digits, 16).ok()?;
+        self.bump_by(3);
+        Some(byte)
     }
 
     fn quoted(&mut self, quote: char) -> Result<String, Failed> {
@@ -434,6 +455,18 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// The text that the bytes of adjacent `\xHH` make.
+fn utf8(bytes: Vec<u8>) -> Result<String, Failed> {
+    String::from_utf8(bytes).map_err(|error| {
+        let wrong = error.as_bytes().get(error.utf8_error().valid_up_to()).copied().unwrap_or_default();
+        let error = Error::invalid(format!(
+            "the string literal has the byte \\x{wrong:02X}, which is no character"
+        ))
+        .hint("bytes from \\x80 up must make UTF-8, as \\xC3\\xA9 makes é; or write the character itself");
+        (error, false)
+    })
+}
+
 /// Splits the text of a string literal that names a stage: `'@stage/path'`, anything in the path.
 pub(crate) fn at_of_string(text: &str) -> Option<AtPath> {
     let rest = text.strip_prefix('@')?;
@@ -478,6 +511,8 @@ mod tests {
             (r"'\\'", "\\"),
             (r"'\x01\x7c'", "\u{1}|"),
             (r"'\x1'", r"\x1"),
+            (r"'\xC2\xA2a\x41\xe2\x82\xac'", "¢aA€"),
+            (r"'\xc3\xa9\xzz'", r"é\xzz"),
             (r"'\xzz'", r"\xzz"),
             (r"'.*[.]csv'", ".*[.]csv"),
             (r"'\d+\.csv'", r"\d+\.csv"),
@@ -487,6 +522,20 @@ mod tests {
             ("''", ""),
         ] {
             assert_eq!(string(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_make_no_character_are_refused() {
+        for (text, byte) in [
+            (r"'\xfe'", "FE"),
+            (r"'a\xc3\n\xa9'", "C3"),
+            (r"'\x41\xc3\xa9\xa9'", "A9"),
+            (r"'\xe9t\xe9'", "E9"),
+        ] {
+            let error = tokenize(text).unwrap_err().error.to_string();
+            let expected = format!("the string literal has the byte \\x{byte}, which is no character");
+            assert!(error.contains(&expected), "{error}");
         }
     }
 

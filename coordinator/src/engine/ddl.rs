@@ -96,6 +96,11 @@ impl Engine {
                 let (if_not_exists, or_replace) = mode_flags(mode);
                 Command::CreateFileFormat { name, format: *format, if_not_exists, or_replace }
             }
+            Statement::DropFileFormat { name, .. } if built_in_format(&name).is_some() => {
+                return Err(Error::invalid(format!(
+                    "file format '{name}' is built in and cannot be dropped"
+                )));
+            }
             Statement::DropFileFormat { name, if_exists } => Command::DropFileFormat { name, if_exists },
             Statement::CreateStream(create) => return self.create_stream(handle, &create).await,
             Statement::DropStream { stream, if_exists } => {

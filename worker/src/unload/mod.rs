@@ -9,6 +9,7 @@
 //! effort; the sweep finds the rest), write a value that could not be read back as it was without saying so.
 
 mod compress;
+mod delimited;
 mod file;
 mod lane;
 mod parquet;

@@ -3,8 +3,9 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Float64Array, Int32Array, StringArray};
-use stevedore_common::file_format::{BinaryFormat, Compression, QuoteStyle};
+use arrow::array::{ArrayRef, AsArray as _, BinaryArray, Float64Array, Int32Array, StringArray};
+use stevedore_common::file_format::{BinaryFormat, Compression, EmptyFieldAs, QuoteStyle};
+use stevedore_common::types::SqlType;
 
 use super::compress::Compressor;
 use super::text::TextEncoder;
@@ -67,6 +68,175 @@ fn csv_is_written_as_its_options_say() {
 fn never_quoted_values_that_need_it_are_refused() {
     let error = encoded(&FileFormat { quote_style: QuoteStyle::Never, ..csv() }).unwrap_err();
     assert!(error.to_string().contains("column 't'"), "{error}");
+}
+
+/// Columns of text, as a file.
+fn written(format: &FileFormat, columns: &[&[Option<&str>]]) -> Result<Vec<u8>> {
+    let column = |values: &&[Option<&str>]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+    let named = columns.iter().enumerate().map(|(n, values)| (format!("c{n}"), column(values), true));
+    let batch = RecordBatch::try_from_iter_with_nullable(named).unwrap();
+    let mut encoder = TextEncoder::new(format, &batch.schema(), &CastOptions::default())?;
+    encoder.write(&batch)?;
+    encoder.finish()
+}
+
+/// What a file with so many columns of text is read as, column by column.
+fn read(format: &FileFormat, file: &[u8], columns: usize) -> Vec<Vec<Option<String>>> {
+    use stevedore_decode::limits::{DecompressLimits, TextLimits};
+    use stevedore_decode::spec::{ColumnSource, DecodeSpec, OutputColumn};
+    use stevedore_decode::text::{TextInput, text_decoder};
+    let output = |n| OutputColumn {
+        name: format!("c{n}"),
+        ty: Some(SqlType::String),
+        source: ColumnSource::Position(n),
+        nullable: true,
+        has_default: false,
+    };
+    let mut spec = DecodeSpec::new(format.clone(), (0..columns).map(output).collect());
+    spec.record_fields = Some(columns);
+    let decoder = text_decoder(Arc::new(spec)).unwrap();
+    let limits = (DecompressLimits::default(), TextLimits::default());
+    let mut input = TextInput::new(format, Compression::None, limits.0, limits.1).unwrap();
+    let mut values = vec![Vec::new(); columns];
+    let mut each = |block| {
+        for batch in decoder.decode(block).unwrap() {
+            assert!(batch.errors.is_empty(), "{:?}", batch.errors);
+            for (column, values) in batch.batch.columns().iter().zip(&mut values) {
+                values.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_owned)));
+            }
+        }
+        Ok(())
+    };
+    input.finish_with(&bytes::Bytes::copy_from_slice(file), &mut each).unwrap();
+    values
+}
+
+/// Formats of all kinds, among them those that make some value hard to write.
+fn formats() -> Vec<FileFormat> {
+    let mut formats = Vec::new();
+    for base in
+        [csv(), FileFormat { empty_field_as: EmptyFieldAs::String, ..FileFormat::defaults(FormatKind::Tsv) }]
+    {
+        let styles = [QuoteStyle::Necessary, QuoteStyle::Always, QuoteStyle::NonNumeric, QuoteStyle::Never];
+        for (null, delimiter) in
+            [("\\N", "||"), ("NULL", "-=>"), ("", "ab"), ("a|", "||"), ("x", "n"), ("N\"A", ";")]
+        {
+            for (n, quote_style) in styles.into_iter().enumerate() {
+                for (trim_space, allow_quoted_nulls) in [(false, false), (true, false), (false, true)] {
+                    for quoted_empty_field_as in [EmptyFieldAs::String, EmptyFieldAs::Null] {
+                        formats.push(FileFormat {
+                            null_display: null.into(),
+                            field_delimiter: delimiter.into(),
+                            escape: base.escape.or((n == 1).then_some('\\')),
+                            empty_field_as: if n == 0 { EmptyFieldAs::String } else { base.empty_field_as },
+                            quote_style,
+                            trim_space,
+                            allow_quoted_nulls,
+                            quoted_empty_field_as,
+                            ..base.clone()
+                        });
+                    }
+                }
+            }
+        }
+    }
+    formats
+}
+
+#[test]
+fn each_text_is_read_back_as_it_was_or_refused() {
+    let texts = [
+        None,
+        Some(""),
+        Some("\\N"),
+        Some("NULL"),
+        Some("a|"),
+        Some("|"),
+        Some("a"),
+        Some("b"),
+        Some("ab"),
+        Some("-="),
+        Some("->"),
+        Some(" x "),
+        Some("x"),
+        Some("n"),
+        Some("\n"),
+        Some("\r"),
+        Some("\""),
+        Some("N\"A"),
+        Some("\"q\""),
+        Some("\\"),
+        Some("\\n"),
+        Some("a\tb"),
+        Some("\u{feff}"),
+        Some("\u{feff}x"),
+        Some(";"),
+        Some("'"),
+        Some("0"),
+    ];
+    let (mut refused, mut back) = (0, 0);
+    for format in formats() {
+        for text in texts {
+            for columns in [&[&[text][..]][..], &[&[text], &[Some("y")]], &[&[Some("y")], &[text]]] {
+                let file = match written(&format, columns) {
+                    Ok(file) => file,
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(
+                            error.contains("column 'c") && error.contains("could not be read back"),
+                            "{error}"
+                        );
+                        refused += 1;
+                        continue;
+                    }
+                };
+                let expected: Vec<Vec<_>> = columns
+                    .iter()
+                    .map(|values| values.iter().map(|text| text.map(str::to_owned)).collect())
+                    .collect();
+                assert_eq!(
+                    read(&format, &file, columns.len()),
+                    expected,
+                    "{:?} in {format:?}",
+                    String::from_utf8_lossy(&file)
+                );
+                back += 1;
+            }
+        }
+    }
+    assert!(refused > 1000 && back > 10_000, "{refused} {back}");
+}
+
+#[test]
+fn only_what_cannot_be_written_is_refused() {
+    let refusal = |format: &FileFormat, text| written(format, &[&[text]]).unwrap_err().to_string();
+    let never = FileFormat { quote_style: QuoteStyle::Never, ..csv() };
+    let error = refusal(&never, Some("\\N"));
+    assert_eq!(
+        error.split(';').next().unwrap(),
+        "value '\\N' of column 'c0' could not be read back: it is the text of NULL_DISPLAY, and QUOTE_STYLE is NEVER"
+    );
+    assert!(
+        refusal(&never, Some(""))
+            .contains("a line with nothing in it is no record, and QUOTE_STYLE is NEVER")
+    );
+    let quoted_nulls = FileFormat { allow_quoted_nulls: true, ..csv() };
+    assert!(refusal(&quoted_nulls, Some("\\N")).contains("ALLOW_QUOTED_NULLS is true"));
+    let no_null = FileFormat { null_display: String::new(), ..csv() };
+    assert!(
+        refusal(&no_null, None).starts_with("NULL in column 'c0' could not be read back: NULL_DISPLAY is ''")
+    );
+    let trim = FileFormat { trim_space: true, ..csv() };
+    assert!(refusal(&trim, Some(" a")).contains("TRIM_SPACE"));
+    let empty = FileFormat { quoted_empty_field_as: EmptyFieldAs::Null, ..csv() };
+    assert!(refusal(&empty, Some("")).contains("QUOTED_EMPTY_FIELD_AS is NULL"));
+    let tsv = FileFormat { null_display: "NULL".into(), ..FileFormat::defaults(FormatKind::Tsv) };
+    assert!(refusal(&tsv, Some("NULL")).contains("TSV has no quotes"));
+    let bare = FileFormat { empty_field_as: EmptyFieldAs::String, ..empty };
+    assert_eq!(written(&bare, &[&[Some("")], &[Some("")]]).unwrap(), b",\n");
+    let quoted = FileFormat { null_display: "a,b".into(), ..quoted_nulls };
+    assert_eq!(written(&quoted, &[&[None]]).unwrap(), b"\"a,b\"\n");
+    assert_eq!(written(&csv(), &[&[Some("\u{feff}a")]]).unwrap(), "\u{feff}\u{feff}a\n".as_bytes());
 }
 
 #[test]

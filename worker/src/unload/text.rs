@@ -1,14 +1,15 @@
 //! Rows into CSV, TSV and NDJSON, so that COPY INTO with the same format reads them as they were.
 //!
 //! Nested values and VARIANT are JSON. In CSV what would be read as something else is quoted: the text of
-//! NULL_DISPLAY, the empty text, whatever holds a delimiter or a quote. In TSV it is escaped.
+//! NULL_DISPLAY, the empty text, whatever holds a delimiter or a quote. In TSV it is escaped. What the options
+//! give no way to write fails: [`delimited`] knows.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Float32Array, Float64Array, RecordBatch, StringArray,
 };
 use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type, SchemaRef};
 use base64::Engine as _;
-use stevedore_common::file_format::{BinaryFormat, FileFormat, FormatKind, QuoteStyle};
+use stevedore_common::file_format::{BinaryFormat, FileFormat, FormatKind};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result};
 use stevedore_decode::cast::{CastContext, natural_type};
@@ -16,6 +17,7 @@ use stevedore_decode::spec::CastOptions;
 use stevedore_decode::variant::JsonWriter;
 
 use super::compress::Compressor;
+use super::delimited::{Delimited, Value};
 use crate::query::functions::kernel;
 
 pub(super) struct TextEncoder {
@@ -24,17 +26,19 @@ pub(super) struct TextEncoder {
     types: Vec<Option<SqlType>>,
     cast: CastOptions,
     compressor: Compressor,
+    /// CSV and TSV.
+    delimited: Delimited,
+    at_start: bool,
     line: Vec<u8>,
 }
+
+/// The byte order mark.
+const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// A column of a batch, ready to be written.
 enum Cells {
     Null,
-    /// `number` is about QUOTE_STYLE = NON_NUMERIC.
-    Text {
-        values: StringArray,
-        number: bool,
-    },
+    Text { values: StringArray, value: Value },
     Float32(StringArray, Float32Array),
     Float64(StringArray, Float64Array),
     Binary(BinaryArray),
@@ -51,6 +55,8 @@ impl TextEncoder {
             types: schema.fields().iter().map(ty).collect::<Result<_>>()?,
             cast: cast.clone(),
             compressor: Compressor::new(format.compression)?,
+            delimited: Delimited::new(format, schema.fields().len()),
+            at_start: true,
             line: Vec::new(),
         };
         if format.output_header && format.kind != FormatKind::Ndjson {
@@ -65,13 +71,21 @@ impl TextEncoder {
             if index > 0 {
                 line.extend_from_slice(self.format.field_delimiter.as_bytes());
             }
-            self.text(&mut line, field.name(), false, field.name())?;
+            self.delimited.name(&mut line, field.name())?;
         }
         line.extend_from_slice(self.format.record_delimiter.as_bytes());
-        self.compressor.write(&line)?;
+        self.lines(&line)?;
         line.clear();
         self.line = line;
         Ok(())
+    }
+
+    fn lines(&mut self, lines: &[u8]) -> Result<()> {
+        // Readers take one mark off the beginning of a file: it must not be that of the first value.
+        if std::mem::take(&mut self.at_start) && lines.starts_with(BOM) {
+            self.compressor.write(BOM)?;
+        }
+        self.compressor.write(lines)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -94,7 +108,7 @@ impl TextEncoder {
         } else {
             self.records(batch, &mut lines)?;
         }
-        self.compressor.write(&lines)?;
+        self.lines(&lines)?;
         self.line = lines;
         Ok(())
     }
@@ -180,43 +194,39 @@ impl TextEncoder {
         Ok(match ty {
             SqlType::Float32 => match column.as_primitive_opt::<Float32Type>() {
                 Some(floats) => Cells::Float32(text, floats.clone()),
-                None => Cells::Text { values: text, number: true },
+                None => Cells::Text { values: text, value: Value::Number },
             },
             SqlType::Float64 => match column.as_primitive_opt::<Float64Type>() {
                 Some(floats) => Cells::Float64(text, floats.clone()),
-                None => Cells::Text { values: text, number: true },
+                None => Cells::Text { values: text, value: Value::Number },
             },
-            ty => Cells::Text { values: text, number: ty.is_numeric() },
+            SqlType::String => Cells::Text { values: text, value: Value::String },
+            ty if ty.is_numeric() => Cells::Text { values: text, value: Value::Number },
+            _ => Cells::Text { values: text, value: Value::Other },
         })
     }
 
     fn cell(&self, line: &mut Vec<u8>, cells: &Cells, row: usize, name: &str) -> Result<()> {
-        let (text, number) = match cells {
-            Cells::Null => (None, false),
-            Cells::Text { values, number } => (values.is_valid(row).then(|| values.value(row)), *number),
+        let (text, value) = match cells {
+            Cells::Null => (None, Value::Other),
+            Cells::Text { values, value } => (values.is_valid(row).then(|| values.value(row)), *value),
             Cells::Float32(_, floats) if floats.is_valid(row) && floats.value(row).is_nan() => {
-                (Some(self.format.nan_display.as_str()), true)
+                (Some(self.format.nan_display.as_str()), Value::Number)
             }
             Cells::Float64(_, floats) if floats.is_valid(row) && floats.value(row).is_nan() => {
-                (Some(self.format.nan_display.as_str()), true)
+                (Some(self.format.nan_display.as_str()), Value::Number)
             }
             Cells::Float32(values, _) | Cells::Float64(values, _) => {
-                (values.is_valid(row).then(|| values.value(row)), true)
+                (values.is_valid(row).then(|| values.value(row)), Value::Number)
             }
-            Cells::Binary(values) => {
-                if values.is_null(row) {
-                    line.extend_from_slice(self.format.null_display.as_bytes());
-                    return Ok(());
-                }
-                return self.text(line, &self.binary(values.value(row)), false, name);
+            Cells::Binary(values) if values.is_valid(row) => {
+                return self.delimited.value(line, &self.binary(values.value(row)), Value::Other, name);
             }
+            Cells::Binary(_) => (None, Value::Other),
         };
         match text {
-            Some(text) => self.text(line, text, number, name),
-            None => {
-                line.extend_from_slice(self.format.null_display.as_bytes());
-                Ok(())
-            }
+            Some(text) => self.delimited.value(line, text, value, name),
+            None => self.delimited.null(line, name),
         }
     }
 
@@ -224,67 +234,6 @@ impl TextEncoder {
         match self.format.binary_format {
             BinaryFormat::Base64 => base64::engine::general_purpose::STANDARD.encode(bytes),
             BinaryFormat::Hex => hex::encode(bytes),
-        }
-    }
-
-    /// A text that is there.
-    fn text(&self, line: &mut Vec<u8>, text: &str, number: bool, name: &str) -> Result<()> {
-        if self.format.kind == FormatKind::Tsv {
-            self.escaped(line, text);
-            return Ok(());
-        }
-        let format = &self.format;
-        let breaks = text.contains(format.field_delimiter.as_str())
-            || text.contains(['\r', '\n', format.quote])
-            || text.contains(format.record_delimiter.as_str());
-        let quoted = match format.quote_style {
-            QuoteStyle::Always => true,
-            QuoteStyle::NonNumeric => !number || breaks,
-            QuoteStyle::Necessary => breaks || text.is_empty() || text == format.null_display,
-            QuoteStyle::Never if breaks => {
-                return Err(Error::bad_data(format!(
-                    "a value of column '{name}' holds a delimiter, a quote or a line break, and QUOTE_STYLE is NEVER"
-                ))
-                .hint("use QUOTE_STYLE = NECESSARY, or another FIELD_DELIMITER"));
-            }
-            QuoteStyle::Never => false,
-        };
-        if !quoted {
-            line.extend_from_slice(text.as_bytes());
-            return Ok(());
-        }
-        let mut buffer = [0; 4];
-        line.extend_from_slice(format.quote.encode_utf8(&mut buffer).as_bytes());
-        for c in text.chars() {
-            if c == format.quote || Some(c) == format.escape {
-                line.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
-            }
-            line.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
-        }
-        line.extend_from_slice(format.quote.encode_utf8(&mut buffer).as_bytes());
-        Ok(())
-    }
-
-    fn escaped(&self, line: &mut Vec<u8>, text: &str) {
-        let mut buffer = [0; 4];
-        for c in text.chars() {
-            let escape = match c {
-                '\\' => Some('\\'),
-                '\n' => Some('n'),
-                '\r' => Some('r'),
-                '\t' => Some('t'),
-                '\0' => Some('0'),
-                '\u{8}' => Some('b'),
-                '\u{c}' => Some('f'),
-                c if self.format.field_delimiter.contains(c) || self.format.record_delimiter.contains(c) => {
-                    Some(c)
-                }
-                _ => None,
-            };
-            if escape.is_some() {
-                line.push(b'\\');
-            }
-            line.extend_from_slice(escape.unwrap_or(c).encode_utf8(&mut buffer).as_bytes());
         }
     }
 }

@@ -492,7 +492,7 @@ fn on_error(text: &str) -> Result<OnError> {
     let wrong = || {
         Error::invalid(format!(
             "option ON_ERROR is '{text}'; allowed: abort, abort_N, continue, skip_file, skip_file_N, skip_file_N%, \
-             with N from 1"
+             with N from 1, N % from 0 to 100"
         ))
     };
     let count = |digits: &str| -> Result<u64> {
