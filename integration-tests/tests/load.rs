@@ -196,7 +196,7 @@ async fn what_fails_is_told_and_leaves_nothing() {
     let error = loaded(&client, &load(&nothing, "u")).await.unwrap_err().to_string();
     assert!(error.contains("no file") && error.contains("/nothing/*.csv"), "{error}");
     let error = loaded(&client, &load("/etc/", "u")).await.unwrap_err().to_string();
-    assert!(error.contains("--format"), "{error}");
+    assert!(error.contains("--allow-fs"), "{error}");
     let error = loaded(&client, &load("/etc/*.csv", "u")).await.unwrap_err().to_string();
     assert!(error.contains("/etc"), "{error}");
     let mut headed = load(&bad, "u");
