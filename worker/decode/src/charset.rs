@@ -3,7 +3,7 @@
 //! Comes in: bytes in pieces of any size. Goes out: UTF-8 in pieces, without a byte order mark. UTF-8
 //! under STRICT passes through unchanged and unchecked: the decoders check it where a field is used, so
 //! that a bad byte costs a row rather than the file. For the same end any other encoding under STRICT becomes
-//! [`MALFORMED`], which is no UTF-8 either, where its bytes are no text; REPLACE puts U+FFFD. A byte order mark
+//! `MALFORMED`, which is no UTF-8 either, where its bytes are no text; REPLACE puts U+FFFD. A byte order mark
 //! says more than the label does, so it wins over any label but that of UTF-8.
 
 use bytes::Bytes;
