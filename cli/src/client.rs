@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use stevedore_common::{Error, Result};
+use stevedore_coordinator::api::flight_sql::DEFERRED;
 use stevedore_proto::v1;
 use stevedore_proto::v1::admin_service_client::AdminServiceClient;
 use stevedore_proto::v1::job_service_client::JobServiceClient;
@@ -37,10 +38,6 @@ impl Interceptor for Token {
         Ok(request)
     }
 }
-
-/// Asks the server to run a statement when its rows are asked for, as the interface of Flight SQL has it for queries
-/// only: so a job's progress can be shown.
-const DEFERRED: &str = "x-stevedore-deferred";
 
 /// A connection with a session of its own.
 #[derive(Debug, Clone)]
@@ -152,6 +149,7 @@ impl Client {
         let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
         let mut request = tonic::Request::new(descriptor);
+        // So a job's progress can be shown.
         request.metadata_mut().insert(DEFERRED, MetadataValue::from_static("true"));
         let info =
             self.flight().get_flight_info(request).await.map_err(|s| error_of_status(&s))?.into_inner();

@@ -4,7 +4,7 @@
 use crate::types::SqlType;
 
 /// The largest precision of a decimal.
-const MOST_DIGITS: u8 = 38;
+pub const MOST_DIGITS: u8 = 38;
 
 /// The type that holds the values of two types; `None` is a column without values.
 pub fn merged(a: Option<SqlType>, b: Option<SqlType>) -> Option<SqlType> {

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use stevedore_common::merged_type::merged;
+use stevedore_common::merged_type::{MOST_DIGITS, merged};
 use stevedore_common::types::SqlType;
 use stevedore_common::{Error, Result as AnyResult};
 
@@ -16,8 +16,6 @@ use super::columns::FileColumn;
 
 /// The most columns of a file.
 const MOST_COLUMNS: usize = 10_000;
-/// The most digits of a decimal.
-const MOST_DIGITS: u8 = 38;
 
 /// The columns of the objects so far.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use parquet::arrow::ArrowWriter;
 use stevedore_common::storage::Warehouse;
 
 use super::*;
+use crate::query::test_support::put;
 
 struct Files {
     warehouse: Warehouse,
@@ -24,19 +25,7 @@ impl Files {
     }
 
     async fn put(&self, name: &str, bytes: Vec<u8>) -> FileTask {
-        let store = self.warehouse.store();
-        store.put(name, bytes.into()).await.unwrap();
-        let version = store.head(name).await.unwrap().version;
-        FileTask {
-            path: name.to_owned(),
-            name: name.to_owned(),
-            size: version.size,
-            etag: version.etag.unwrap_or_default(),
-            version: version.version.unwrap_or_default(),
-            last_modified_ms: version.last_modified_ms,
-            parts: 1,
-            ..FileTask::default()
-        }
+        put(self.warehouse.store(), 0, name, bytes).await
     }
 
     async fn infer(&self, files: &[FileTask], format: &FileFormat, records: usize) -> Result<Vec<String>> {

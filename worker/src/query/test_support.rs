@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
 use futures::TryStreamExt;
 use iceberg::TableCreation;
 use iceberg::spec::{
@@ -19,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 use stevedore_common::Result;
 use stevedore_common::file_format::{FileFormat, FormatKind};
 use stevedore_common::schema::{Column, FIELD_ID, TableSchema};
-use stevedore_common::storage::{Stores, Warehouse};
+use stevedore_common::storage::{Store, Stores, Warehouse};
 use stevedore_common::types::SqlType;
 use stevedore_proto::v1::{FileTask, QuerySpec, Relation, StageScan, StorageAccess, TableScan, relation};
 
@@ -143,25 +144,30 @@ pub(crate) fn column(name: &str, ty: &str) -> Column {
     }
 }
 
+/// Writes a file, which the task is to read.
+pub(crate) async fn put(store: &Store, index: u32, path: &str, content: impl Into<Bytes>) -> FileTask {
+    store.put(path, content.into()).await.unwrap();
+    let version = store.head(path).await.unwrap().version;
+    FileTask {
+        file: index,
+        path: path.into(),
+        name: path.into(),
+        size: version.size,
+        etag: version.etag.unwrap_or_default(),
+        version: version.version.unwrap_or_default(),
+        last_modified_ms: version.last_modified_ms,
+        parts: 1,
+        ..FileTask::default()
+    }
+}
+
 /// Writes files below the warehouse and makes a relation of them.
 pub(crate) async fn stage(fixture: &Fixture, kind: FormatKind, files: &[(&str, Vec<u8>)]) -> Relation {
     let mut tasks = Vec::new();
-    for (index, (name, bytes)) in files.iter().enumerate() {
+    for (index, (name, bytes)) in (0..).zip(files) {
         let path = format!("stage/{name}");
-        let store = fixture.warehouse.store();
-        store.put(&path, bytes.clone().into()).await.unwrap();
-        let version = store.head(&path).await.unwrap().version;
-        tasks.push(FileTask {
-            file: index as u32,
-            path,
-            name: (*name).to_owned(),
-            size: version.size,
-            etag: version.etag.unwrap_or_default(),
-            version: version.version.unwrap_or_default(),
-            last_modified_ms: version.last_modified_ms,
-            parts: 1,
-            ..FileTask::default()
-        });
+        let task = put(fixture.warehouse.store(), index, &path, bytes.clone()).await;
+        tasks.push(FileTask { name: (*name).to_owned(), ..task });
     }
     let scan = StageScan {
         storage: Some(fixture.access()),

@@ -19,6 +19,7 @@ use stevedore_common::types::SqlType;
 use stevedore_decode::spec::{ColumnSource, OutputColumn};
 
 use super::*;
+use crate::query::test_support::put;
 
 mod parquet_files;
 
@@ -44,22 +45,6 @@ fn resources(memory: u64) -> WorkerResources {
     resources.settings.block_bytes = 64 << 10;
     resources.settings.chunk_bytes = 64 << 10;
     resources
-}
-
-async fn put(store: &Store, index: u32, path: &str, content: impl Into<Bytes>) -> FileTask {
-    store.put(path, content.into()).await.unwrap();
-    let version = store.head(path).await.unwrap().version;
-    FileTask {
-        file: index,
-        path: path.into(),
-        name: path.into(),
-        size: version.size,
-        etag: version.etag.unwrap_or_default(),
-        version: version.version.unwrap_or_default(),
-        last_modified_ms: version.last_modified_ms,
-        parts: 1,
-        ..FileTask::default()
-    }
 }
 
 fn values(batch: &DecodedBatch) -> Vec<i64> {

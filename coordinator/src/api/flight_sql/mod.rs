@@ -215,7 +215,7 @@ fn command_of(descriptor: &FlightDescriptor) -> std::result::Result<Command, Sta
 
 /// What a client sends that redeems the ticket of each statement: nothing runs before, so that it knows the id of a job
 /// while it runs.
-const DEFERRED: &str = "x-stevedore-deferred";
+pub const DEFERRED: &str = "x-stevedore-deferred";
 /// What marks a call whose client did not name a session.
 const GIVEN_SESSION: &str = "x-stevedore-given-session";
 
